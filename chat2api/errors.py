@@ -1,0 +1,335 @@
+"""Everything that can go wrong, as one tree.
+
+Raise the class that says what happened and chain the cause with `from`. A class carries what the OpenAI
+error object needs (`status`, `type`, `code`); an instance carries `message`, `param`, `retry_after` and
+`final`. `protocol/openai/errors.py` alone turns an instance into the object that a client sees.
+
+    Chat2APIError
+    ├── InvalidRequestError            400  the caller's body or headers are wrong
+    │   ├── PayloadTooLargeError       413
+    │   └── UnsupportedMediaTypeError  415
+    ├── InvalidAPIKeyError             401
+    ├── PermissionDeniedError          403
+    ├── NotFoundError                  404
+    ├── MethodNotAllowedError          405
+    ├── MisdirectedRequestError        421
+    ├── RateLimitedError               429
+    ├── QuotaExceededError             429
+    ├── NoAccountError                 503
+    ├── AllAccountsCoolingError        429
+    ├── DrainingError                  503
+    ├── StorageError                   503
+    ├── ConfigError                    (the start stops with exit status 2)
+    └── UpstreamError                  502
+        ├── TransportError             502
+        ├── UpstreamTimeoutError       504
+        ├── AccountRejectedError       502
+        ├── CallerTokenRejectedError   401
+        ├── AnonymousUnavailableError  401
+        ├── AccountLimitedError        429
+        ├── ChallengedError            403
+        ├── ProofTooHardError          403
+        ├── UpstreamRefusedRequestError 400
+        ├── UpstreamProtocolError      502
+        ├── RefusedError               400
+        └── StreamInterruptedError     502  (mostly inside a stream)
+"""
+
+from typing import ClassVar
+
+
+class Chat2APIError(Exception):
+    """The root. `message` is written for the caller and says what to do next; it never holds a secret."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    default_code: ClassVar[str | None] = "internal_error"
+    always_final: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+        final: bool = False,
+    ) -> None:
+        """Make an error.
+
+        `param` names the field of the request at fault; `code` replaces the class's own code;
+        `retry_after` is in seconds; `final` tells clients not to try again by themselves.
+        """
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code if code is not None else self.default_code
+        self.retry_after = retry_after
+        self.final = final or self.always_final
+
+
+class InvalidRequestError(Chat2APIError):
+    """The request itself is wrong; sending it again unchanged cannot help."""
+
+    status = 400
+    type = "invalid_request_error"
+    default_code = None
+    always_final = True
+
+
+class PayloadTooLargeError(InvalidRequestError):
+    """The body is over the limit of its route."""
+
+    status = 413
+    default_code = "payload_too_large"
+
+
+class UnsupportedMediaTypeError(InvalidRequestError):
+    """The body is not of the type that the route takes."""
+
+    status = 415
+    default_code = "unsupported_media_type"
+
+
+class InvalidAPIKeyError(Chat2APIError):
+    """No key, an unknown key, or a key of no known form."""
+
+    status = 401
+    type = "invalid_request_error"
+    default_code = "invalid_api_key"
+    always_final = True
+
+
+class PermissionDeniedError(Chat2APIError):
+    """The key is good but may not do this."""
+
+    status = 403
+    type = "invalid_request_error"
+    default_code = "permission_denied"
+    always_final = True
+
+
+class NotFoundError(Chat2APIError):
+    """No such route, model, conversation or object, or not the caller's."""
+
+    status = 404
+    type = "invalid_request_error"
+    default_code = "not_found"
+    always_final = True
+
+
+class MethodNotAllowedError(Chat2APIError):
+    """The route exists but not with this method."""
+
+    status = 405
+    type = "invalid_request_error"
+    default_code = "method_not_allowed"
+    always_final = True
+
+
+class MisdirectedRequestError(Chat2APIError):
+    """The Host header names a host that this server does not answer for."""
+
+    status = 421
+    type = "invalid_request_error"
+    default_code = "misdirected_request"
+    always_final = True
+
+
+class RateLimitedError(Chat2APIError):
+    """The caller's own limit, or a full queue; `retry_after` says when there is room again."""
+
+    status = 429
+    type = "requests"
+    default_code = "rate_limit_exceeded"
+
+
+class QuotaExceededError(Chat2APIError):
+    """The caller's quota is used up; waiting a moment does not help."""
+
+    status = 429
+    type = "insufficient_quota"
+    default_code = "insufficient_quota"
+    always_final = True
+
+
+class NoAccountError(Chat2APIError):
+    """No account can serve this at all, now or later, until the operator acts."""
+
+    status = 503
+    default_code = "no_account"
+    always_final = True
+
+
+class AllAccountsCoolingError(Chat2APIError):
+    """Every account that could serve this is waiting; `retry_after` is the soonest end."""
+
+    status = 429
+    type = "requests"
+    default_code = "rate_limit_exceeded"
+
+
+class DrainingError(Chat2APIError):
+    """The server is stopping and takes no new work."""
+
+    status = 503
+    default_code = "draining"
+
+
+class StorageError(Chat2APIError):
+    """The records or the shared state cannot be read or written."""
+
+    status = 503
+    default_code = "storage"
+
+
+class ConfigError(Chat2APIError):
+    """A setting is malformed. `message` names the setting, what was wrong and what is allowed."""
+
+    default_code = "config"
+
+
+class UpstreamError(Chat2APIError):
+    """The backend failed or answered what we cannot use."""
+
+    status = 502
+    default_code = "upstream_error"
+
+
+class TransportError(UpstreamError):
+    """The connection failed: name, connect, TLS, proxy, reset. `phase` says how far it came."""
+
+    default_code = "upstream_transport"
+
+    def __init__(self, message: str, *, phase: str = "connect", request_sent: bool = False) -> None:
+        """Make an error; `request_sent` is True when the whole request had left before it failed."""
+        super().__init__(message)
+        self.phase = phase
+        self.request_sent = request_sent
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """The backend was too slow in one phase; `phase` names it."""
+
+    status = 504
+    default_code = "upstream_timeout"
+
+    def __init__(self, message: str, *, phase: str) -> None:
+        """Make an error; `phase` is connect, headers, first_content, between_events, whole_answer, …"""
+        super().__init__(message)
+        self.phase = phase
+
+
+class UpstreamServerError(UpstreamError):
+    """The backend answered 5xx. `upstream_status` is that status."""
+
+    default_code = "upstream_server_error"
+
+    def __init__(self, message: str, *, upstream_status: int, retry_after: float | None = None) -> None:
+        """Make an error that keeps the backend's own status for the retry table."""
+        super().__init__(message, retry_after=retry_after)
+        self.upstream_status = upstream_status
+
+
+class AccountRejectedError(UpstreamError):
+    """The backend refused the account's token.
+
+    `reason` is a word for the operator: token_expired (one refresh may help), or one that ends the sign-in:
+    token_revoked, account_deactivated, invalid_grant, refresh_token_reused, no_refresh_token.
+    """
+
+    default_code = "upstream_account"
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        """Make an error; `may_refresh` follows from the reason."""
+        super().__init__(message)
+        self.reason = reason
+
+    @property
+    def may_refresh(self) -> bool:
+        """Whether a new access token may mend it."""
+        return self.reason == "token_expired"
+
+
+class CallerTokenRejectedError(UpstreamError):
+    """The backend refused the token that the caller sent as the bearer."""
+
+    status = 401
+    type = "invalid_request_error"
+    default_code = "caller_token_rejected"
+    always_final = True
+
+
+class AnonymousUnavailableError(UpstreamError):
+    """The backend gives no sign-in-free chat to this exit address."""
+
+    status = 401
+    type = "invalid_request_error"
+    default_code = "anonymous_unavailable"
+    always_final = True
+
+
+class AccountLimitedError(UpstreamError):
+    """The backend says that the account has reached a limit for this model.
+
+    `retry_after` is the time that the backend stated, None when it stated none.
+    """
+
+    status = 429
+    type = "requests"
+    default_code = "rate_limit_exceeded"
+
+
+class ChallengedError(UpstreamError):
+    """The backend insists on something that only a person in a browser can do, or distrusts the exit.
+
+    `scope` says what cools down: exit (a page of the network in front), account (a human check), or both.
+    """
+
+    status = 403
+    default_code = "upstream_challenge"
+    always_final = True
+
+    def __init__(self, message: str, *, scope: str = "both") -> None:
+        """Make an error; `scope` is exit, account or both."""
+        super().__init__(message)
+        self.scope = scope
+
+
+class ProofTooHardError(UpstreamError):
+    """The proof of work asked for is above POW_DIFFICULTY, or was not found in time."""
+
+    status = 403
+    default_code = "proof_of_work_too_hard"
+    always_final = True
+
+
+class UpstreamRefusedRequestError(UpstreamError):
+    """The backend finds the request itself wrong (400, 404, 413, 422); another account would say the same."""
+
+    status = 400
+    type = "invalid_request_error"
+    default_code = "upstream_invalid_request"
+    always_final = True
+
+
+class UpstreamProtocolError(UpstreamError):
+    """The backend answered in a shape that we do not understand."""
+
+    default_code = "upstream_protocol"
+
+
+class RefusedError(UpstreamError):
+    """The backend's policy refused the content; trying again cannot help."""
+
+    status = 400
+    type = "invalid_request_error"
+    default_code = "content_policy_violation"
+    always_final = True
+
+
+class StreamInterruptedError(UpstreamError):
+    """The answer ended before its end."""
+
+    default_code = "stream_interrupted"
+    always_final = True

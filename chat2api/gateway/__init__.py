@@ -1,0 +1,1 @@
+"""From a public operation to the upstream that serves it."""

@@ -1,0 +1,1 @@
+"""Pure translation: bytes and values in, bytes and values out."""

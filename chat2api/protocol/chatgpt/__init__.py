@@ -1,0 +1,1 @@
+"""The ChatGPT web backend's dialect."""

@@ -1,0 +1,1 @@
+"""What outlives a request: records and shared state."""

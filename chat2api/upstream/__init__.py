@@ -1,0 +1,1 @@
+"""I/O towards other people's servers."""

@@ -1,0 +1,1 @@
+"""The ChatGPT web backend, one account's session at a time."""
