@@ -23,6 +23,7 @@ error object needs (`status`, `type`, `code`); an instance carries `message`, `p
     └── UpstreamError                  502
         ├── TransportError             502
         ├── UpstreamTimeoutError       504
+        ├── UpstreamServerError        502
         ├── AccountRejectedError       502
         ├── CallerTokenRejectedError   401
         ├── AnonymousUnavailableError  401
@@ -73,7 +74,7 @@ class InvalidRequestError(Chat2APIError):
 
     status = 400
     type = "invalid_request_error"
-    default_code = None
+    default_code: ClassVar[str | None] = None
     always_final = True
 
 

@@ -111,17 +111,7 @@ class ImagePending:
     message_id: str | None
 
 
-Event = (
-    Started
-    | TextDelta
-    | ReasoningDelta
-    | FilePointer
-    | FileLink
-    | Finished
-    | Failed
-    | HandedOff
-    | ImagePending
-)
+Event = Started | TextDelta | ReasoningDelta | FilePointer | FileLink | Finished | Failed | HandedOff | ImagePending
 
 End = (Finished, Failed, HandedOff, ImagePending)
 """The classes that end a turn; for isinstance."""
