@@ -1,0 +1,66 @@
+# Two commands set up all that they need: `make run` and `make test`.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.ready
+DEV_STAMP = $(VENV)/.ready-dev
+
+.PHONY: help run setup test check bench nightly lock clean
+
+help:
+	@echo "make run      set up and start the server on port 5005 (with the simulator while there is no account)"
+	@echo "make test     set up what the suite needs and pass it"
+	@echo "make check    ruff, ruff format, mypy --strict, import-linter"
+	@echo "make bench    measure on this machine, as ratios in one run"
+	@echo "make nightly  the long runs: kill tests, timing of the promised limits"
+	@echo "make lock     write the hashed requirements anew"
+
+run: setup
+	@exec $(BIN)/python -m chat2api serve --demo
+
+setup: $(STAMP)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "chat2api needs Python 3.11 or later; this is $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing. Install it with: sudo apt-get install -y python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+# The package goes in by a second step, since hashed requirements refuse local folders. Its native part is optional:
+# without a compiler or Python's headers the search for proofs of work runs in Python.
+$(STAMP): $(VENV)/bin/python requirements.txt requirements-build.txt pyproject.toml setup.py chat2api/protocol/chatgpt/_pow.c
+	@echo "Installing the pinned requirements …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt -r requirements-build.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -c 'from chat2api.protocol.chatgpt import proof_of_work as p; print("Proof of work:", p.describe())'
+	@touch $@
+
+$(DEV_STAMP): $(STAMP) requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+test: $(DEV_STAMP)
+	$(BIN)/python -m pytest
+
+check: $(DEV_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+
+bench: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks
+
+nightly: $(DEV_STAMP)
+	$(BIN)/python -m pytest -m nightly --timeout 3600
+
+lock:
+	@command -v uv >/dev/null || { echo "uv is needed to write the lock files: pip install uv"; exit 1; }
+	for part in requirements requirements-build requirements-dev; do \
+	  uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --exclude-newer "7 days" \
+	    --no-header --no-annotate $$part.in -o $$part.txt; done
+
+clean:
+	rm -rf $(VENV) build *.egg-info chat2api/protocol/chatgpt/*.so

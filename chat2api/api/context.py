@@ -1,0 +1,42 @@
+"""What belongs to the request being served: its id, its caller, and the Runtime behind the app."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from quart import Quart, current_app, g
+
+from chat2api.gateway.provider import Caller
+from chat2api.runtime import Runtime
+
+_EXTENSION = "chat2api"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddress:
+    """Where a request came from, after believing the reverse proxies that TRUSTED_PROXIES names.
+
+    `network` is the address itself for IPv4 and the /64 for IPv6; it is used in memory only, never kept or logged.
+    """
+
+    network: str
+    loopback: bool
+
+
+def bind_runtime(app: Quart, runtime: Runtime) -> None:
+    """Make the runtime known to the app's requests."""
+    app.extensions[_EXTENSION] = runtime
+
+
+def current_runtime() -> Runtime:
+    """Give the runtime behind the current request."""
+    return cast(Runtime, current_app.extensions[_EXTENSION])
+
+
+def set_caller(caller: Caller) -> None:
+    """Remember who makes the current request."""
+    g.caller = caller
+
+
+def current_caller() -> Caller:
+    """Give who makes the current request; only routes with access class `api` have one."""
+    return cast(Caller, g.caller)

@@ -1,0 +1,113 @@
+"""From the gateway's generators to the response: a bounded outbox between those who make events and the one who sends.
+
+Theory of operation. Each choice of an answer has a pump, a task that runs the gateway's generator and lays its events
+into the outbox. The response takes all that is there at once, so events that came together leave together. Two
+things follow from the outbox: the response can wait for the first content before it starts (and answer with a real
+status when there is none), and it can say that nothing came for a while without disturbing the pump.
+
+A pump waits when the outbox is full, so a client that does not read slows the upstream down. Closing the relay ends the
+pumps, which closes the upstream response and frees the account; it happens exactly once, however the request ends.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from chat2api.errors import Chat2APIError
+from chat2api.protocol.events import Event, ReasoningDelta, TextDelta
+
+OUTBOX_LIMIT = 64 * 1024
+"""Characters held for one answer before its pumps wait."""
+
+_EVENT_OVERHEAD = 64
+
+Tagged = tuple[int, Sequence[Event]]
+"""The index of a choice and a batch of its events."""
+
+
+class Spawn(Protocol):
+    """Starts a background task that the runtime keeps and names."""
+
+    def __call__(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> "asyncio.Task[None]":
+        """Start it."""
+        ...
+
+
+class AnswerRelay:
+    """One answer on its way from the gateway to the response."""
+
+    def __init__(self, sources: Sequence[AsyncGenerator[Sequence[Event]]], spawn: Spawn) -> None:
+        """Start a pump for each source, one source a choice."""
+        self._held: list[Tagged] = []
+        self._size = 0
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._interruption: Chat2APIError | None = None
+        self._pumps = [spawn(self._pump(index, source), name="answer") for index, source in enumerate(sources)]
+        for pump in self._pumps:
+            pump.add_done_callback(lambda _: self._arrived.set())
+
+    async def _pump(self, index: int, source: AsyncGenerator[Sequence[Event]]) -> None:
+        async with aclosing(source):
+            async for events in source:
+                self._held.append((index, events))
+                self._size += sum(_size_of(event) for event in events)
+                self._arrived.set()
+                if self._size > OUTBOX_LIMIT:
+                    self._room.clear()
+                    await self._room.wait()
+
+    async def wait(self, timeout: float) -> bool:
+        """Return True once there is something to take or the answer is over; False after timeout seconds."""
+        if not self._held and not self._over():
+            self._arrived.clear()
+            timer = asyncio.get_running_loop().call_later(timeout, self._arrived.set)
+            try:
+                await self._arrived.wait()
+            finally:
+                timer.cancel()
+        return bool(self._held) or self._over()
+
+    def take(self) -> list[Tagged]:
+        """Give all that arrived, oldest first; an empty list when the answer is over.
+
+        Raises what ended a pump, after everything that came before it was taken. Call it after `wait` gave True.
+        """
+        if self._interruption is not None and not self._held:
+            raise self._interruption
+        taken, self._held, self._size = self._held, [], 0
+        self._room.set()
+        if taken:
+            return taken
+        for pump in self._pumps:
+            if pump.done() and not pump.cancelled() and (error := pump.exception()) is not None:
+                raise error
+        return []
+
+    def interrupt(self, error: Chat2APIError) -> None:
+        """End the answer with that error; what has arrived is still given first."""
+        self._interruption = error
+        self._arrived.set()
+
+    async def aclose(self) -> None:
+        """End the pumps and wait until they have cleaned up; idempotent."""
+        running = [pump for pump in self._pumps if not pump.done()]
+        for pump in running:
+            pump.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        for pump in self._pumps:
+            if not pump.cancelled():
+                pump.exception()  # seen, even if nobody took it: the caller had left
+
+    def _over(self) -> bool:
+        if self._interruption is not None or all(pump.done() for pump in self._pumps):
+            return True
+        return any(pump.done() and (pump.cancelled() or pump.exception() is not None) for pump in self._pumps)
+
+
+def _size_of(event: Event) -> int:
+    if isinstance(event, TextDelta | ReasoningDelta):
+        return len(event.text) + _EVENT_OVERHEAD
+    return _EVENT_OVERHEAD

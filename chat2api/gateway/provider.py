@@ -1,0 +1,54 @@
+"""What the routes know of the gateway: who calls, and a provider with one method for each public operation."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from chat2api.protocol.events import Event
+from chat2api.protocol.openai.chat import ChatRequest
+
+CallerKind = Literal["operator", "demo", "own_token", "anonymous"]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a call, decided once by `api/auth.py`.
+
+    `owner` is a digest that names the owner of what the call makes; it is no secret and holds none. `token` is the
+    caller's own AccessToken or RefreshToken, None for the other kinds. `workspace` is the ChatGPT account id that the
+    caller asked for.
+    """
+
+    kind: CallerKind
+    owner: str
+    token: str | None = field(default=None, repr=False)
+    workspace: str | None = None
+
+
+@dataclass(slots=True)
+class AnswerFacts:
+    """What becomes known while an answer is on its way, told in response headers.
+
+    Filled in by the provider before it yields the first events.
+    """
+
+    upstream: str | None = None
+    """`simulator` when no real backend answered."""
+    model_fallback: str | None = None
+    """The model name that nobody knows and for which the default answered."""
+
+
+class Provider(Protocol):
+    """Serves the public operations from some upstream."""
+
+    def chat(self, caller: Caller, request: ChatRequest, facts: AnswerFacts) -> AsyncGenerator[Sequence[Event]]:
+        """Yield one choice of a chat completion as batches of neutral events, in the order of protocol/events.py.
+
+        Nothing is yielded before the first content, so an error until then is the whole answer's error; later ones are
+        raised too and end a begun answer. Closing the generator aborts the upstream call and frees the account.
+        """
+        ...
+
+    async def models(self, caller: Caller) -> Sequence[str]:
+        """Give the slugs that live accounts offer to this caller, sorted; the defaults when none can be asked."""
+        ...
