@@ -1,0 +1,16 @@
+from typing import Literal
+
+def search(
+    algorithm: Literal["sha3-512", "fnv1a-32"],
+    seed: bytes,
+    head: bytes,
+    middle: bytes | None,
+    tail: bytes,
+    start: int,
+    stop: int,
+    limit: int,
+    cancel: bytearray,
+    variant: str | None = None,
+    /,
+) -> int | None: ...
+def variants() -> list[str]: ...
