@@ -6,14 +6,13 @@ this module carries out is section 2.1 of the project's reliability promises, fo
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from quart import Quart, Request, request
+from quart import Quart, Request, current_app, request
 from werkzeug.datastructures import Headers
 
-from chat2api.accounts.tokens import TokenKind, classify_token
+from chat2api.accounts.tokens import tell_kind
 from chat2api.api.context import PeerAddress, current_runtime, set_caller
 from chat2api.config import Config, Reach
 from chat2api.errors import (
@@ -26,7 +25,6 @@ from chat2api.errors import (
 )
 from chat2api.gateway.provider import Caller
 from chat2api.keys.digests import secret_digest
-from chat2api.keys.operator import OperatorKeys
 
 AccessClass = Literal["open", "api"]
 """`open`: everybody, no secret behind it. `api`: API calls, by key or by the policies for calls without one."""
@@ -66,15 +64,8 @@ async def guard_request() -> None:
     endpoint = request.endpoint
     if endpoint is None or request.method == "OPTIONS":
         return  # 404, 405 and preflights reach no handler of ours
-    if access_class(request_app(), endpoint) == "api":
+    if access_class(current_app, endpoint) == "api":
         set_caller(await authenticate(request))
-
-
-def request_app() -> Quart:
-    """The app that serves the current request."""
-    from quart import current_app
-
-    return current_app._get_current_object()  # type: ignore[attr-defined, no-any-return]  # the proxy's own way
 
 
 async def authenticate(incoming: Request) -> Caller:
@@ -85,11 +76,10 @@ async def authenticate(incoming: Request) -> Caller:
         return await _anonymous_caller(incoming, workspace)
     if runtime.demo is not None and runtime.demo.key_matches(bearer):
         return Caller("demo", owner="demo", workspace=workspace)
-    keys: OperatorKeys = runtime.operator_keys
+    keys = runtime.operator_keys
     if keys.matches(bearer):
         return Caller("operator", owner="key:" + secret_digest(bearer).hex()[:32], workspace=workspace)
-    kind = classify_token(bearer)
-    if kind in (TokenKind.ACCESS_TOKEN, TokenKind.REFRESH_TOKEN):
+    if tell_kind(bearer) in ("access", "refresh"):
         await _admit_own_token(incoming)
         return Caller("own_token", owner="own:" + secret_digest(bearer).hex()[:32], token=bearer, workspace=workspace)
     if keys.shut is not None:
@@ -119,7 +109,9 @@ def read_bearer(headers: Headers) -> tuple[str | None, str | None]:
 
 
 def _checked_workspace(value: str | None) -> str | None:
-    if value is not None and (len(value) > 128 or not value.isascii() or not value.replace("-", "").replace("_", "").isalnum()):
+    if value is not None and (
+        len(value) > 128 or not value.isascii() or not value.replace("-", "").replace("_", "").isalnum()
+    ):
         raise InvalidRequestError("ChatGPT-Account-ID is not an account id.", param="ChatGPT-Account-ID")
     return value
 
@@ -217,20 +209,12 @@ def _trusted(address: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: S
     return any(address in ipaddress.ip_network(network) for network in networks)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rate:
-    limit: int
-    window: float = 60.0
-
-
 async def _count(what: str, peer: PeerAddress, limit: int) -> None:
     if peer.loopback:
         return
-    runtime = current_runtime()
-    rate = _Rate(limit)
-    hit = runtime.shared.hit(f"{what}:{peer.network}", rate.limit, rate.window, runtime.clock.monotonic())
-    if not hit.allowed:
+    verdict = await current_runtime().shared.hit(f"{what}:{peer.network}", limit, 60.0)
+    if not verdict.allowed:
         raise RateLimitedError(
             f"Too many calls of this kind from one address: {limit} a minute are allowed without a key of this server.",
-            retry_after=hit.retry_after,
+            retry_after=verdict.reset,
         )

@@ -1,9 +1,10 @@
 """What belongs to the request being served: its id, its caller, and the Runtime behind the app."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
 
-from quart import Quart, current_app, g
+from quart import Quart, current_app, g, request
 
 from chat2api.gateway.provider import Caller
 from chat2api.runtime import Runtime
@@ -40,3 +41,15 @@ def set_caller(caller: Caller) -> None:
 def current_caller() -> Caller:
     """Give who makes the current request; only routes with access class `api` have one."""
     return cast(Caller, g.caller)
+
+
+def on_request_end(clean_up: Callable[[], Awaitable[None]]) -> None:
+    """Have clean_up awaited once when the current request is over, however it ends.
+
+    A response's own iterator is no place for that: it may never be started when the client leaves early.
+    """
+    request.scope.setdefault(CLEAN_UPS, []).append(clean_up)  # type: ignore[typeddict-item]  # our own entry
+
+
+CLEAN_UPS = "chat2api.clean_ups"
+"""Key in the ASGI scope of what `on_request_end` registered."""

@@ -1,0 +1,54 @@
+"""Cross-origin rules: calls with a key are open to every page, since a key is not ambient; nothing else is."""
+
+from quart import Quart, Response, request
+
+from chat2api.api.auth import access_class
+from chat2api.api.context import current_runtime
+
+_EXPOSED = ", ".join((
+    "x-request-id", "x-chat2api-upstream", "x-chat2api-model-fallback", "x-chat2api-ignored", "retry-after",
+    "x-should-retry",
+))  # fmt: skip
+_MAX_AGE = str(24 * 3600)
+
+
+def install_cors(app: Quart) -> None:
+    """Answer preflights and mark the answers of API routes."""
+
+    @app.after_request
+    async def mark(response: Response) -> Response:
+        if request.url_rule is None or access_class(app, request.endpoint or "") != "api":
+            return response
+        origin = request.headers.get("Origin")
+        preflight = request.method == "OPTIONS"
+        if origin is None or not _allowed(origin, preflight):
+            return response
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        if preflight:
+            response.headers["Access-Control-Allow-Methods"] = request.headers["Access-Control-Request-Method"]
+            response.headers["Access-Control-Allow-Headers"] = _safe_names(
+                request.headers.get("Access-Control-Request-Headers", "")
+            )
+            response.headers["Access-Control-Max-Age"] = _MAX_AGE
+            response.status_code = 204
+            response.set_data(b"")
+        else:
+            response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+        return response
+
+
+def _allowed(origin: str, preflight: bool) -> bool:
+    if origin.rstrip("/") in current_runtime().config.cors_origins:
+        return not preflight or "Access-Control-Request-Method" in request.headers
+    if preflight:
+        asked = request.headers.get("Access-Control-Request-Headers", "").lower()
+        return "Access-Control-Request-Method" in request.headers and "authorization" in [
+            name.strip() for name in asked.split(",")
+        ]
+    return "Authorization" in request.headers
+
+
+def _safe_names(asked: str) -> str:
+    """Give back the header names that were asked for, as far as they are names."""
+    names = (name.strip() for name in asked.split(","))
+    return ", ".join(name for name in names if name and name.replace("-", "").replace("_", "").isalnum())

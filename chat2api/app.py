@@ -1,0 +1,96 @@
+"""The app: blueprints, guards and error handler around a Runtime that is opened at start and closed at the end."""
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from quart import Blueprint, Quart, Response, request
+
+from chat2api import logs
+from chat2api.api import health, pages
+from chat2api.api.auth import check_access_classes, declare_access, guard_request
+from chat2api.api.body import LARGE_BODY
+from chat2api.api.context import CLEAN_UPS, bind_runtime
+from chat2api.api.cors import install_cors
+from chat2api.api.errors import install_error_handler
+from chat2api.api.openai import chat, models
+from chat2api.config import Config
+from chat2api.runtime import Runtime
+
+_TEMPLATES = Path(__file__).parent.parent / "templates"
+
+
+def create_app(config: Config, *, demo: bool = False) -> Quart:
+    """Make the app. With demo, the simulator answers a key of its own while no account is set up."""
+    prefix = f"/{config.api_prefix}" if config.api_prefix else ""
+    app = Quart(
+        "chat2api",
+        template_folder=str(_TEMPLATES),
+        static_folder=str(_TEMPLATES / "static"),
+        static_url_path=f"{prefix}/static",
+    )
+    app.config["MAX_CONTENT_LENGTH"] = LARGE_BODY
+    app.config["BODY_TIMEOUT"] = None  # the listener keeps R1's limits on slow bodies
+    app.url_map.strict_slashes = False
+
+    for blueprint in (chat.blueprint, models.blueprint):
+        _register(app, blueprint, prefix)
+        declare_access(app, f"{blueprint.name}.", "api")
+    for blueprint in (pages.blueprint, health.blueprint):
+        _register(app, blueprint, prefix)
+        declare_access(app, f"{blueprint.name}.", "open")
+    declare_access(app, "static", "open")
+    if prefix:  # health checks know no prefix
+        app.register_blueprint(health.blueprint, name="bare_health")
+        declare_access(app, "bare_health.", "open")
+    check_access_classes(app)
+
+    install_error_handler(app)
+    install_cors(app)
+    app.before_request(guard_request)
+    app.after_request(_name_request)
+    app.asgi_app = RequestScope(app.asgi_app)  # type: ignore[method-assign]  # the documented way to wrap an app
+
+    @app.before_serving
+    async def start() -> None:
+        bind_runtime(app, await Runtime.open(config, demo=demo))
+
+    @app.after_serving
+    async def stop() -> None:
+        runtime: Runtime | None = app.extensions.get("chat2api")
+        if runtime is not None:
+            await runtime.aclose()
+
+    return app
+
+
+class RequestScope:
+    """ASGI layer outside of the app: gives each request its id, and cleans up after it however it ends."""
+
+    def __init__(self, app: Any) -> None:
+        """Wrap the app."""
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection's request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        logs.request_id.set("req_" + secrets.token_hex(12))
+        scope[CLEAN_UPS] = []
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            for clean_up in reversed(scope[CLEAN_UPS]):
+                await clean_up()
+
+
+def _register(app: Quart, blueprint: Blueprint, prefix: str) -> None:
+    app.register_blueprint(blueprint, url_prefix=prefix or None)
+
+
+async def _name_request(response: Response) -> Response:
+    response.headers["X-Request-Id"] = logs.request_id.get()
+    if request.url_rule is None:
+        response.headers["Cache-Control"] = "no-store"
+    return response

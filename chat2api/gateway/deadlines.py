@@ -1,0 +1,38 @@
+"""How long each phase of an answer may take, and the error that says which one was too slow."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from chat2api.config import Config
+from chat2api.errors import UpstreamTimeoutError
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLimits:
+    """The limits of one answer, in seconds (R1)."""
+
+    first_content: float
+    between_events: float
+    whole: float
+
+
+def answer_limits(config: Config, *, reasoning: bool) -> AnswerLimits:
+    """Give the limits for a model: reasoning models think longer before they speak."""
+    if reasoning:
+        return AnswerLimits(config.first_content_timeout_reasoning, config.event_timeout, config.answer_timeout_reasoning)
+    return AnswerLimits(config.first_content_timeout, config.event_timeout, config.answer_timeout)
+
+
+@asynccontextmanager
+async def deadline(at: float, phase: str, message: str) -> AsyncIterator[None]:
+    """Raise UpstreamTimeoutError with that phase when the block still runs at that instant of the loop's clock.
+
+    Only awaits inside the block are cut; do not yield from a generator inside it.
+    """
+    try:
+        async with asyncio.timeout_at(at):
+            yield
+    except TimeoutError as error:
+        raise UpstreamTimeoutError(message, phase=phase) from error

@@ -1,0 +1,94 @@
+"""What one account sends on every call: its identity, and the headers of the web app."""
+
+import uuid
+from dataclasses import dataclass, field
+
+from chat2api.upstream.profiles import profile_for
+from chat2api.upstream.transport import BrowserProfile, Channel
+
+_SESSION_NAMESPACE = uuid.uuid4()
+"""Session ids differ from process to process, as they differ from one browser start to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One account on one way out.
+
+    `key` is the account's id, never a token. `access_token` None means the sign-in-free backend. `workspace_id` is
+    sent as Chatgpt-Account-Id when the operator or caller named one. `origin` is a value of CHATGPT_BASE_URL.
+    """
+
+    key: str
+    device_id: str
+    origin: str
+    proxy: str | None
+    access_token: str | None = field(default=None, repr=False)
+    workspace_id: str | None = None
+
+    @property
+    def base(self) -> str:
+        """The backend's base URL for this kind of credential."""
+        return f"{self.origin}{self.prefix}"
+
+    @property
+    def prefix(self) -> str:
+        """The backend's path prefix for this kind of credential."""
+        return "/backend-anon" if self.access_token is None else "/backend-api"
+
+    @property
+    def profile(self) -> BrowserProfile:
+        """The browser that this account always is."""
+        return profile_for(self.key)
+
+    @property
+    def channel(self) -> Channel:
+        """The scope of its connections and cookies."""
+        return Channel(self.key, self.proxy, self.profile)
+
+
+def call_headers(
+    session: Session,
+    path: str,
+    *,
+    language: str,
+    accept: str = "*/*",
+    route: str | None = None,
+    conversation_id: str | None = None,
+    build_id: str | None = None,
+    auth_key: str = "",
+) -> list[tuple[str, str]]:
+    """Give the headers of one call of the web app (protocol.md 1.3), without those of the browser itself.
+
+    `path` is the request's path; `route` its template where that differs; `build_id` the web build when it is known.
+    """
+    headers = [
+        ("Accept", accept),
+        ("Accept-Language", accept_language(language)),
+        ("Oai-Device-Id", session.device_id),
+        ("Oai-Session-Id", str(uuid.uuid5(_SESSION_NAMESPACE, session.key))),
+        ("Oai-Language", language),
+        ("Origin", session.origin),
+        ("Referer", f"{session.origin}/c/{conversation_id}" if conversation_id else f"{session.origin}/"),
+        ("Sec-Fetch-Dest", "empty"),
+        ("Sec-Fetch-Mode", "cors"),
+        ("Sec-Fetch-Site", "same-origin"),
+        ("Priority", "u=1, i"),
+        ("X-OpenAI-Target-Path", path),
+        ("X-OpenAI-Target-Route", route or path),
+        ("Cookie", f"oai-did={session.device_id}"),
+    ]
+    if build_id is not None:
+        headers.append(("Oai-Client-Version", build_id))
+    if session.access_token is not None:
+        headers.append(("Authorization", f"Bearer {session.access_token}"))
+    if session.workspace_id is not None:
+        headers.append(("Chatgpt-Account-Id", session.workspace_id))
+    if auth_key:
+        headers.append(("authkey", auth_key))
+    return headers
+
+
+def accept_language(language: str) -> str:
+    """Give what a browser of that language sends: `en-US,en;q=0.9`."""
+    primary = language.partition("-")[0]
+    return language if primary == language else f"{language},{primary};q=0.9"

@@ -1,0 +1,170 @@
+"""Settings: every form that is promised, every complaint with a name, and documents that say the same."""
+
+import random
+import re
+import string
+from pathlib import Path
+
+import pytest
+
+from chat2api.config import SAMPLE_KEYS, Config, describe_settings, load_environment, unused_settings
+from chat2api.errors import ConfigError
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("word", ["true", "True", "1", "t", "Y", "yes", "ON"])
+def test_R23_all_words_for_true_are_understood(word: str) -> None:
+    assert Config.from_env({"CONVERSATION_ONLY": word}).conversation_only is True
+
+
+@pytest.mark.parametrize("word", ["false", "0", "F", "n", "No", "off"])
+def test_R23_all_words_for_false_are_understood(word: str) -> None:
+    assert Config.from_env({"HISTORY_DISABLED": word}).history_disabled is False
+
+
+@pytest.mark.parametrize("unset", ["", "  ", "[]", "None", "none"])
+def test_R23_empty_values_mean_unset(unset: str) -> None:
+    environ = {spec.name: unset for spec in describe_settings()}
+    assert Config.from_env(environ) == Config()
+
+
+@pytest.mark.parametrize(
+    "text", ["http://a:1, socks5://b:2", '["http://a:1", "socks5://b:2"]', "http://a:1,,socks5://b:2,"]
+)
+def test_R23_lists_are_taken_with_commas_or_as_json(text: str) -> None:
+    assert Config.from_env({"PROXY_URL": text}).proxy_url == ("http://a:1", "socks5://b:2")
+
+
+def test_the_other_name_of_the_proxy_setting_works_and_the_own_name_wins() -> None:
+    assert Config.from_env({"GO_CHATGPT_API_PROXY": "http://a:1"}).proxy_url == ("http://a:1",)
+    both = {"GO_CHATGPT_API_PROXY": "http://a:1", "PROXY_URL": "http://b:1"}
+    assert Config.from_env(both).proxy_url == ("http://b:1",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("PORT", "70000"),
+        ("PORT", "-1"),
+        ("PORT", "5005.0"),
+        ("HOST", "example.org"),
+        ("API_PREFIX", "a b"),
+        ("API_PREFIX", "../x"),
+        ("OWN_TOKENS", "sometimes"),
+        ("ANONYMOUS", "lan"),
+        ("CHATGPT_BASE_URL", "chatgpt.com"),
+        ("CHATGPT_BASE_URL", "file:///etc/passwd"),
+        ("CHATGPT_BASE_URL", '["https://a", 1]'),
+        ("CHATGPT_BASE_URL", '["https://a"'),
+        ("PROXY_URL", "ftp://proxy:21"),
+        ("PROXY_URL", "http://proxy:port"),
+        ("HISTORY_DISABLED", "maybe"),
+        ("POW_DIFFICULTY", "0x10"),
+        ("RETRY_TIMES", "many"),
+        ("RETRY_TIMES", "-3"),
+        ("CONNECT_TIMEOUT", "soon"),
+        ("CONNECT_TIMEOUT", "nan"),
+        ("CONNECT_TIMEOUT", "0"),
+        ("TRUSTED_PROXIES", "everyone"),
+        ("AUTHORIZATION", "key one"),
+        ("OAI_LANGUAGE", "english please"),
+        ("LOG_LEVEL", "loud"),
+    ],
+)
+def test_R23_a_malformed_value_names_the_setting_and_what_is_allowed(name: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env({name: value})
+    assert caught.value.message.startswith(name)
+    assert "must" in caught.value.message or "JSON" in caught.value.message or "URL" in caught.value.message
+
+
+def test_R23_a_complaint_about_a_secret_never_repeats_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config.from_env({"PROXY_URL": "gopher://user:hunter2secret@proxy"})
+    assert "hunter2secret" not in caught.value.message
+
+
+def test_R23_a_hundred_bad_env_files_end_in_a_config_error_or_a_config(tmp_path: Path) -> None:
+    chooser = random.Random(20261121)
+    names = [spec.name for spec in describe_settings()]
+    for _ in range(100):
+        lines = []
+        for _ in range(chooser.randint(1, 6)):
+            junk = "".join(chooser.choice(string.printable) for _ in range(chooser.randint(0, 30)))
+            lines.append(f"{chooser.choice(names)}={junk}".encode())
+        if chooser.random() < 0.3:
+            lines.append(chooser.randbytes(20))
+        file = tmp_path / ".env"
+        file.write_bytes(b"\n".join(lines))
+        try:
+            Config.from_env(load_environment(file))
+        except ConfigError as error:
+            assert error.message
+
+
+def test_the_env_file_gives_values_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("PORT=6001\nRETRY_TIMES=7\n")
+    monkeypatch.setenv("PORT", "6002")
+    config = Config.from_env(load_environment(tmp_path / ".env"))
+    assert (config.port, config.retry_times) == (6002, 7)
+
+
+def test_names_known_elsewhere_are_told_and_are_no_error() -> None:
+    environ = {"AUTO_SEED": "true", "ADMIN_IP_WHITELIST": "", "PORT": "5005"}
+    assert unused_settings(environ) == ["AUTO_SEED"]
+    assert Config.from_env(environ) == Config()
+
+
+@pytest.mark.parametrize("sample", sorted(SAMPLE_KEYS)[:40])
+def test_S2_samples_and_short_keys_are_refused_where_others_can_reach_the_server(sample: str) -> None:
+    with pytest.raises(ConfigError, match="AUTHORIZATION"):
+        Config.from_env({"HOST": "0.0.0.0", "AUTHORIZATION": sample})
+    assert Config.from_env({"HOST": "127.0.0.1", "AUTHORIZATION": sample}).authorization == (sample,)
+
+
+def test_S2_every_key_that_a_document_of_ours_prints_counts_as_a_sample() -> None:
+    printed = set()
+    for document in [ROOT / ".env.example", ROOT / "README.md", *ROOT.glob("docker-compose*.yml")]:
+        printed |= set(re.findall(r"AUTHORIZATION[=:]\s*([\w-]{3,})", document.read_text(encoding="utf-8")))
+    assert printed <= SAMPLE_KEYS
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, True),
+        ({"HOST": "127.0.0.1,::1"}, True),
+        ({"HOST": "0.0.0.0"}, False),
+        ({"HOST": "127.0.0.1,192.0.2.1"}, False),
+        ({"TRUSTED_PROXIES": "127.0.0.1"}, False),
+    ],
+)
+def test_loopback_means_every_address_and_no_proxy_in_front(environ: dict[str, str], expected: bool) -> None:
+    assert Config.from_env(environ).loopback is expected
+
+
+def test_S18_printing_settings_shows_secrets_as_set_or_unset_only() -> None:
+    config = Config.from_env({"AUTHORIZATION": "canary-operator-key", "PROXY_URL": "http://u:canary-pass@h:1"})
+    shown = repr(config) + str(config) + str(config.summary())
+    assert "canary" not in shown
+    assert config.summary()["AUTHORIZATION"] == "set"
+    assert config.summary()["SECRET_KEY"] == "unset"
+
+
+def test_the_settings_table_of_the_readme_says_what_config_says() -> None:
+    rows = re.findall(
+        r"^\| `([A-Z0-9_]+)` \| (.*?) \| (.*?) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M
+    )
+    expected = [
+        (spec.name, f"`{spec.default}`{' ' + spec.unit if spec.unit else ''}" if spec.default else "unset", spec.text)
+        for spec in describe_settings()
+    ]
+    assert rows == expected
+
+
+def test_the_example_env_file_names_every_setting_with_its_default() -> None:
+    lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
+    values = dict(line.removeprefix("# ").split("=", 1) for line in lines if re.match(r"# [A-Z0-9_]+=", line))
+    assert values == {spec.name: spec.default for spec in describe_settings()}

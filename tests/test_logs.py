@@ -1,0 +1,69 @@
+"""Log lines: secrets never in clear, one line a record, tracebacks included."""
+
+import logging
+
+import pytest
+
+from chat2api.logs import RedactingFormatter, Redactor, request_id
+
+JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJlLWNhbmFyeQ"
+
+
+def render(message: str, *args: object, redactor: Redactor | None = None, error: BaseException | None = None) -> str:
+    info = (type(error), error, error.__traceback__) if error else None
+    record = logging.LogRecord("chat2api.test", logging.INFO, __file__, 1, message, args, info)
+    return RedactingFormatter(redactor or Redactor()).format(record)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        JWT,
+        "rt_abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz",
+        "sk-proj-abcdefgh12345678",
+        "sk-c2a-abcdefgh12345678",
+        "Abcdefghijklmnopqrstuvwxyz0123456789_-ABCDEFG",
+        "someone.private@example.test",
+    ],
+)
+def test_S18_every_kind_of_secret_is_taken_out_of_messages_and_arguments(secret: str) -> None:
+    line = render("the value %s came", secret)
+    assert secret not in line
+    assert "the value" in line
+
+
+def test_S18_headers_and_proxy_passwords_are_taken_out() -> None:
+    line = render("Authorization: Bearer hunter2hunter2 and http://user:hunter3@proxy:1 and Cookie: sid=hunter4")
+    assert "hunter" not in line
+
+
+def test_S18_learned_secrets_are_taken_out_whatever_their_form() -> None:
+    redactor = Redactor()
+    redactor.learn("correct horse battery", "abc")
+    line = render("correct horse battery staple abc", redactor=redactor)
+    assert "correct horse" not in line
+    assert "abc" in line, "very short secrets would blank ordinary words"
+
+
+def test_S18_tracebacks_are_redacted_too() -> None:
+    try:
+        raise ValueError(f"bad token {JWT}")
+    except ValueError as error:
+        line = render("failed", error=error)
+    assert "Traceback" in line
+    assert JWT not in line
+
+
+def test_a_record_is_one_line_and_bears_the_request_id() -> None:
+    token = request_id.set("req_1")
+    try:
+        line = render("first\nsecond\rthird")
+    finally:
+        request_id.reset(token)
+    assert "\n" not in line
+    assert " req_1 " in line
+
+
+def test_ordinary_words_stay() -> None:
+    text = "leased account 3f9c for model gpt-4o after 2 attempts, status 429, https://chatgpt.com/backend-api"
+    assert text in render(text)
