@@ -19,6 +19,15 @@ Part = TextPart
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that the assistant made earlier in the conversation; `arguments` is its text, JSON or not."""
+
+    id: str | None
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One message of the conversation, oldest first in a Prompt."""
 
@@ -26,6 +35,10 @@ class Message:
     parts: tuple[Part, ...]
     name: str | None = None
     """Author's name, or the name of the tool, as the caller gave it."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Calls made in this message; only with role assistant."""
+    tool_call_id: str | None = None
+    """The call that this message answers; only with role tool."""
 
     @property
     def text(self) -> str:
@@ -52,8 +65,9 @@ class ModelChoice:
 class Prompt:
     """One turn to send.
 
-    `conversation_id` and `parent_message_id` continue a stored conversation; without them the whole of
-    `messages` starts a new one. `temporary` is True for a chat that upstream shall not list or keep.
+    `conversation_id` and `parent_message_id` continue a stored conversation, and `messages` are then the new ones
+    only; without them the whole of `messages` starts a new one. `temporary` is True for a chat that upstream shall
+    not list or keep.
     """
 
     messages: tuple[Message, ...]
