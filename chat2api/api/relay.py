@@ -21,6 +21,7 @@ OUTBOX_LIMIT = 64 * 1024
 """Characters held for one answer before its pumps wait."""
 
 _EVENT_OVERHEAD = 64
+_LONG = 3600.0
 
 Tagged = tuple[int, Sequence[Event]]
 """The index of a choice and a batch of its events."""
@@ -85,6 +86,17 @@ class AnswerRelay:
             if pump.done() and not pump.cancelled() and (error := pump.exception()) is not None:
                 raise error
         return []
+
+    async def next(self) -> list[Tagged]:
+        """Wait for what comes next, however long it takes, and give it as `take` does."""
+        while not await self.wait(_LONG):
+            pass
+        return self.take()
+
+    def check_begun(self) -> None:
+        """Raise what ended the answer if that came before any content."""
+        if not self._held:
+            self.take()
 
     def interrupt(self, error: Chat2APIError) -> None:
         """End the answer with that error; what has arrived is still given first."""

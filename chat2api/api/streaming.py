@@ -1,20 +1,119 @@
-"""Answers as event streams: the first-content gate, keep-alive comments, errors in mid-stream, and the clean end.
+"""Answers to a chat completion, streamed or whole, from the same relay of events.
 
-Nothing is sent until the first content is here, or until the keep-alive interval has passed: until then a failure has
-its real status. Afterwards a failure is one error event and the end of the stream, without `[DONE]`.
+Nothing of a streamed answer is sent until its first content is here, or until the keep-alive interval has passed: until
+then a failure has its real status. Afterwards a failure is one error event and the end of the stream, without `[DONE]`.
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 
+import orjson
 from quart import Response
 
-from chat2api.api.context import current_runtime, on_request_end
+from chat2api.api.context import current_runtime
+from chat2api.api.pacing import Pacer
 from chat2api.api.relay import AnswerRelay
-from chat2api.errors import Chat2APIError, StreamInterruptedError
+from chat2api.errors import Chat2APIError
 from chat2api.gateway.provider import AnswerFacts
 from chat2api.protocol.event_stream import encode_comment
-from chat2api.protocol.openai.chat import ChatEncoder
-from chat2api.protocol.openai.errors import error_event
+from chat2api.protocol.openai.chat import ChatEncoder, ChatFolder, ChatRequest, completion_id
+from chat2api.protocol.openai.usage import LONG_TEXT, CompletionMeter, Usage, prompt_tokens
 
 _KEEP_ALIVE = encode_comment("keep-alive")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer on its way: what was asked, the relay that brings it, and what its headers tell."""
+
+    request: ChatRequest
+    relay: AnswerRelay
+    facts: AnswerFacts
+    reply_model: Callable[[str | None], str]
+    """The public name of the slug that serves."""
+    tell_conversation: bool
+    """Whether the answer carries conversation_id and message_id."""
+
+
+async def stream_answer(answer: Answer) -> Response:
+    """Give the response that streams the answer; raise what kept it from beginning."""
+    runtime = current_runtime()
+    interval = runtime.config.keep_alive_interval
+    arrived = await answer.relay.wait(interval)
+    if arrived:
+        answer.relay.check_begun()
+    encoder = ChatEncoder(
+        completion_id(secrets.token_bytes(29)),
+        int(runtime.clock.now()),
+        answer.reply_model,
+        choices=answer.request.n,
+        include_usage=answer.request.include_usage,
+        tell_conversation=answer.tell_conversation,
+    )
+    body = _stream(answer, encoder, interval, runtime.pacer)
+    response = Response(body, headers=_headers(answer), content_type="text/event-stream; charset=utf-8")
+    response.headers["Cache-Control"] = "no-cache"
+    response.headers["X-Accel-Buffering"] = "no"
+    response.timeout = None  # Quart would cut the stream after a minute without a word
+    return response
+
+
+async def whole_answer(answer: Answer) -> Response:
+    """Give the response with the whole answer; raise what kept it from becoming whole."""
+    runtime = current_runtime()
+    folder = ChatFolder(
+        completion_id(secrets.token_bytes(29)),
+        int(runtime.clock.now()),
+        answer.reply_model,
+        choices=answer.request.n,
+        tell_conversation=answer.tell_conversation,
+    )
+    meter = CompletionMeter()
+    while batches := await answer.relay.next():
+        for index, events in batches:
+            folder.add(events, index)
+            meter.add(events, index)
+    body = orjson.dumps(folder.reply(await _usage(answer.request, meter)))
+    return Response(body, headers=_headers(answer), content_type="application/json")
+
+
+async def _stream(answer: Answer, encoder: ChatEncoder, interval: float, pacer: Pacer) -> AsyncGenerator[bytes]:
+    meter = CompletionMeter() if answer.request.include_usage else None
+    relay = answer.relay
+    with pacer.stream():
+        try:
+            while True:
+                if not await relay.wait(interval):
+                    yield _KEEP_ALIVE
+                    continue
+                await pacer.hold()
+                batches = relay.take()
+                if not batches:
+                    break
+                data = b"".join([encoder.encode(events, index) for index, events in batches])
+                if meter is not None:
+                    for index, events in batches:
+                        meter.add(events, index)
+                if data:
+                    yield data
+            yield encoder.finish(await _usage(answer.request, meter) if meter is not None else None)
+        except Chat2APIError as error:
+            yield encoder.fail(error)
+
+
+async def _usage(request: ChatRequest, meter: CompletionMeter) -> Usage:
+    if sum(len(message.text) for message in request.messages) <= LONG_TEXT:
+        return meter.usage(prompt_tokens(request.messages))
+    return meter.usage(await asyncio.to_thread(prompt_tokens, request.messages))
+
+
+def _headers(answer: Answer) -> dict[str, str]:
+    """Tell what the answer could not tell in its body: what was ignored, what was put in place of what."""
+    told = {
+        "x-chat2api-ignored": ", ".join(answer.request.ignored),
+        "x-chat2api-upstream": answer.facts.upstream or "",
+        "x-chat2api-model-fallback": answer.facts.model_fallback or "",
+    }
+    return {name: value for name, value in told.items() if value}

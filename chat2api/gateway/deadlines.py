@@ -21,7 +21,9 @@ class AnswerLimits:
 def answer_limits(config: Config, *, reasoning: bool) -> AnswerLimits:
     """Give the limits for a model: reasoning models think longer before they speak."""
     if reasoning:
-        return AnswerLimits(config.first_content_timeout_reasoning, config.event_timeout, config.answer_timeout_reasoning)
+        return AnswerLimits(
+            config.first_content_timeout_reasoning, config.event_timeout, config.answer_timeout_reasoning
+        )
     return AnswerLimits(config.first_content_timeout, config.event_timeout, config.answer_timeout)
 
 

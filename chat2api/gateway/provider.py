@@ -52,3 +52,11 @@ class Provider(Protocol):
     async def models(self, caller: Caller) -> Sequence[str]:
         """Give the slugs that live accounts offer to this caller, sorted; the defaults when none can be asked."""
         ...
+
+    def reply_model(self, requested: str, served: str | None) -> str:
+        """Give the public name of the model that serves: of its slug, or of what was asked while that is unknown."""
+        ...
+
+    def keeps_history(self, request: ChatRequest) -> bool:
+        """Whether the conversation of this request is stored upstream and may be continued."""
+        ...

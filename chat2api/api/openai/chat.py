@@ -1,11 +1,13 @@
 """POST /v1/chat/completions."""
 
+from functools import partial
+
 from quart import Blueprint, Response
 
 from chat2api.api.body import read_json
 from chat2api.api.context import current_caller, current_runtime, on_request_end
 from chat2api.api.relay import AnswerRelay
-from chat2api.api.streaming import stream_answer, whole_answer
+from chat2api.api.streaming import Answer, stream_answer, whole_answer
 from chat2api.gateway.provider import AnswerFacts
 from chat2api.protocol.openai.chat import parse_chat_request
 
@@ -18,11 +20,22 @@ async def create_chat_completion() -> Response:
     runtime = current_runtime()
     caller = current_caller()
     chat_request = parse_chat_request(await read_json())
+    provider = runtime.provider
     facts = AnswerFacts()
-    sources = [runtime.provider.chat(caller, chat_request, facts) for _ in range(chat_request.n)]
+    sources = [provider.chat(caller, chat_request, facts) for _ in range(chat_request.n)]
     relay = AnswerRelay(sources, runtime.spawn)
-    on_request_end(relay.aclose)
-    with runtime.following(relay):
-        if chat_request.stream:
-            return await stream_answer(relay, chat_request, facts)
-        return await whole_answer(relay, chat_request, facts)
+    runtime.answers.add(relay)
+
+    async def finish() -> None:
+        runtime.answers.discard(relay)
+        await relay.aclose()
+
+    on_request_end(finish)
+    answer = Answer(
+        request=chat_request,
+        relay=relay,
+        facts=facts,
+        reply_model=partial(provider.reply_model, chat_request.model),
+        tell_conversation=provider.keeps_history(chat_request),
+    )
+    return await (stream_answer(answer) if chat_request.stream else whole_answer(answer))

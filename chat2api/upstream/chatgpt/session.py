@@ -1,13 +1,9 @@
 """What one account sends on every call: its identity, and the headers of the web app."""
 
-import uuid
 from dataclasses import dataclass, field
 
 from chat2api.upstream.profiles import profile_for
 from chat2api.upstream.transport import BrowserProfile, Channel
-
-_SESSION_NAMESPACE = uuid.uuid4()
-"""Session ids differ from process to process, as they differ from one browser start to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +46,7 @@ def call_headers(
     session: Session,
     path: str,
     *,
+    session_id: str,
     language: str,
     accept: str = "*/*",
     route: str | None = None,
@@ -59,13 +56,14 @@ def call_headers(
 ) -> list[tuple[str, str]]:
     """Give the headers of one call of the web app (protocol.md 1.3), without those of the browser itself.
 
-    `path` is the request's path; `route` its template where that differs; `build_id` the web build when it is known.
+    `session_id` is a UUID that differs from one browser start to the next. `path` is the request's path, `route` its
+    template where that differs; `build_id` is the web build when it is known.
     """
     headers = [
         ("Accept", accept),
         ("Accept-Language", accept_language(language)),
         ("Oai-Device-Id", session.device_id),
-        ("Oai-Session-Id", str(uuid.uuid5(_SESSION_NAMESPACE, session.key))),
+        ("Oai-Session-Id", session_id),
         ("Oai-Language", language),
         ("Origin", session.origin),
         ("Referer", f"{session.origin}/c/{conversation_id}" if conversation_id else f"{session.origin}/"),

@@ -1,0 +1,126 @@
+"""Single calls of the web app: URL, headers, limits. What their answers mean is told elsewhere."""
+
+import uuid
+from dataclasses import dataclass
+
+from chat2api.upstream.chatgpt.session import Session, call_headers
+from chat2api.upstream.transport import Request, Response, ResponseStream, Transport
+
+_PAGE_LIMIT = 8 * 1024 * 1024
+_BODY_LIMIT = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class CallSettings:
+    """What all calls share: times in seconds, the language, and the key for gateways (`authkey`)."""
+
+    connect_timeout: float
+    preparation_timeout: float
+    headers_timeout: float
+    language: str = "en-US"
+    auth_key: str = ""
+
+
+class BackendCalls:
+    """Makes calls to the backend as one session at a time."""
+
+    def __init__(self, transport: Transport, settings: CallSettings) -> None:
+        """Make calls over that transport."""
+        self._transport = transport
+        self._settings = settings
+        self._process_id = uuid.uuid4()
+
+    async def load_page(self, session: Session) -> Response:
+        """GET the home page as a browser opens it."""
+        headers = (
+            ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"),
+            ("Sec-Fetch-Dest", "document"),
+            ("Sec-Fetch-Mode", "navigate"),
+            ("Sec-Fetch-Site", "none"),
+            ("Sec-Fetch-User", "?1"),
+            ("Upgrade-Insecure-Requests", "1"),
+        )
+        return await self._fetch(session, Request("GET", f"{session.origin}/", headers), _PAGE_LIMIT)
+
+    async def get(self, session: Session, path: str, *, route: str | None = None) -> Response:
+        """GET a path below the backend's base, which may hold a query."""
+        request = Request("GET", session.base + path, tuple(self._headers(session, path, route=route)))
+        return await self._fetch(session, request, _BODY_LIMIT)
+
+    async def post(
+        self, session: Session, path: str, body: bytes, *, extra: tuple[tuple[str, str], ...] = ()
+    ) -> Response:
+        """POST a JSON body to a path below the backend's base."""
+        return await self._fetch(session, self._json_request("POST", session, path, body, extra), _BODY_LIMIT)
+
+    async def patch(self, session: Session, path: str, body: bytes, *, route: str | None = None) -> Response:
+        """PATCH a path below the backend's base with a JSON body."""
+        return await self._fetch(
+            session, self._json_request("PATCH", session, path, body, (), route=route), _BODY_LIMIT
+        )
+
+    async def open_stream(
+        self,
+        session: Session,
+        path: str,
+        body: bytes,
+        *,
+        conversation_id: str | None = None,
+        build_id: str | None = None,
+        extra: tuple[tuple[str, str], ...] = (),
+    ) -> ResponseStream:
+        """POST a JSON body and give the answer as it begins; close it."""
+        headers = self._headers(
+            session, path, accept="text/event-stream", conversation_id=conversation_id, build_id=build_id
+        )
+        headers += [("Content-Type", "application/json"), *extra]
+        return await self._transport.open(
+            session.channel,
+            Request("POST", session.base + path, tuple(headers), body),
+            connect_timeout=self._settings.connect_timeout,
+            headers_timeout=self._settings.headers_timeout,
+        )
+
+    async def _fetch(self, session: Session, request: Request, max_bytes: int) -> Response:
+        return await self._transport.fetch(
+            session.channel,
+            request,
+            connect_timeout=self._settings.connect_timeout,
+            timeout=self._settings.preparation_timeout,
+            max_bytes=max_bytes,
+        )
+
+    def _json_request(
+        self,
+        method: str,
+        session: Session,
+        path: str,
+        body: bytes,
+        extra: tuple[tuple[str, str], ...],
+        *,
+        route: str | None = None,
+    ) -> Request:
+        headers = [*self._headers(session, path, route=route), ("Content-Type", "application/json"), *extra]
+        return Request(method, session.base + path, tuple(headers), body)
+
+    def _headers(
+        self,
+        session: Session,
+        path: str,
+        *,
+        accept: str = "*/*",
+        route: str | None = None,
+        conversation_id: str | None = None,
+        build_id: str | None = None,
+    ) -> list[tuple[str, str]]:
+        return call_headers(
+            session,
+            session.prefix + path.partition("?")[0],
+            session_id=str(uuid.uuid5(self._process_id, session.key)),
+            language=self._settings.language,
+            accept=accept,
+            route=None if route is None else session.prefix + route,
+            conversation_id=conversation_id,
+            build_id=build_id,
+            auth_key=self._settings.auth_key,
+        )

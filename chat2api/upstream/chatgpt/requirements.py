@@ -1,0 +1,161 @@
+"""The requirements exchange before each turn: page facts, sentinel calls, proof of work; the headers that come of it.
+
+Which of the two forms a backend speaks is found out once for each origin and remembered for the life of the process
+(protocol.md 2.3). Where the backend mentions a human check we go on without it: the turn itself tells whether the
+backend insists, and then it ends as ChallengedError.
+"""
+
+import asyncio
+import logging
+import random
+import uuid
+from dataclasses import dataclass
+
+import orjson
+
+from chat2api.clock import Clock
+from chat2api.errors import AccountRejectedError, AnonymousUnavailableError, UpstreamError, UpstreamProtocolError
+from chat2api.protocol.chatgpt.faults import classify_answer
+from chat2api.protocol.chatgpt.proof_of_work import JSONScalar
+from chat2api.protocol.chatgpt.sentinel import (
+    FALLBACK_PAGE,
+    Device,
+    Form,
+    PageFacts,
+    Requirements,
+    check_difficulty,
+    finalize_body,
+    make_requirements_token,
+    needs_two_stages,
+    parse_finalized,
+    parse_home_page,
+    parse_requirements,
+    requirements_body,
+    sentinel_headers,
+    single_stage_config,
+    two_stage_config,
+)
+from chat2api.upstream.chatgpt.calls import BackendCalls
+from chat2api.upstream.chatgpt.session import Session
+from chat2api.upstream.chatgpt.solver import ProofSolver
+from chat2api.upstream.transport import Response
+
+log = logging.getLogger(__name__)
+
+PAGE_LIFETIME = 15 * 60.0
+"""How long the facts of a home page are used, in seconds; a page that could not be read is tried again as late."""
+
+_SINGLE = "/sentinel/chat-requirements"
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    facts: PageFacts
+    loaded_at: float
+    expires: float
+
+
+class RequirementsExchange:
+    """Obtains the sentinel headers of one turn at a time, for any session."""
+
+    def __init__(self, calls: BackendCalls, solver: ProofSolver, clock: Clock, *, hardest: str) -> None:
+        """Make an exchange; `hardest` is the setting POW_DIFFICULTY."""
+        self._calls = calls
+        self._solver = solver
+        self._clock = clock
+        self._hardest = hardest
+        self._rng = random.SystemRandom()
+        self._two_stages: set[str] = set()
+        self._pages: dict[str, _Page] = {}
+        self._page_locks: dict[str, asyncio.Lock] = {}
+
+    async def obtain(self, session: Session) -> tuple[tuple[str, str], ...]:
+        """Give the sentinel headers of the next turn; they are good for one turn only.
+
+        Raises the UpstreamError that the answer stands for, ProofTooHardError for a proof that is not worked on.
+        """
+        page = await self.page(session)
+        if session.origin not in self._two_stages:
+            requirements = await self._single_stage(session, page)
+            if requirements is not None:
+                proof = await self._prove(requirements, session, page, Form.SINGLE_STAGE)
+                return sentinel_headers(requirements, proof)
+            self._two_stages.add(session.origin)
+        return await self._two_stage(session, page)
+
+    async def page(self, session: Session) -> _Page:
+        """Give the home page's facts, at most 15 minutes old; the fallback where it cannot be read."""
+        async with self._page_locks.setdefault(session.origin, asyncio.Lock()):
+            known = self._pages.get(session.origin)
+            if known is None or known.expires <= self._clock.monotonic():
+                known = self._pages[session.origin] = await self._load_page(session)
+            return known
+
+    async def _load_page(self, session: Session) -> _Page:
+        now = self._clock.now()
+        facts = FALLBACK_PAGE
+        try:
+            answer = await self._calls.load_page(session)
+            if answer.status == 200:
+                facts = parse_home_page(answer.body.decode("utf-8", "replace"), f"{session.origin}/")
+            else:
+                log.info("home page answered %d; using the fallback build", answer.status)
+        except UpstreamError as error:
+            log.info("home page could not be read (%s); using the fallback build", error.message)
+        return _Page(facts, now, self._clock.monotonic() + PAGE_LIFETIME)
+
+    async def _single_stage(self, session: Session, page: _Page) -> Requirements | None:
+        """Give the answer of the single-stage form, None when this backend speaks the other one."""
+        token = make_requirements_token(Form.SINGLE_STAGE, self._config(Form.SINGLE_STAGE, session, page), self._rng)
+        answer = await self._calls.post(session, _SINGLE, orjson.dumps(requirements_body(token)))
+        requirements = parse_requirements(answer.body, Form.SINGLE_STAGE) if _is_json(answer) else None
+        if needs_two_stages(answer.status, requirements):
+            return None
+        return self._accepted(session, answer, requirements)
+
+    async def _two_stage(self, session: Session, page: _Page) -> tuple[tuple[str, str], ...]:
+        form = Form.TWO_STAGES
+        token = make_requirements_token(form, self._config(form, session, page), self._rng)
+        answer = await self._calls.post(session, f"{_SINGLE}/prepare", orjson.dumps(requirements_body(token)))
+        prepared = self._accepted(session, answer, parse_requirements(answer.body, form) if _is_json(answer) else None)
+        proof = await self._prove(prepared, session, page, form)
+        if prepared.prepare_token is None:
+            return sentinel_headers(prepared, proof)
+        body = orjson.dumps(finalize_body(prepared.prepare_token, proof))
+        answer = await self._calls.post(session, f"{_SINGLE}/finalize", body)
+        if not _is_json(answer):
+            raise classify_answer(answer.status, answer.headers, answer.body, call="requirements")
+        return sentinel_headers(parse_finalized(answer.body, prepared), proof)
+
+    def _accepted(self, session: Session, answer: Response, requirements: Requirements | None) -> Requirements:
+        if requirements is None:
+            raise classify_answer(answer.status, answer.headers, answer.body, call="requirements")
+        if requirements.force_login:
+            if session.access_token is None:
+                raise AnonymousUnavailableError(
+                    "The backend asks for a sign-in, so sign-in-free chat is not open from this address. Another exit "
+                    "(PROXY_URL) or an account helps."
+                )
+            raise AccountRejectedError("The backend does not accept the account's token.", reason="token_expired")
+        if requirements.token is None and requirements.prepare_token is None:
+            raise UpstreamProtocolError("The backend's requirements hold no token.")
+        return requirements
+
+    async def _prove(self, requirements: Requirements, session: Session, page: _Page, form: Form) -> str | None:
+        if requirements.challenge is None:
+            return None
+        check_difficulty(requirements.challenge, self._hardest)
+        return await self._solver.solve(requirements.challenge, lambda: self._config(form, session, page))
+
+    def _config(self, form: Form, session: Session, page: _Page) -> tuple[JSONScalar, ...]:
+        device = Device(session.device_id, session.profile.user_agent)
+        now = self._clock.now()
+        if form is Form.TWO_STAGES:
+            return two_stage_config(device, page.facts, now=now, loaded_at=page.loaded_at, rng=self._rng)
+        return single_stage_config(
+            device, page.facts, now=now, loaded_at=page.loaded_at, rng=self._rng, unique_id=str(uuid.uuid4())
+        )
+
+
+def _is_json(answer: Response) -> bool:
+    return answer.status == 200 and answer.headers.get("content-type", "").startswith("application/json")

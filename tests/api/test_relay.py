@@ -1,0 +1,153 @@
+"""The relay: bounded, in order, ended exactly once, failures after what came before them."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from chat2api.api.relay import OUTBOX_LIMIT, AnswerRelay
+from chat2api.errors import DrainingError, NoAccountError, StreamInterruptedError
+from chat2api.protocol.events import Event, TextDelta
+
+
+def spawn(coroutine: Coroutine[Any, Any, None], *, name: str) -> "asyncio.Task[None]":
+    return asyncio.get_running_loop().create_task(coroutine, name=name)
+
+
+async def texts(*parts: str, then: Exception | None = None) -> AsyncGenerator[Sequence[Event]]:
+    for part in parts:
+        yield [TextDelta(part)]
+        await asyncio.sleep(0)
+    if then is not None:
+        raise then
+
+
+def joined(batches: list[tuple[int, Sequence[Event]]], index: int = 0) -> str:
+    return "".join(
+        event.text for tag, events in batches if tag == index for event in events if isinstance(event, TextDelta)
+    )
+
+
+async def drain(relay: AnswerRelay) -> list[tuple[int, Sequence[Event]]]:
+    taken = []
+    while batches := await relay.next():
+        taken += batches
+    return taken
+
+
+async def test_everything_comes_once_and_in_order() -> None:
+    relay = AnswerRelay([texts(*map(str, range(100)))], spawn)
+    assert joined(await drain(relay)) == "".join(map(str, range(100)))
+    await relay.aclose()
+
+
+async def test_choices_share_one_relay() -> None:
+    relay = AnswerRelay([texts("a", "b"), texts("x", "y", "z")], spawn)
+    batches = await drain(relay)
+    assert (joined(batches, 0), joined(batches, 1)) == ("ab", "xyz")
+
+
+async def test_waiting_gives_up_after_the_timeout_and_loses_nothing() -> None:
+    gate = asyncio.Event()
+
+    async def late() -> AsyncGenerator[Sequence[Event]]:
+        await gate.wait()
+        yield [TextDelta("late")]
+
+    relay = AnswerRelay([late()], spawn)
+    assert await relay.wait(0.01) is False
+    gate.set()
+    assert joined(await drain(relay)) == "late"
+
+
+async def test_R2_a_failure_before_content_is_told_at_once() -> None:
+    relay = AnswerRelay([texts(then=NoAccountError("none"))], spawn)
+    assert await relay.wait(1)
+    with pytest.raises(NoAccountError):
+        relay.check_begun()
+    await relay.aclose()
+
+
+async def test_R2_a_failure_after_content_comes_after_the_content() -> None:
+    relay = AnswerRelay([texts("begun", then=StreamInterruptedError("cut"))], spawn)
+    await relay.wait(1)
+    relay.check_begun()
+    assert joined(await relay.next()) == "begun"
+    with pytest.raises(StreamInterruptedError):
+        await relay.next()
+    await relay.aclose()
+
+
+async def test_a_failing_choice_ends_the_answer_although_others_go_on() -> None:
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncGenerator[Sequence[Event]]:
+        try:
+            while True:
+                yield [TextDelta("x")]
+                await asyncio.sleep(0)
+        finally:
+            closed.set()
+
+    relay = AnswerRelay([endless(), texts(then=StreamInterruptedError("cut"))], spawn)
+    with pytest.raises(StreamInterruptedError):
+        for _ in range(1000):
+            await relay.next()
+    await relay.aclose()
+    assert closed.is_set()
+
+
+async def test_R12_a_reader_that_stops_stops_the_source() -> None:
+    made = 0
+
+    async def fast() -> AsyncGenerator[Sequence[Event]]:
+        nonlocal made
+        while True:
+            made += 1
+            yield [TextDelta("x" * 1024)]
+            await asyncio.sleep(0)
+
+    relay = AnswerRelay([fast()], spawn)
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert made * 1024 <= OUTBOX_LIMIT + 2048
+    relay.take()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert made * 1024 > OUTBOX_LIMIT
+    await relay.aclose()
+
+
+async def test_R10_closing_closes_the_sources_wherever_they_are() -> None:
+    closed = []
+
+    async def source(number: int) -> AsyncGenerator[Sequence[Event]]:
+        try:
+            if number == 1:
+                yield [TextDelta("x" * OUTBOX_LIMIT)]
+                yield [TextDelta("never taken")]
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            closed.append(number)
+
+    relay = AnswerRelay([source(0), source(1)], spawn)
+    await relay.wait(1)
+    await relay.aclose()
+    await relay.aclose()
+    assert sorted(closed) == [0, 1]
+
+
+async def test_R24_an_interruption_comes_after_what_has_arrived() -> None:
+    async def half() -> AsyncGenerator[Sequence[Event]]:
+        yield [TextDelta("half")]
+        await asyncio.Event().wait()
+
+    relay = AnswerRelay([half()], spawn)
+    await relay.wait(1)
+    relay.interrupt(DrainingError("stopping"))
+    assert joined(await relay.next()) == "half"
+    with pytest.raises(DrainingError):
+        await relay.next()
+    await relay.aclose()
