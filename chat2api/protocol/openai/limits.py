@@ -29,6 +29,8 @@ from chat2api.protocol.events import (
 from chat2api.protocol.openai.usage import clean_text, count_each, cut_tokens
 
 MAX_SEGMENT = 256
+MAX_UNCOUNTED = 16 * 1024
+"""Bytes; with a large budget text is counted by blocks of this size, so that no count holds up the event loop."""
 
 _SEGMENT = re.compile(rf"(?s:.(?:(?!(?<=\S) ).){{0,{MAX_SEGMENT - 1}}})")
 
@@ -143,6 +145,7 @@ class _StopFilter:
         # The longer first: of two that end at the same place it begins earlier.
         self._stop = sorted(stop, key=len, reverse=True)
         self._longest = len(self._stop[0])
+        self._firsts = frozenset(sequence[0] for sequence in stop)
         self._held = ""
 
     def take(self, text: str) -> tuple[str, bool]:
@@ -168,9 +171,10 @@ class _StopFilter:
     def _possible_start(self, text: str) -> int:
         """Give the first place from which text could grow into a stop sequence; its length when there is none."""
         for place in range(max(0, len(text) - self._longest + 1), len(text)):
-            tail = text[place:]
-            if any(stop.startswith(tail) for stop in self._stop):
-                return place
+            if text[place] in self._firsts:
+                tail = text[place:]
+                if any(stop.startswith(tail) for stop in self._stop):
+                    return place
         return len(text)
 
 
@@ -189,7 +193,7 @@ class _TokenBudget:
     def take(self, text: str) -> tuple[str, bool]:
         """Give the text that may be sent, and whether the budget ends there."""
         size = _byte_length(text)
-        if self._bytes + size <= self._left:
+        if self._bytes < MAX_UNCOUNTED and self._bytes + size <= self._left:
             self._pieces.append(text)
             self._bytes += size
             self._sent += len(text)
