@@ -1,3 +1,4 @@
+import ctypes
 from typing import Literal
 
 def search(
@@ -9,7 +10,7 @@ def search(
     start: int,
     stop: int,
     limit: int,
-    cancel: bytearray,
+    cancel: bytearray | ctypes.Array[ctypes.c_ubyte],
     variant: str | None = None,
     /,
 ) -> int | None: ...

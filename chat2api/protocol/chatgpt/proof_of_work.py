@@ -22,6 +22,7 @@ interpreter's lock released, or where that is not built, in the loops below. Bot
 """
 
 import base64
+import ctypes
 import hashlib
 import json
 import re
@@ -39,6 +40,9 @@ except ImportError:  # no compiler when this was installed
     _pow = None  # type: ignore[assignment]  # the stub cannot say that the module may be absent
 
 JSONScalar = str | int | float | None
+
+CancelFlag = bytearray | ctypes.Array[ctypes.c_ubyte]
+"""One byte that another thread, or process where it lies in shared memory, sets to 1 to stop a search."""
 
 MISS_LIMIT = 500_000
 """Nonces worth trying on one config array; nobody knows whether the backend takes larger ones."""
@@ -156,7 +160,7 @@ def search(
     *,
     start: int = 0,
     stop: int = MISS_LIMIT,
-    cancel: bytearray | None = None,
+    cancel: CancelFlag | None = None,
     variant: str | None = None,
 ) -> int | None:
     """Give the first nonce in [start, stop) that answers the challenge, None when there is none.
@@ -210,7 +214,7 @@ def _digest(algorithm: Algorithm, data: bytes) -> str:
 
 
 def _search_native(
-    challenge: Challenge, template: Template, start: int, stop: int, cancel: bytearray, variant: str | None
+    challenge: Challenge, template: Template, start: int, stop: int, cancel: CancelFlag, variant: str | None
 ) -> int | None:
     """Search in `_pow.c`, which compares 64 bits at most: longer difficulties are checked here once more."""
     digits = min(challenge.algorithm.digest_digits, 16)
@@ -226,7 +230,7 @@ def _search_native(
         start = nonce + 1
 
 
-def _search_sha3(challenge: Challenge, template: Template, start: int, stop: int, cancel: bytearray) -> int | None:
+def _search_sha3(challenge: Challenge, template: Template, start: int, stop: int, cancel: CancelFlag) -> int | None:
     """Search in Python. The prefix that no nonce changes is hashed once, which hashlib's copy() makes possible."""
     whole = len(template.head) // 3 * 3
     prefix = hashlib.sha3_512(challenge.seed.encode() + b2a_base64(template.head[:whole], newline=False))
@@ -247,7 +251,7 @@ def _search_sha3(challenge: Challenge, template: Template, start: int, stop: int
     return None
 
 
-def _search_fnv(challenge: Challenge, template: Template, start: int, stop: int, cancel: bytearray) -> int | None:
+def _search_fnv(challenge: Challenge, template: Template, start: int, stop: int, cancel: CancelFlag) -> int | None:
     """Search in Python; some 20,000 nonces a second, since each byte is a step of the interpreter."""
     constant = len(template.head) // 3 * 4
     prefix = _fnv_continue(_FNV_OFFSET, challenge.seed.encode() + template.text(0)[:constant])
