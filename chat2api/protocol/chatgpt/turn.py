@@ -1,0 +1,578 @@
+"""One turn put together: the backend's messages in, neutral events out.
+
+Theory of operation. Messages come as whole snapshots, again and again (classic streams, stored conversations), or grow
+by appends (v1 streams); both end in `update` and `append`, which remember of each message what was seen of it and pass on
+only what is new. So one turn gives the same events whichever way it was told.
+
+What was passed on cannot be taken back. When the backend rewrites text that was sent: a text that was cut back goes on
+from the cut; one whose end is found again goes on after that end; else the text is told again on a new line, from
+the beginning of the line in which it changed.
+
+Different visible messages are set apart by a blank line, as are blocks of reasoning. The end is decided in one place,
+`conclude`, from what was gathered: see there.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal
+
+from chat2api.errors import StreamInterruptedError, UpstreamProtocolError
+from chat2api.protocol.chatgpt.citations import SPECIAL, CitationText, SandboxLink, Sources
+from chat2api.protocol.chatgpt.patches import Document, Json, Rope, text_of
+from chat2api.protocol.chatgpt.visibility import (
+    KNOWN_TYPES,
+    Show,
+    canvas_text,
+    classify,
+    fence_language,
+    find_files,
+    mapping_of,
+    read_text,
+    role_of,
+)
+from chat2api.protocol.events import (
+    Event,
+    Failed,
+    FilePointer,
+    Finished,
+    FinishReason,
+    HandedOff,
+    ImagePending,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+)
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_TAIL = 24
+"""Characters of a text's end that are looked for in its rewritten form."""
+
+
+class _View:
+    """What was seen and shown of one message."""
+
+    __slots__ = (
+        "carry",
+        "end_turn",
+        "finish",
+        "has_written",
+        "id",
+        "is_done",
+        "language",
+        "message",
+        "path",
+        "rewriter",
+        "role",
+        "seen",
+        "show",
+        "sources",
+        "status",
+    )
+
+    def __init__(self, identifier: str | None) -> None:
+        self.id = identifier
+        self.message: dict[str, Json] = {}
+        self.role = ""
+        self.show = Show.NOTHING
+        self.language = ""
+        self.seen = Rope("")
+        self.path: str | None = None
+        self.sources = Sources()
+        self.rewriter = CitationText(self.sources)
+        self.carry = ""
+        self.has_written = False
+        self.is_done = False
+        self.status: str | None = None
+        self.end_turn: bool | None = None
+        self.finish = ""
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the message says of itself that it ends the turn, or was ended by a limit or by the user."""
+        if self.finish in ("max_tokens", "interrupted") or self.end_turn is True:
+            return True
+        is_finished = self.status is not None and self.status.startswith("finished")
+        return self.end_turn is None and (bool(self.finish) or is_finished)
+
+
+class Turn:
+    """The state of one turn, and the events that wait to be taken.
+
+    `own_message_ids` are the ids of the messages that the request itself sent; their echo is not the answer.
+    `continued_text` is the raw text (see `raw_text`) of a message that a `continue` call goes on with: of its text only
+    what comes after is passed on, whether the backend begins it again or sends just the rest.
+    """
+
+    def __init__(self, unknown: Counter[str], *, own_message_ids: Iterable[str] = (), continued_text: str = "") -> None:
+        """Begin a turn; `unknown` counts kinds of content that were not understood."""
+        self.conversation_id: str | None = None
+        self.resume_token: str | None = None
+        self.is_blocked = False
+        self.is_complete = False
+        self.is_ended = False
+        self._unknown = unknown
+        self._own_ids = set(own_message_ids)
+        self._views: dict[str, _View] = {}
+        self._last: _View | None = None
+        self._answer: _View | None = None
+        self._current: _View | None = None
+        self._reasoning_from: _View | None = None
+        self._cot_ids: set[str] = set()
+        self._continued = continued_text
+        self._repeated: int | None = 0 if continued_text else None
+        self._out: list[Event] = []
+        self._pending: list[str] = []
+        self._is_reasoning = False
+        self._has_started = False
+        self._tail = ""
+        self._has_reasoned = False
+        self._pointers: set[str] = set()
+        self._files = 0
+        self._model: str | None = None
+        self._server_model: str | None = None
+        self._turn_exchange_id: str | None = None
+        self._use_case = ""
+        self._handoff: dict[str, Json] | None = None
+        self._pending_image: _View | None = None
+        self._failure: tuple[str, str | None] | None = None
+
+    @property
+    def raw_text(self) -> str:
+        """The raw text of the last visible message so far, with what a continued turn began from."""
+        seen = str(self._answer.seen) if self._answer else ""
+        if self._repeated is None and not self._continued:
+            return seen
+        return seen if seen.startswith(self._continued) else self._continued + seen
+
+    def take(self) -> list[Event]:
+        """Give the events since the last call; neighbouring deltas of one kind come as one."""
+        self._flush_pending()
+        out, self._out = self._out, []
+        return out
+
+    # What the backend tells
+
+    def update(self, document: Document) -> None:
+        """Take a document's message as it is now, whole."""
+        if conversation_id := text_of(document.get("conversation_id")):
+            self.conversation_id = conversation_id
+        if document.get("error"):
+            self.fail(document["error"], document.get("error_code"))
+            return
+        message = document.get("message")
+        if type(message) is not dict:
+            return
+        view = self._view_of(message)
+        if view is not None:
+            self._read_state(view)
+            self._read_content(view)
+
+    def append(self, document: Document, path: str, text: str) -> None:
+        """Take text that was appended at this path of the document's message."""
+        view = self._known(document)
+        if view is None:
+            self.update(document)
+        elif view.show is Show.NOTHING or view.show is Show.CANVAS:
+            return
+        elif view.path == path and not view.is_done:
+            view.seen.append(text)
+            self._write(view, text)
+        elif path.startswith("/message/content"):
+            self.update(document)
+
+    def amend(self, document: Document, path: str) -> None:
+        """Take a change beside the content: status, metadata, recipient, error."""
+        view = self._known(document)
+        if view is None or path == "/error":
+            self.update(document)
+            return
+        self._read_state(view)
+        if not view.has_written or view.is_done or path in ("/message/recipient", "/message/channel"):
+            self._read_content(view)
+
+    def mark(self, message_id: str, markers: Iterable[str]) -> None:
+        """Take a marker of a message's tokens; it may come before the message."""
+        names = set(markers)
+        if names & {"user_visible_token", "final_channel_token"}:
+            self._cot_ids.discard(message_id)
+        elif "cot_token" in names:
+            self._cot_ids.add(message_id)
+        else:
+            return
+        view = self._views.get(message_id)
+        if view is not None and not view.has_written:
+            self._read_content(view)
+
+    def ignore(self, message: Json) -> None:
+        """Take note of an echo of what was sent."""
+        if identifier := text_of(mapping_of(message).get("id")):
+            self._own_ids.add(identifier)
+
+    def note_server(self, metadata: Json) -> None:
+        """Take the backend's own account of how it serves the turn."""
+        facts = mapping_of(metadata)
+        self._server_model = text_of(facts.get("model_slug")) or self._server_model
+        self._turn_exchange_id = text_of(facts.get("turn_exchange_id")) or self._turn_exchange_id
+        self._use_case = text_of(facts.get("turn_use_case")) or self._use_case
+
+    def hand_off(self, event: dict[str, Json]) -> None:
+        """Take the word that the answer comes another way."""
+        self._handoff = event
+        self._turn_exchange_id = text_of(event.get("turn_exchange_id")) or self._turn_exchange_id
+
+    def fail(self, error: Json, code: Json = None) -> None:
+        """Take an error; after a finished answer it spoils nothing and is only counted."""
+        if self.is_ended:
+            return
+        if self._answer is not None and self._answer.is_answered:
+            self._unknown["error after the answer"] += 1
+            return
+        if type(error) is dict:
+            code = code or error.get("code") or error.get("error_code")
+            error = error.get("message") or error.get("detail") or code
+        message = text_of(error) or "The backend reported an error without a text."
+        self._leave()
+        self.end(Failed(message, text_of(code) or None, self.conversation_id))
+
+    # Reading messages
+
+    def _known(self, document: Document) -> _View | None:
+        message = document.get("message")
+        view = self._last
+        if view is not None and view.message is message:
+            return view
+        view = self._views.get(text_of(message.get("id"))) if type(message) is dict else None
+        return view if view is not None and view.message is message else None
+
+    def _view_of(self, message: dict[str, Json]) -> _View | None:
+        identifier = text_of(message.get("id"))
+        if identifier in self._own_ids or role_of(message) not in ("assistant", "tool"):
+            return None
+        # A message without an id is the one before as long as its author stays the same.
+        key = identifier or f"{role_of(message)} without id"
+        view = self._views.get(key)
+        if view is None:
+            view = self._views[key] = _View(identifier or None)
+        view.message = message
+        view.role = role_of(message)
+        self._last = view
+        return view
+
+    def _read_state(self, view: _View) -> None:
+        message = view.message
+        metadata = mapping_of(message.get("metadata"))
+        status = message.get("status")
+        view.status = text_of(status) if status is not None else None
+        end_turn = message.get("end_turn")
+        view.end_turn = end_turn if type(end_turn) is bool else None
+        view.finish = text_of(mapping_of(metadata.get("finish_details")).get("type")) or view.finish
+        model = text_of(metadata.get("resolved_model_slug")) or text_of(metadata.get("model_slug"))
+        self._model = model or self._model
+        if (
+            metadata.get("image_gen_task_id")
+            or metadata.get("image_gen_async")
+            or (metadata.get("async_task_type") == "image_gen")
+        ):
+            self._pending_image = view
+        if view.sources.metadata is not metadata or view.show is Show.TEXT:
+            view.sources.metadata = dict(metadata) if type(metadata) is not dict else metadata
+            if view.show is Show.TEXT and not view.rewriter.is_idle:
+                self._pass_on(view, view.rewriter.retry())
+
+    def _read_content(self, view: _View) -> None:
+        message = view.message
+        content = mapping_of(message.get("content"))
+        content_type = text_of(content.get("content_type"))
+        if content_type and content_type not in KNOWN_TYPES:
+            self._unknown[f"content_type: {content_type[:40]}"] += 1
+        if not view.has_written:
+            view.show = classify(message, is_marked_reasoning=view.id in self._cot_ids)
+            view.language = fence_language(message, view.show)
+        if view.role == "assistant" and view.show is Show.TEXT:
+            self._answer = view
+        text, view.path = read_text(view.show, content)
+        if view.show is not Show.CANVAS:
+            self._read_snapshot(view, text, is_growing=view.status == "in_progress")
+        is_done = view.status is None or view.status != "in_progress"
+        if is_done and not view.is_done:
+            view.is_done = view.status is not None
+            self._read_finished(view, content_type, text)
+
+    def _read_snapshot(self, view: _View, text: str, *, is_growing: bool) -> None:
+        if is_growing:
+            # Cut inside a character's bytes: the replacement character will be another in the next snapshot.
+            text = text.rstrip("\ufffd")
+        seen = str(view.seen)
+        if text == seen:
+            return
+        if text.startswith(seen):
+            self._write(view, text[len(seen) :])
+        elif not seen.startswith(text):
+            self._write(view, _rewritten(seen, text))
+        view.seen = Rope(text)
+
+    def _read_finished(self, view: _View, content_type: str, text: str) -> None:
+        if view.show is Show.CANVAS and (document := canvas_text(text)):
+            self._say(view, document)
+        metadata = mapping_of(view.message.get("metadata"))
+        if content_type == "system_error" or (view.role == "tool" and metadata.get("is_error")):
+            content = mapping_of(view.message.get("content"))
+            reason = text_of(content.get("text")) or read_text(Show.TEXT, content)[0]
+            code = text_of(content.get("name")) or text_of(metadata.get("error_code")) or None
+            self._failure = (reason or "A tool of the backend failed.", code)
+        for file in find_files(view.message):
+            if file.pointer not in self._pointers:
+                self._pointers.add(file.pointer)
+                self._leave()
+                self._separate()
+                self._point(view, FilePointer(file.pointer, file.kind, file.name, self.conversation_id, view.id))
+
+    # Writing events
+
+    def _write(self, view: _View, text: str) -> None:
+        if not text.isascii() or view.carry:
+            text = self._whole(view, text)
+        if not text:
+            return
+        if view.show is Show.TEXT:
+            if self._repeated is not None:
+                text = self._after_repetition(view, text)
+            if view.rewriter.is_idle and SPECIAL.search(text) is None:
+                view.rewriter.skip_plain(text)
+                if text:
+                    self._say(view, text)
+            else:
+                self._pass_on(view, view.rewriter.feed(text))
+        elif view.show is Show.REASONING or view.show is Show.THOUGHTS:
+            self._reason(view, text)
+        elif view.show is not Show.NOTHING:
+            self._say(view, text)
+
+    @staticmethod
+    def _whole(view: _View, text: str) -> str:
+        """Join the halves of a surrogate pair that two deltas carried; a lone half becomes U+FFFD."""
+        text, view.carry = view.carry + text, ""
+        if _SURROGATE.search(text) is None:
+            return text
+        if "\ud800" <= text[-1] <= "\udbff":
+            text, view.carry = text[:-1], text[-1]
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    def _after_repetition(self, view: _View, text: str) -> str:
+        """Give what of the text lies beyond the text that the turn continues."""
+        position = self._repeated or 0
+        left = len(self._continued) - position
+        if len(text) <= left and self._continued.startswith(text, position):
+            self._repeated = position + len(text)
+            return ""
+        self._repeated = None
+        view.rewriter = CitationText(view.sources, len(self._continued))
+        if text.startswith(self._continued[position:]) and len(text) > left:
+            return text[left:]
+        return self._continued[:position] + text
+
+    def _pass_on(self, view: _View, pieces: list[str | SandboxLink]) -> None:
+        for piece in pieces:
+            if isinstance(piece, str):
+                self._say(view, piece)
+            else:
+                self._turn_to(view)
+                kind: Literal["image", "file"] = "image" if piece.is_image else "file"
+                self._point(view, FilePointer(piece.pointer, kind, piece.name, self.conversation_id, view.id))
+
+    def _say(self, view: _View, text: str) -> None:
+        self._turn_to(view)
+        self._switch(view, is_reasoning=False)
+        self._pending.append(text)
+        self._tail = (self._tail + text)[-2:] if len(text) < 2 else text[-2:]
+        self._failure = None
+
+    def _turn_to(self, view: _View) -> None:
+        """Make this message the one that is being written; the one before is closed."""
+        if self._current is view:
+            return
+        self._leave()
+        self._separate()
+        self._current = view
+        view.has_written = True
+        if view.show is Show.CODE or view.show is Show.OUTPUT:
+            self._switch(view, is_reasoning=False)
+            self._pending.append(f"```{view.language}\n")
+            self._tail = ".\n"
+
+    def _leave(self) -> None:
+        view = self._current
+        if view is None:
+            return
+        if view.show is Show.TEXT:
+            self._pass_on(view, view.rewriter.flush())
+        elif view.show is Show.CODE or view.show is Show.OUTPUT:
+            self._pending.append("```" if self._tail.endswith("\n") else "\n```")
+            self._tail = "``"
+        self._current = None
+
+    def _separate(self) -> None:
+        if self._tail and self._tail != "\n\n":
+            self._switch(None, is_reasoning=False)
+            self._pending.append("\n" if self._tail.endswith("\n") else "\n\n")
+            self._tail = "\n\n"
+
+    def _reason(self, view: _View, text: str) -> None:
+        self._switch(view, is_reasoning=True)
+        if self._reasoning_from is not view:
+            if self._reasoning_from is not None:
+                self._pending.append("\n\n")
+            self._reasoning_from = view
+        view.has_written = True
+        self._pending.append(text)
+        self._has_reasoned = True
+
+    def _point(self, view: _View, pointer: FilePointer) -> None:
+        self._start(view)
+        self._flush_pending()
+        self._out.append(pointer)
+        self._files += 1
+        self._tail = ".."
+        self._failure = None
+
+    def _switch(self, view: _View | None, *, is_reasoning: bool) -> None:
+        if not self._has_started:
+            self._start(view)
+        if self._is_reasoning is not is_reasoning:
+            self._flush_pending()
+            self._is_reasoning = is_reasoning
+
+    def _flush_pending(self) -> None:
+        if self._pending:
+            text = "".join(self._pending)
+            self._pending.clear()
+            if text:
+                self._out.append(ReasoningDelta(text) if self._is_reasoning else TextDelta(text))
+
+    def _start(self, view: _View | None) -> None:
+        if not self._has_started:
+            self._has_started = True
+            identifier = view.id if view else None
+            self._out.append(Started(self.conversation_id, identifier, self._model or self._server_model))
+
+    def end(self, event: Event) -> None:
+        """End the turn with this event."""
+        self._start(self._answer or self._last)
+        self._flush_pending()
+        self._out.append(event)
+        self.is_ended = True
+
+    # The end
+
+    @property
+    def has_content(self) -> bool:
+        """Whether anything was passed on that a caller sees."""
+        return bool(self._tail) or self._has_reasoned
+
+    @property
+    def may_conclude(self) -> bool:
+        """Whether there is an end to tell before the last byte: an answer is whole and nothing is awaited."""
+        return self._handoff is None and self._is_whole()
+
+    def conclude(self) -> None:
+        """Decide how the turn ended, now that the backend says no more.
+
+        In this order: a hand-off whose answer did not come here after all; a block by moderation; a tool's error after
+        which nothing more was said; a picture still being made; a whole answer. The answer is whole when the backend
+        declared the stream complete, or when its last message says that it ends the turn; of the messages of 2022,
+        which had no status, the end of the stream says so.
+
+        Raises StreamInterruptedError when content had begun, else UpstreamProtocolError.
+        """
+        if self.is_ended:
+            return
+        self._leave()
+        self._give_unfinished_rest()
+        answer = self._answer
+        is_whole = self._is_whole()
+        if self._handoff is not None and not (answer is not None and answer.is_answered):
+            self.end(self._handed_off(self._handoff))
+        elif self.is_blocked:
+            self.end(self._finished("content_filter"))
+        elif self._failure is not None:
+            self.end(Failed(self._failure[0], self._failure[1], self.conversation_id))
+        elif self._is_image_pending(is_whole=is_whole):
+            view = self._pending_image or self._last
+            self.end(ImagePending(self.conversation_id, view.id if view else None))
+        elif is_whole:
+            finish = answer.finish if answer is not None else ""
+            reason: FinishReason = "stop"
+            if finish == "max_tokens":
+                reason = "length"
+            elif finish == "content_filter":
+                reason = "content_filter"
+            self.end(self._finished(reason, continuable=finish == "max_tokens"))
+        elif self.has_content:
+            raise StreamInterruptedError("The backend's answer broke off before its end.")
+        else:
+            raise UpstreamProtocolError("The backend ended its stream without an answer.")
+
+    def _give_unfinished_rest(self) -> None:
+        """Pass on a continuation that was held as a possible repetition but is shorter than what it would repeat."""
+        position, self._repeated = self._repeated, None
+        if position and self._answer is not None and position < len(self._continued):
+            self._say(self._answer, self._continued[:position])
+            self._leave()
+
+    def _is_whole(self) -> bool:
+        answer = self._answer
+        if self.is_complete and (self.has_content or (answer is not None and answer.is_answered)):
+            return True
+        if self._files and (self._last is None or self._last.is_done):
+            return True
+        if answer is None:
+            return self._last is not None and self._last.end_turn is True
+        if answer.end_turn is True or answer.finish in ("max_tokens", "interrupted"):
+            return True
+        # What follows a message that does not end the turn (a tool's call, say) was not the end either.
+        return answer is self._last and (answer.is_answered or (answer.status is None and bool(self._tail)))
+
+    def _is_image_pending(self, *, is_whole: bool) -> bool:
+        if self._files:
+            return False
+        if self._pending_image is not None:
+            return True
+        return self._use_case == "image gen" and not self._tail and is_whole
+
+    def _handed_off(self, event: dict[str, Json]) -> HandedOff:
+        options = event.get("options")
+        choices = options if type(options) is list else [options, event]
+        topic, token = text_of(event.get("topic_id")), ""
+        for choice in choices:
+            topic = topic or text_of(mapping_of(choice).get("topic_id"))
+            token = token or text_of(mapping_of(choice).get("resume_token"))
+        if not topic and self._turn_exchange_id:
+            topic = f"conversation-turn-{self._turn_exchange_id}"
+        return HandedOff(self.conversation_id, topic or None, token or self.resume_token)
+
+    def _finished(self, reason: FinishReason, *, continuable: bool = False) -> Finished:
+        last = self._answer or self._last
+        model = self._server_model or self._model
+        return Finished(reason, self.conversation_id, last.id if last else None, model, continuable)
+
+
+def _rewritten(seen: str, text: str) -> str:
+    """Give what to add after `seen`, which was sent, now that the text is another (see the theory of operation)."""
+    tail = seen[-_TAIL:]
+    found = text.rfind(tail) if len(tail) == _TAIL else -1
+    if found >= 0:
+        return text[found + len(tail) :]
+    same = _common_length(seen, text)
+    return "\n" + text[text.rfind("\n", 0, same) + 1 :]
+
+
+def _common_length(first: str, second: str) -> int:
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first.startswith(second[:middle]):
+            low = middle
+        else:
+            high = middle - 1
+    return low
