@@ -1,0 +1,71 @@
+"""The exits (proxies, or the direct way) and which of them is fit to be used for which host.
+
+An account keeps its exit: an account that appears at a new address with every call looks stolen. It is only moved
+while its exit cannot be used.
+"""
+
+import hashlib
+from collections.abc import Sequence, Set
+
+from chat2api.accounts.health import DISTRUST_SECONDS, EXIT_SECONDS, Breaker, ExitFault
+from chat2api.clock import Clock
+from chat2api.errors import AllAccountsCoolingError
+
+Exit = str | None
+"""The URL of a proxy, or None for the direct way."""
+
+
+class Exits:
+    """All exits with a breaker each for every host. Everything is synchronous and cheap."""
+
+    def __init__(self, exits: Sequence[Exit], clock: Clock) -> None:
+        """Use these exits; none given means the direct way."""
+        self._exits: tuple[Exit, ...] = tuple(dict.fromkeys(exits)) or (None,)
+        self._clock = clock
+        self._breakers: dict[tuple[Exit, str], Breaker] = {}
+
+    def choose(self, key: str, host: str, *, avoid: Set[Exit] = frozenset()) -> Exit:
+        """Give the exit for an account (`key`) and tell its breaker that a call goes out.
+
+        `avoid` names exits that failed this request; they are taken again only when there is no other. Raises
+        AllAccountsCoolingError, with the soonest time, when no exit may be used.
+        """
+        now = self._clock.monotonic()
+        ranked = sorted(self._exits, key=lambda one: (one in avoid, _rank(key, one)))
+        soonest = float("inf")
+        for candidate in ranked:
+            breaker = self._breaker(candidate, host)
+            blocked = breaker.blocked_for(now)
+            if blocked <= 0:
+                breaker.start(now)
+                return candidate
+            soonest = min(soonest, blocked)
+        raise AllAccountsCoolingError(
+            "The way to the backend is blocked for the moment: every exit failed or is distrusted. Try again later.",
+            retry_after=soonest,
+        )
+
+    def report(self, used: Exit, host: str, fault: ExitFault | None) -> None:
+        """Tell how a call through this exit went: None for well, else what the exit did (`Verdict.exit_fault`)."""
+        breaker, now = self._breaker(used, host), self._clock.monotonic()
+        match fault:
+            case None:
+                breaker.succeed(now)
+            case "failing":
+                breaker.fail(now)
+            case "unreachable":
+                breaker.open(now, EXIT_SECONDS)
+            case "distrusted":
+                breaker.open(now, DISTRUST_SECONDS)
+
+    def blocked_for(self, used: Exit, host: str) -> float:
+        """Give for how many seconds an exit may not be used for a host; 0 when it may."""
+        return self._breaker(used, host).blocked_for(self._clock.monotonic())
+
+    def _breaker(self, used: Exit, host: str) -> Breaker:
+        return self._breakers.setdefault((used, host), Breaker())
+
+
+def _rank(key: str, candidate: Exit) -> bytes:
+    """Give the same order for the same account always, and little change when an exit is added or removed."""
+    return hashlib.blake2b(f"{key}\0{candidate or ''}".encode(), digest_size=8).digest()

@@ -1,0 +1,112 @@
+"""The tables as the code of this release sees them; the migrations build them step by step.
+
+Only types and constraints that PostgreSQL has too. Instants are Unix seconds.
+"""
+
+import sqlalchemy as sa
+
+HEAD = "0001"
+"""The migration that makes these tables; a test compares it with the newest one in `migrations/versions`."""
+
+metadata = sa.MetaData()
+
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False, unique=True),
+    sa.Column("label", sa.String(16), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.String(200)),
+    sa.Column("state_at", sa.Double, nullable=False),
+    sa.Column("plan", sa.String(64)),
+    sa.Column("user_id", sa.String(200)),
+    sa.Column("workspace_id", sa.String(200)),
+    sa.Column("home_workspace_id", sa.String(200)),
+    sa.Column("email", sa.String(200)),
+    sa.Column("device_id", sa.String(40), nullable=False),
+    sa.Column("expires_at", sa.Double),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("added_at", sa.Double, nullable=False),
+    sa.Column("owner", sa.String(64)),
+    sa.Column("rotates", sa.Boolean),
+    sa.Column("deleted_at", sa.Double),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    # User and workspace of a living account; NULL on tombstones and where the user is unknown, so it may repeat there.
+    sa.Column("merge_key", sa.String(500), unique=True),
+    sa.Index("accounts_by_revision", "revision"),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("account_id", sa.ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("name", sa.String(16), primary_key=True),  # access, renewable or previous
+    sa.Column("key_version", sa.Integer, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("stored_at", sa.Double, nullable=False),
+    sa.Index("tokens_by_key_version", "key_version"),
+)
+
+token_digests = sa.Table(
+    "token_digests",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("account_id", sa.ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("seen_at", sa.Double, nullable=False),
+    sa.Index("token_digests_by_account", "account_id"),
+)
+
+refresh_intents = sa.Table(
+    "refresh_intents",
+    metadata,
+    sa.Column("account_id", sa.ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("token_digest", sa.String(64), nullable=False),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("replica", sa.String(200), nullable=False),
+    sa.Column("retried_at", sa.Double),
+)
+
+cooldowns = sa.Table(
+    "cooldowns",
+    metadata,
+    sa.Column("account_id", sa.ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("model", sa.String(200), primary_key=True),
+    sa.Column("until_at", sa.Double, nullable=False),
+    sa.Column("stated", sa.Boolean, nullable=False),
+    sa.Column("reason", sa.String(200), nullable=False),
+    sa.Column("strikes", sa.Integer, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Index("cooldowns_by_revision", "revision"),
+)
+
+conversations = sa.Table(
+    "conversations",
+    metadata,
+    sa.Column("conversation_id", sa.String(200), primary_key=True),
+    sa.Column("account_id", sa.ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("last_message_id", sa.String(200)),
+    sa.Column("updated_at", sa.Double, nullable=False),
+    sa.Index("conversations_by_owner", "owner", "updated_at"),
+    sa.Index("conversations_by_account", "account_id"),
+)
+
+keyring = sa.Table(
+    "keyring",
+    metadata,
+    sa.Column("name", sa.String(16), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("source", sa.String(16), nullable=False),
+    sa.Column("salt", sa.LargeBinary, nullable=False),
+    sa.Column("wrapped", sa.LargeBinary, nullable=False),
+)
+
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)

@@ -1,0 +1,461 @@
+"""What each intention of `Records` does to the tables, inside one transaction that somebody else began.
+
+`Tables` lives as long as that transaction. Everything here is synchronous and runs on the thread of the connection.
+Only standard SQL: what differs between SQLite and PostgreSQL is in how a transaction begins.
+"""
+
+import secrets
+import uuid
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+
+from chat2api.storage.schema import accounts, conversations, cooldowns, meta, refresh_intents, token_digests, tokens
+from chat2api.storage.sealing import Sealer
+from chat2api.storage.values import (
+    TOMBSTONE_SECONDS,
+    Account,
+    AccountState,
+    Added,
+    Changes,
+    Cooldown,
+    FreshTokens,
+    NewAccount,
+    RefreshIntent,
+    RefreshView,
+    Secrets,
+)
+
+MERGED = "merged"
+"""The reason of a tombstone whose account was folded into another; such a one is not brought back."""
+
+
+class Tables:
+    """The tables within one transaction."""
+
+    def __init__(self, connection: sa.Connection, sealer: Sealer) -> None:
+        """Work on this connection, with these keys."""
+        self._db = connection
+        self._sealer = sealer
+        self._revision: int | None = None
+
+    # Single values
+
+    def get_meta(self, name: str) -> str | None:
+        """Give a single value."""
+        return self._db.scalar(sa.select(meta.c.value).where(meta.c.name == name))
+
+    def set_meta(self, name: str, value: str) -> None:
+        """Store a single value."""
+        if not self._db.execute(sa.update(meta).where(meta.c.name == name).values(value=value)).rowcount:
+            self._db.execute(sa.insert(meta).values(name=name, value=value))
+
+    def count_meta(self, name: str) -> int:
+        """Raise a number by one and give it; the row stays locked until the transaction ends."""
+        value = self._db.scalar(sa.select(meta.c.value).where(meta.c.name == name).with_for_update())
+        number = int(value or 0) + 1
+        self.set_meta(name, str(number))
+        return number
+
+    # Accounts
+
+    def account(self, account_id: str) -> Account | None:
+        """Give one account."""
+        return self._one_account(accounts.c.id == account_id)
+
+    def account_by_token(self, token: str) -> Account | None:
+        """Give the account that ever had this token, tombstones included."""
+        digests = sa.select(token_digests.c.account_id).where(token_digests.c.digest == self._digest(token))
+        return self._one_account(accounts.c.id.in_(digests))
+
+    def changes(self, since: int) -> Changes:
+        """Give what changed after a revision."""
+        revision = int(self.get_meta("revision") or 0)
+        found = self._db.execute(
+            sa.select(accounts).where(accounts.c.revision > since).order_by(accounts.c.position)
+        ).mappings()
+        waits = self._db.execute(sa.select(cooldowns).where(cooldowns.c.revision > since)).mappings()
+        return Changes(revision, tuple(map(_to_account, found)), tuple(map(_to_cooldown, waits)))
+
+    def add(self, new: NewAccount, now: float) -> Added:
+        """Add one account, or merge it into the one that it is."""
+        token = _lookup_token(new)
+        known = self.account_by_token(token)
+        if known is None and (key := _merge_key(new.owner, new.identity.user_id, _workspace(new))) is not None:
+            known = self._one_account(accounts.c.merge_key == key)
+        if known is None and new.secrets.access is not None and new.secrets.renewable is not None:
+            known = self.account_by_token(new.secrets.access)
+        if known is None:
+            return Added(self._insert(new, token, now), "added")
+        if new.owner is not None and known.owner != new.owner:
+            # Somebody else brought the very same token before; it works for whoever has it, and stays where it is.
+            return Added(known, "unchanged")
+        return self._merge(known, new, now)
+
+    def update_account(self, account_id: str, **values: object) -> Account:
+        """Change columns of a row that exists, with its revision and merge key, and give the row."""
+        self._db.execute(
+            sa.update(accounts).where(accounts.c.id == account_id).values(**values, revision=self._next_revision())
+        )
+        changed = self.account(account_id)
+        assert changed is not None
+        self._claim_merge_key(changed, now=changed.state_at)
+        return changed
+
+    def delete(self, ids: Sequence[str] | None, now: float) -> int:
+        """Turn living accounts into tombstones."""
+        living = sa.select(accounts.c.id).where(accounts.c.deleted_at.is_(None))
+        living = living.where(accounts.c.owner.is_(None) if ids is None else accounts.c.id.in_(ids))
+        found = self._db.scalars(living).all()
+        for account_id in found:
+            self.update_account(account_id, deleted_at=now)
+        return len(found)
+
+    def restore(self, now: float) -> int:
+        """Bring tombstones back, except those whose user and workspace came back by another way."""
+        query = sa.select(accounts).where(
+            accounts.c.deleted_at > now - TOMBSTONE_SECONDS,
+            accounts.c.reason.is_distinct_from(MERGED),
+        )
+        count = 0
+        for account in [_to_account(row) for row in self._db.execute(query).mappings()]:
+            key = _merge_key(account.owner, account.user_id, account.workspace)
+            if key is None or self._one_account(accounts.c.merge_key == key) is None:
+                self.update_account(account.id, deleted_at=None)
+                count += 1
+        return count
+
+    def sweep(self, now: float) -> None:
+        """Erase what is past its time."""
+        limit = now - TOMBSTONE_SECONDS
+        self._db.execute(sa.delete(accounts).where(accounts.c.deleted_at <= limit))
+        self._db.execute(sa.delete(tokens).where(tokens.c.name == "previous", tokens.c.stored_at <= limit))
+        self._db.execute(sa.delete(cooldowns).where(cooldowns.c.until_at <= now))
+
+    # Tokens
+
+    def refresh_view(self, account_id: str) -> RefreshView | None:
+        """Give an account with its tokens and intent."""
+        account = self.account(account_id)
+        if account is None:
+            return None
+        return RefreshView(account, self.secrets(account_id), self.intent(account_id))
+
+    def secrets(self, account_id: str) -> Secrets:
+        """Give an account's tokens in clear."""
+        rows = self._db.execute(sa.select(tokens).where(tokens.c.account_id == account_id)).mappings()
+        return Secrets(
+            **{
+                row["name"]: self._sealer.open(
+                    "tokens", f"{account_id}/{row['name']}", "sealed", row["key_version"], row["sealed"]
+                )
+                for row in rows
+            }
+        )
+
+    def intent(self, account_id: str) -> RefreshIntent | None:
+        """Give the intent of an account."""
+        found = self._db.execute(sa.select(refresh_intents).where(refresh_intents.c.account_id == account_id))
+        row = found.mappings().one_or_none()
+        return RefreshIntent(**row) if row else None
+
+    def doubts(self) -> tuple[RefreshIntent, ...]:
+        """Give all intents."""
+        query = sa.select(refresh_intents).order_by(refresh_intents.c.started_at)
+        return tuple(RefreshIntent(**row) for row in self._db.execute(query).mappings())
+
+    def begin_refresh(self, account: Account, replica: str, now: float) -> RefreshIntent | None:
+        """Store an intent if the account is as its writer saw it and none stands."""
+        view = self.refresh_view(account.id)
+        if view is None or view.intent is not None or view.account.generation != account.generation:
+            return None
+        if view.secrets.renewable is None or view.account.deleted_at is not None:
+            return None
+        intent = RefreshIntent(account.id, account.generation, self._digest(view.secrets.renewable), now, replica, None)
+        self._db.execute(
+            sa.insert(refresh_intents).values(
+                account_id=intent.account_id,
+                generation=intent.generation,
+                token_digest=intent.token_digest,
+                started_at=now,
+                replica=replica,
+            )
+        )
+        return intent
+
+    def complete_refresh(self, intent: RefreshIntent, fresh: FreshTokens, now: float) -> Account | None:
+        """Store new tokens under an intent that still stands."""
+        view = self.refresh_view(intent.account_id)
+        if view is None or view.account.generation != intent.generation or not self._end_intent(intent):
+            return None
+        old = view.secrets.renewable
+        rotated = fresh.renewable is not None and fresh.renewable != old
+        self._store_token(intent.account_id, "access", fresh.access, now)
+        if rotated and fresh.renewable is not None:
+            if old is not None:
+                self._store_token(intent.account_id, "previous", old, now)
+            self._store_token(intent.account_id, "renewable", fresh.renewable, now)
+            self._remember(fresh.renewable, intent.account_id, now)
+        self.count_meta("rotations")
+        identity = fresh.identity
+        return self.update_account(
+            intent.account_id,
+            state="ok",
+            reason=None,
+            state_at=now,
+            generation=intent.generation + 1,
+            expires_at=fresh.expires_at,
+            rotates=rotated,
+            user_id=identity.user_id or view.account.user_id,
+            home_workspace_id=identity.home_workspace_id or view.account.home_workspace_id,
+            plan=identity.plan or view.account.plan,
+            email=identity.email or view.account.email,
+        )
+
+    def abandon_refresh(
+        self, intent: RefreshIntent, now: float, state: AccountState | None, reason: str | None
+    ) -> Account | None:
+        """End an intent without new tokens."""
+        account = self.account(intent.account_id)
+        if account is None or account.generation != intent.generation or not self._end_intent(intent):
+            return None
+        if state is None:
+            return account
+        return self.update_account(intent.account_id, state=state, reason=reason, state_at=now)
+
+    def claim_doubt(self, intent: RefreshIntent, replica: str, now: float) -> RefreshIntent | None:
+        """Mark an intent as tried again, once."""
+        changed = self._db.execute(
+            sa.update(refresh_intents)
+            .where(*_same_intent(intent), refresh_intents.c.retried_at.is_(None))
+            .values(retried_at=now, replica=replica)
+        )
+        return self.intent(intent.account_id) if changed.rowcount else None
+
+    def reseal(self, limit: int) -> int:
+        """Seal up to that many secrets of older key versions with the newest one; give how many there were."""
+        query = sa.select(tokens).where(tokens.c.key_version != self._sealer.version).limit(limit)
+        rows = self._db.execute(query).mappings().all()
+        for row in rows:
+            place = f"{row['account_id']}/{row['name']}"
+            plain = self._sealer.open("tokens", place, "sealed", row["key_version"], row["sealed"])
+            self._db.execute(
+                sa.update(tokens)
+                .where(tokens.c.account_id == row["account_id"], tokens.c.name == row["name"])
+                .values(sealed=self._sealer.seal("tokens", place, "sealed", plain), key_version=self._sealer.version)
+            )
+        return len(rows)
+
+    # Cooldowns
+
+    def put_cooldowns(self, waits: Iterable[Cooldown]) -> None:
+        """Store waits of accounts that exist."""
+        waits = list(waits)
+        known = set(
+            self._db.scalars(sa.select(accounts.c.id).where(accounts.c.id.in_({wait.account_id for wait in waits})))
+        )
+        for wait in waits:
+            if wait.account_id in known:
+                self._put_cooldown(wait)
+
+    def _put_cooldown(self, wait: Cooldown) -> None:
+        same = (cooldowns.c.account_id == wait.account_id, cooldowns.c.model == wait.model)
+        values = {
+            "until_at": wait.until_at,
+            "stated": wait.stated,
+            "reason": wait.reason,
+            "strikes": wait.strikes,
+            "revision": self._next_revision(),
+        }
+        if not self._db.execute(sa.update(cooldowns).where(*same).values(**values)).rowcount:
+            self._db.execute(sa.insert(cooldowns).values(account_id=wait.account_id, model=wait.model, **values))
+
+    # What the above is made of
+
+    def _next_revision(self) -> int:
+        """Give this transaction's revision; all its rows share it."""
+        if self._revision is None:
+            self._revision = self.count_meta("revision")
+        return self._revision
+
+    def _digest(self, token: str) -> str:
+        return self._sealer.digest("token", token)
+
+    def _one_account(self, condition: sa.ColumnElement[bool]) -> Account | None:
+        row = self._db.execute(sa.select(accounts).where(condition)).mappings().one_or_none()
+        return _to_account(row) if row else None
+
+    def _insert(self, new: NewAccount, token: str, now: float) -> Account:
+        account_id = f"acc_{secrets.token_hex(8)}"
+        last = self._db.scalar(sa.select(sa.func.max(accounts.c.position)))
+        self._db.execute(
+            sa.insert(accounts).values(
+                id=account_id,
+                position=(last or 0) + 1,
+                label=self._sealer.digest("label", token)[:10],
+                kind=new.kind,
+                state="ok",
+                state_at=now,
+                plan=new.identity.plan,
+                user_id=new.identity.user_id,
+                workspace_id=new.workspace_id,
+                home_workspace_id=new.identity.home_workspace_id,
+                email=new.identity.email,
+                device_id=new.device_id or str(uuid.uuid4()),
+                expires_at=new.expires_at,
+                generation=0,
+                added_at=now,
+                owner=new.owner,
+                revision=self._next_revision(),
+            )
+        )
+        self._store_secrets(account_id, new, token, now)
+        account = self.account(account_id)
+        assert account is not None
+        self._claim_merge_key(account, now)
+        return account
+
+    def _merge(self, known: Account, new: NewAccount, now: float) -> Added:
+        """Take over what is new. A token that was seen before and is not the present one is consumed: ignored."""
+        held = self.secrets(known.id)
+        values: dict[str, object] = {}
+        renewable, access = new.secrets.renewable, new.secrets.access
+        consumed = renewable is not None and renewable != held.renewable and self._remembers(renewable)
+        if renewable is not None and not consumed:
+            if renewable != held.renewable:
+                if held.renewable is not None:
+                    self._store_token(known.id, "previous", held.renewable, now)
+                self._store_token(known.id, "renewable", renewable, now)
+                self._remember(renewable, known.id, now)
+                values |= {"kind": new.kind, "generation": known.generation + 1, "rotates": None}
+            # Pasting the present token again is the operator's word that it may be tried again.
+            self._db.execute(sa.delete(refresh_intents).where(refresh_intents.c.account_id == known.id))
+        if access is not None and access != held.access and (new.expires_at or 0) >= (known.expires_at or 0):
+            self._store_token(known.id, "access", access, now)
+            values |= {"generation": known.generation + 1, "expires_at": new.expires_at}
+            if renewable is None:
+                self._remember(_lookup_token(new), known.id, now)
+        if not consumed and known.state in ("needs_sign_in", "in_doubt"):
+            values |= {"state": "ok", "reason": None, "state_at": now}
+        values |= {
+            name: value
+            for name, value in (
+                ("workspace_id", new.workspace_id),
+                ("user_id", new.identity.user_id),
+                ("home_workspace_id", new.identity.home_workspace_id),
+                ("plan", new.identity.plan),
+                ("email", new.identity.email),
+            )
+            if value is not None and value != getattr(known, name)
+        }
+        if known.deleted_at is not None:
+            values["deleted_at"] = None
+        if known.owner is not None and new.owner is None:
+            values["owner"] = None
+        if not values:
+            return Added(known, "unchanged")
+        return Added(self.update_account(known.id, **values), "merged")
+
+    def _claim_merge_key(self, account: Account, now: float) -> None:
+        """Give the row its merge key; whoever had the same key is the same account and is folded into it."""
+        key = None
+        if account.deleted_at is None:
+            key = _merge_key(account.owner, account.user_id, account.workspace)
+        if key is not None:
+            twin = self._one_account(sa.and_(accounts.c.merge_key == key, accounts.c.id != account.id))
+            if twin is not None:
+                self._fold(twin, account, now)
+        self._db.execute(sa.update(accounts).where(accounts.c.id == account.id).values(merge_key=key))
+
+    def _fold(self, twin: Account, into: Account, now: float) -> None:
+        """Make the twin a tombstone and hand over what others may look for: tokens seen, conversations, waits."""
+        for table in (token_digests, conversations):
+            self._db.execute(sa.update(table).where(table.c.account_id == twin.id).values(account_id=into.id))
+        waits = self._db.execute(sa.select(cooldowns).where(cooldowns.c.account_id == twin.id, cooldowns.c.stated))
+        for wait in [_to_cooldown(row) for row in waits.mappings()]:
+            query = sa.select(cooldowns.c.until_at).where(
+                cooldowns.c.account_id == into.id, cooldowns.c.model == wait.model
+            )
+            if (self._db.scalar(query) or 0) < wait.until_at:
+                self._put_cooldown(Cooldown(into.id, wait.model, wait.until_at, wait.stated, wait.reason, wait.strikes))
+        self._db.execute(
+            sa.update(accounts)
+            .where(accounts.c.id == twin.id)
+            .values(
+                merge_key=None,
+                deleted_at=now,
+                state="disabled",
+                reason=MERGED,
+                state_at=now,
+                revision=self._next_revision(),
+            )
+        )
+
+    def _store_secrets(self, account_id: str, new: NewAccount, token: str, now: float) -> None:
+        for name, plain in (("access", new.secrets.access), ("renewable", new.secrets.renewable)):
+            if plain is not None:
+                self._store_token(account_id, name, plain, now)
+        for seen in {token, new.secrets.access or token}:
+            self._remember(seen, account_id, now)
+
+    def _store_token(self, account_id: str, name: str, plain: str, now: float) -> None:
+        sealed = self._sealer.seal("tokens", f"{account_id}/{name}", "sealed", plain)
+        values = {"sealed": sealed, "key_version": self._sealer.version, "stored_at": now}
+        same = (tokens.c.account_id == account_id, tokens.c.name == name)
+        if not self._db.execute(sa.update(tokens).where(*same).values(**values)).rowcount:
+            self._db.execute(sa.insert(tokens).values(account_id=account_id, name=name, **values))
+
+    def _remembers(self, token: str) -> bool:
+        query = sa.select(token_digests.c.digest).where(token_digests.c.digest == self._digest(token))
+        return self._db.scalar(query) is not None
+
+    def _remember(self, token: str, account_id: str, now: float) -> None:
+        digest = self._digest(token)
+        same = token_digests.c.digest == digest
+        if not self._db.execute(sa.update(token_digests).where(same).values(account_id=account_id)).rowcount:
+            self._db.execute(sa.insert(token_digests).values(digest=digest, account_id=account_id, seen_at=now))
+
+    def _end_intent(self, intent: RefreshIntent) -> bool:
+        return bool(self._db.execute(sa.delete(refresh_intents).where(*_same_intent(intent))).rowcount)
+
+
+def _same_intent(intent: RefreshIntent) -> tuple[sa.ColumnElement[bool], ...]:
+    """Give the condition that the very intent still stands, in the hands of the same replica."""
+    return (
+        refresh_intents.c.account_id == intent.account_id,
+        refresh_intents.c.generation == intent.generation,
+        refresh_intents.c.started_at == intent.started_at,
+        refresh_intents.c.replica == intent.replica,
+    )
+
+
+def _lookup_token(new: NewAccount) -> str:
+    """Give the text that a new account is known again by.
+
+    One AccessToken may serve several workspaces, as an account each; a renewable token cannot, since each use may
+    replace it.
+    """
+    if new.secrets.renewable is not None:
+        return new.secrets.renewable
+    if new.secrets.access is not None:
+        return f"{new.secrets.access},{new.workspace_id}" if new.workspace_id else new.secrets.access
+    if new.device_id is None:
+        raise ValueError("an account needs a token or a device id")
+    return new.device_id
+
+
+def _workspace(new: NewAccount) -> str | None:
+    return new.workspace_id or new.identity.home_workspace_id
+
+
+def _merge_key(owner: str | None, user_id: str | None, workspace: str | None) -> str | None:
+    """Give what must be unique among living accounts; callers' private accounts never meet the pool's."""
+    return f"{owner or ''}|{user_id}|{workspace or ''}" if user_id else None
+
+
+def _to_account(row: sa.RowMapping) -> Account:
+    return Account(**{name: value for name, value in row.items() if name not in ("position", "merge_key")})
+
+
+def _to_cooldown(row: sa.RowMapping) -> Cooldown:
+    return Cooldown(**{name: value for name, value in row.items() if name != "revision"})
