@@ -29,8 +29,10 @@ error object needs (`status`, `type`, `code`); an instance carries `message`, `p
         ├── AnonymousUnavailableError  401
         ├── AccountLimitedError        429
         ├── ChallengedError            403
+        │   └── ExitLimitedError       429
         ├── ProofTooHardError          403
         ├── UpstreamRefusedRequestError 400
+        │   └── UpstreamNotFoundError  404
         ├── UpstreamProtocolError      502
         ├── RefusedError               400
         └── StreamInterruptedError     502  (mostly inside a stream)
@@ -297,6 +299,22 @@ class ChallengedError(UpstreamError):
         self.scope = scope
 
 
+class ExitLimitedError(ChallengedError):
+    """The network in front of the backend finds too many requests from this exit; the accounts are not at fault.
+
+    `retry_after` is the time that it stated, None when it stated none.
+    """
+
+    status = 429
+    type = "requests"
+    default_code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        """Make an error whose scope is the exit."""
+        super().__init__(message, scope="exit")
+        self.retry_after = retry_after
+
+
 class ProofTooHardError(UpstreamError):
     """The proof of work asked for is above POW_DIFFICULTY, or was not found in time."""
 
@@ -312,6 +330,13 @@ class UpstreamRefusedRequestError(UpstreamError):
     type = "invalid_request_error"
     default_code = "upstream_invalid_request"
     always_final = True
+
+
+class UpstreamNotFoundError(UpstreamRefusedRequestError):
+    """The backend does not know the conversation, custom GPT or other object, or it is not this account's."""
+
+    status = 404
+    default_code = "not_found"
 
 
 class UpstreamProtocolError(UpstreamError):

@@ -5,12 +5,11 @@ Three forms of the same turn are in use: `2024`, `classic` (2025 and 2026, `POST
 of those years; what only some of them send is said where it stands.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from chat2api.protocol.prompt import Message, ModelChoice, Prompt
 
@@ -57,9 +56,13 @@ class Surroundings:
 def zone_at(name: str, now: float) -> Zone:
     """Give a zone with its offset at that time, so that name and offset agree in summer, too.
 
-    Raises ValueError (ZoneInfoNotFoundError is one as well as a KeyError) for an unknown name.
+    Raises ValueError for an unknown name.
     """
-    offset = datetime.fromtimestamp(now, ZoneInfo(name)).utcoffset()
+    try:
+        zone = ZoneInfo(name)
+    except ZoneInfoNotFoundError as exc:
+        raise ValueError(f"unknown time zone: {name}") from exc
+    offset = datetime.fromtimestamp(now, zone).utcoffset()
     return Zone(name, 0 if offset is None else -int(offset.total_seconds() // 60))
 
 
@@ -303,7 +306,7 @@ def _result_heading(message: Message) -> str:
 
 
 def _of_call(call_id: str | None) -> str:
-    return f" (call {json.dumps(call_id, ensure_ascii=False)[1:-1]})" if call_id else ""
+    return f" (call {call_id})" if call_id else ""
 
 
 def _f_metadata(hints: Sequence[str]) -> Body:
