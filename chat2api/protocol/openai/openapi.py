@@ -1,0 +1,281 @@
+"""The OpenAPI 3.1 document of the server's public interface, for `GET /openapi.json`."""
+
+from chat2api.protocol.openai.chat import MAX_CHOICES, MAX_STOP_LENGTH, MAX_STOPS
+from chat2api.protocol.openai.messages import MAX_MESSAGES
+
+Schema = dict[str, object]
+
+_ERRORS = {
+    400: "The request is wrong; `param` names the field.",
+    401: "No key, an unknown one, or a token that the backend refused.",
+    403: "The key may not do this, or the backend asks for a check that only a person can pass.",
+    404: "No such model, conversation or route.",
+    413: "The body is too large.",
+    415: "The body is not JSON.",
+    429: "A limit is reached; `Retry-After` tells for how long.",
+    500: "The server failed.",
+    502: "The backend, or the way to it, failed.",
+    503: "No account, no storage, or the server is stopping.",
+    504: "The backend was too slow.",
+}
+
+
+def openapi_document(version: str, prefix: str = "") -> Schema:
+    """Give the document; prefix is the API_PREFIX with a leading slash and no trailing one, or ""."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "chat2api",
+            "version": version,
+            "description": "OpenAI's API in front of the operator's own ChatGPT accounts and API keys.",
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}, {}],
+        "paths": {
+            f"{prefix}/v1/chat/completions": {"post": _create_chat_completion()},
+            f"{prefix}/v1/models": {"get": _list_models()},
+            f"{prefix}/v1/models/{{model}}": {"get": _get_model()},
+            "/healthz": {"get": _get_health("healthz", "Whether the process is alive.", ("200",))},
+            "/readyz": {"get": _get_health("readyz", "Whether requests can be served.", ("200", "503"))},
+        },
+        "components": {
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "responses": {f"Error{status}": _error_response(status, text) for status, text in _ERRORS.items()},
+            "schemas": _schemas(),
+        },
+    }
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _nullable(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _object(properties: dict[str, Schema], required: tuple[str, ...] | None = None) -> Schema:
+    """Give an object's schema; every property is required unless some are named."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties if required is None else required),
+    }
+
+
+def _json(schema: Schema) -> Schema:
+    return {"application/json": {"schema": schema}}
+
+
+def _errors(*statuses: int) -> Schema:
+    return {str(status): {"$ref": f"#/components/responses/Error{status}"} for status in statuses}
+
+
+def _error_response(status: int, description: str) -> Schema:
+    headers: Schema = {
+        "x-should-retry": {
+            "description": "`false` where repeating the request by itself is of no use.",
+            "schema": {"type": "string", "enum": ["false"]},
+        }
+    }
+    if status in (429, 502, 503):
+        headers["retry-after"] = {
+            "description": "Seconds to wait, where they are known.",
+            "schema": {"type": "integer", "minimum": 1},
+        }
+    return {"description": description, "headers": headers, "content": _json(_ref("Error"))}
+
+
+def _create_chat_completion() -> Schema:
+    answer: Schema = {
+        "description": "The reply, or its event stream when `stream` is true.",
+        "headers": {
+            "x-chat2api-model-fallback": {
+                "description": "The model asked for, where none is known by that name and the default answered.",
+                "schema": {"type": "string"},
+            },
+            "x-chat2api-ignored": {
+                "description": "Parameters that the backend cannot honour, comma-separated.",
+                "schema": {"type": "string"},
+            },
+        },
+        "content": {
+            **_json(_ref("ChatCompletion")),
+            "text/event-stream": {"schema": {"type": "string", "description": "Each data line is a ChatChunk."}},
+        },
+    }
+    return {
+        "operationId": "createChatCompletion",
+        "summary": "Answer a conversation.",
+        "requestBody": {"required": True, "content": _json(_ref("ChatRequest"))},
+        "responses": {"200": answer, **_errors(*_ERRORS)},
+    }
+
+
+def _list_models() -> Schema:
+    return {
+        "operationId": "listModels",
+        "summary": "List what the accounts offer.",
+        "responses": {
+            "200": {"description": "All models.", "content": _json(_ref("ModelList"))},
+            **_errors(401, 403, 429, 500, 502, 503, 504),
+        },
+    }
+
+
+def _get_model() -> Schema:
+    return {
+        "operationId": "getModel",
+        "summary": "Describe one model.",
+        "parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "responses": {
+            "200": {"description": "The model.", "content": _json(_ref("Model"))},
+            **_errors(401, 403, 404, 429, 500, 502, 503, 504),
+        },
+    }
+
+
+def _get_health(name: str, summary: str, statuses: tuple[str, ...]) -> Schema:
+    answer: Schema = {"description": "One word.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "security": [],
+        "responses": dict.fromkeys(statuses, answer),
+    }
+
+
+def _schemas() -> Schema:
+    return {
+        "Error": _object({"error": _error_schema()}),
+        "Model": _object(
+            {
+                "id": {"type": "string"},
+                "object": {"const": "model"},
+                "created": {"type": "integer"},
+                "owned_by": {"type": "string"},
+            }
+        ),
+        "ModelList": _object({"object": {"const": "list"}, "data": {"type": "array", "items": _ref("Model")}}),
+        "Usage": _usage_schema(),
+        "Message": _message_schema(),
+        "ChatRequest": _request_schema(),
+        "ChatCompletion": _answer_schema(
+            "chat.completion", _object(_choice("message", _reply_message_schema(), {"type": "string"})), _ref("Usage")
+        ),
+        "ChatChunk": _answer_schema(
+            "chat.completion.chunk",
+            _object(_choice("delta", _delta_schema(), _nullable({"type": "string"}))),
+            _nullable(_ref("Usage")),
+        ),
+    }
+
+
+def _error_schema() -> Schema:
+    text_or_null: Schema = {"type": ["string", "null"]}
+    return _object(
+        {"message": {"type": "string"}, "type": {"type": "string"}, "param": text_or_null, "code": text_or_null}
+    )
+
+
+def _usage_schema() -> Schema:
+    count: Schema = {"type": "integer", "minimum": 0}
+    return _object(
+        {
+            "prompt_tokens": count,
+            "completion_tokens": count,
+            "total_tokens": count,
+            "prompt_tokens_details": _object({"cached_tokens": count, "audio_tokens": count}),
+            "completion_tokens_details": _object(
+                {
+                    "reasoning_tokens": count,
+                    "audio_tokens": count,
+                    "accepted_prediction_tokens": count,
+                    "rejected_prediction_tokens": count,
+                }
+            ),
+            "estimated": {"const": True, "description": "The backend tells no counts; these are made here."},
+        }
+    )
+
+
+def _message_schema() -> Schema:
+    part = _object({"type": {"type": "string", "enum": ["text", "refusal"]}}, ("type",))
+    return _object(
+        {
+            "role": {"type": "string", "enum": ["system", "developer", "user", "assistant", "tool", "function"]},
+            "content": {
+                "anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": part}, {"type": "null"}]
+            },
+            "name": {"type": ["string", "null"]},
+            "refusal": {"type": ["string", "null"]},
+            "tool_call_id": {"type": "string"},
+            "tool_calls": {"type": ["array", "null"], "items": {"type": "object"}},
+            "function_call": {"type": ["object", "null"]},
+        },
+        ("role",),
+    )
+
+
+def _request_schema() -> Schema:
+    stop: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_LENGTH}
+    efforts = ["none", "minimal", "low", "medium", "high", "xhigh", "max", None]
+    conversation: Schema = {"type": ["string", "null"], "pattern": "^[A-Za-z0-9_-]{0,128}$"}
+    return _object(
+        {
+            "messages": {"type": "array", "minItems": 1, "maxItems": MAX_MESSAGES, "items": _ref("Message")},
+            "model": {"type": ["string", "null"], "minLength": 1},
+            "stream": {"type": ["boolean", "null"]},
+            "stream_options": _nullable(_object({"include_usage": {"type": ["boolean", "null"]}}, ())),
+            "max_completion_tokens": {"type": ["integer", "null"], "minimum": 1},
+            "max_tokens": {"type": ["integer", "null"], "minimum": 1},
+            "stop": {"anyOf": [stop, {"type": "array", "maxItems": MAX_STOPS, "items": stop}, {"type": "null"}]},
+            "n": {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_CHOICES},
+            "reasoning_effort": {"enum": efforts},
+            "user": {"type": ["string", "null"]},
+            "conversation_id": conversation,
+            "parent_message_id": conversation,
+            "history_disabled": {"type": ["boolean", "null"]},
+        },
+        ("messages",),
+    )
+
+
+def _reply_message_schema() -> Schema:
+    return _object(
+        {
+            "role": {"const": "assistant"},
+            "content": {"type": ["string", "null"]},
+            "refusal": {"type": ["string", "null"]},
+            "reasoning_content": {"type": "string"},
+        },
+        ("role", "content", "refusal"),
+    )
+
+
+def _delta_schema() -> Schema:
+    return _object(
+        {"role": {"const": "assistant"}, "content": {"type": "string"}, "reasoning_content": {"type": "string"}}, ()
+    )
+
+
+def _choice(name: str, content: Schema, reason: Schema) -> dict[str, Schema]:
+    return {"index": {"type": "integer"}, name: content, "logprobs": {"type": "null"}, "finish_reason": reason}
+
+
+def _answer_schema(kind: str, choice: Schema, usage: Schema) -> Schema:
+    required = ("id", "object", "created", "model", "choices", *(("usage",) if kind == "chat.completion" else ()))
+    return _object(
+        {
+            "id": {"type": "string"},
+            "object": {"const": kind},
+            "created": {"type": "integer"},
+            "model": {"type": "string"},
+            "system_fingerprint": {"type": ["string", "null"]},
+            "conversation_id": {"type": "string"},
+            "message_id": {"type": "string"},
+            "choices": {"type": "array", "items": choice},
+            "usage": usage,
+        },
+        required,
+    )
