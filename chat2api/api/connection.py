@@ -24,17 +24,17 @@ import struct
 import sys
 import termios
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import h11
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body, Data, EndBody, Request, Response, StreamClosed
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.events import Body, Data, EndBody, Request, Response
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
@@ -43,13 +43,12 @@ from hypercorn.typing import (
     ASGIReceiveEvent,
     ASGISendEvent,
     ConnectionState,
-    HTTPResponseBodyEvent,
     LifespanState,
     Scope,
 )
 from hypercorn.utils import parse_socket_addr
 
-from chat2api.api.guards import refusal_bytes
+from chat2api.api.guards import BODY_FLOW, BodyFlow, refusal_bytes
 from chat2api.api.request_bytes import HeadLimits, RequestBytes, RequestRefused
 
 log = logging.getLogger(__name__)
@@ -85,7 +84,7 @@ class ConnectionSettings:
     kernel_unsent: int = 128 * 1024
     """Unsent bytes that the kernel may hold beside them."""
     body_held: int = 256 * 1024
-    """Bytes of a request's body that wait for the app; reading stops above them."""
+    """Bytes of a request's body that wait for the app, and as many that it may have and not have read."""
     pipelined_held: int = 64 * 1024
     """Bytes of following requests that wait for their turn; reading stops above them."""
 
@@ -93,9 +92,11 @@ class ConnectionSettings:
 class Inbox:
     """The messages that wait for one run of the app, at most about limit bytes of body."""
 
-    def __init__(self, limit: int, before_first: Callable[[], None]) -> None:
+    def __init__(self, limit: int, flow: BodyFlow, before_first: Callable[[], None]) -> None:
         """Make an empty inbox; before_first is called when the app first asks for a message."""
         self._limit = limit
+        self._flow = flow
+        flow.on_room = lambda: self._wake(self._arrived)
         self._before_first: Callable[[], None] | None = before_first
         self._messages: deque[ASGIReceiveEvent] = deque()
         self._held = 0
@@ -126,9 +127,11 @@ class Inbox:
         while True:
             if self._goodbye is not None:
                 return self._goodbye
-            if self._messages:
+            if self._messages and not self._flow.full:
                 message = self._messages.popleft()
-                self._held -= _size(message)
+                size = _size(message)
+                self._held -= size
+                self._flow.give(size)
                 self._wake(self._room)
                 return message
             self._arrived = asyncio.get_running_loop().create_future()
@@ -166,7 +169,11 @@ class AppTasks(TaskGroup):
         send: Callable[[ASGISendEvent | None], Awaitable[None]],
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
         """Start the app for one request and return where its messages go."""
-        inbox = Inbox(self._connection.settings.body_held, self._connection.protocol.send_continue)
+        settings = self._connection.settings
+        flow = BodyFlow(settings.body_held)
+        if scope["type"] == "http":
+            cast(dict[str, object], scope["extensions"])[BODY_FLOW] = flow
+        inbox = Inbox(settings.body_held, flow, self._connection.protocol.send_continue)
         task = self._task_group.create_task(_run_app(app, scope, inbox, send, self._loop))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -213,7 +220,7 @@ class Stream(HTTPStream):
         elif self.closed:
             raise ClientLeftError("the client has left")
         elif self.protocol.chunked and message["type"] == "http.response.body" and message.get("more_body", False):
-            body = cast(HTTPResponseBodyEvent, message).get("body", b"")
+            body = message.get("body", b"")
             if body:
                 await self.protocol.send_chunk(body)
         else:

@@ -11,10 +11,10 @@ whole in memory while the handler works on its first part.
 import asyncio
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 
 from hypercorn.typing import (
     ASGIFramework,
@@ -28,7 +28,7 @@ from hypercorn.typing import (
 from quart.wrappers import Request
 from quart.wrappers.request import Body
 
-_FLOW = "chat2api.body_flow"
+BODY_FLOW = "chat2api.body_flow"
 
 
 def refusal_body(status: int, code: str, message: str) -> bytes:
@@ -62,43 +62,201 @@ def refusal_bytes(status: int, code: str, message: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class BodySettings:
-    """How slowly a body may come, and how much of it may wait unread; times in seconds, sizes in bytes."""
+    """How slowly a body may come; times in seconds."""
 
     timeout: float = 30.0
     """Without any byte; also the head start of a slow client before min_rate counts."""
     min_rate: float = 1024.0
     """Bytes per second on average over the time that we waited for the client."""
-    held: int = 512 * 1024
-    """Bytes that the app has been given and has not read; only for apps whose requests are a PacedRequest."""
 
 
 class BodyFlow:
-    """How much of a body the app has been given and has not read, and the wait until that is less."""
+    """How much of a request's body the app has been given and has not read.
+
+    The listener puts one into each request's `extensions` under `BODY_FLOW` and gives nothing more while it is full.
+    It is never full until a reader of the body says that it will report what it reads.
+    """
 
     def __init__(self, limit: int) -> None:
-        """Start with nothing held; give waits above limit bytes."""
+        """Make a flow that is full above limit bytes."""
         self._limit = limit
         self._held = 0
-        self._room = asyncio.Event()
-        self._room.set()
+        self._paced = False
+        self.on_room: Callable[[], None] = lambda: None
+
+    @property
+    def full(self) -> bool:
+        """Whether the app should read before it is given more."""
+        return self._paced and self._held > self._limit
+
+    def begin(self) -> None:
+        """Count from now on: the reader reports what it reads."""
+        self._paced = True
+
+    def end(self) -> None:
+        """Count no longer: the reader wants all there is."""
+        self._paced = False
+        self.on_room()
 
     def give(self, count: int) -> None:
-        """Count bytes handed to the app."""
+        """Note bytes that the app was given."""
         self._held += count
-        if self._held > self._limit:
-            self._room.clear()
 
     def release(self, count: int) -> None:
-        """Count bytes that the app has read."""
+        """Note bytes that the app has read."""
         self._held -= count
-        if self._held <= self._limit:
-            self._room.set()
+        if not self.full:
+            self.on_room()
 
-    def release_all(self) -> None:
-        """Stop waiting for good: the app wants the body whole."""
-        self._limit = sys.maxsize
-        self._room.set()
 
-    async def room(self) -> None:
-        """Return when the app may be given more."""
-        await self._room.wait()
+class PacedBody(Body):
+    """A request's body that lets the client send on only as far as it has been read."""
+
+    flow: BodyFlow | None = None
+
+    async def __anext__(self) -> bytes:
+        """Return what has arrived since the last time."""
+        data = await super().__anext__()
+        if self.flow is not None:
+            self.flow.release(len(data))
+        return data
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        """Return the whole body."""
+        if self.flow is not None:
+            self.flow.end()
+        return super().__await__()
+
+
+class PacedRequest(Request):
+    """Quart's request with a paced body; `app.request_class = PacedRequest` turns it on."""
+
+    body_class = PacedBody
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Make a request of what Quart passes."""
+        super().__init__(*args, **options)
+        flow = flow_of(cast(HTTPScope, self.scope))
+        if flow is not None and isinstance(self.body, PacedBody):
+            flow.begin()
+            self.body.flow = flow
+
+
+class BodyGuard:
+    """An ASGI app around an ASGI app that bounds the size and the slowness of request bodies."""
+
+    def __init__(
+        self, app: ASGIFramework, *, limit_for: Callable[[str], int], settings: BodySettings | None = None
+    ) -> None:
+        """Guard app; limit_for gives the largest body in bytes that a path takes."""
+        self._app = app
+        self._limit_for = limit_for
+        self._settings = settings if settings is not None else BodySettings()
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Run the app for one scope; anything but a request passes."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._limit_for(scope["path"])
+        length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+        if length > limit:
+            await _refuse(send, _too_large(limit))
+            return
+        meter = _Meter(receive, send, limit, self._settings, flow_of(scope))
+        await self._app(scope, meter.receive, meter.send)
+        if meter.refusal is not None and not meter.started:
+            await _refuse(send, meter.refusal)
+
+
+class _Meter:
+    """One request's body on its way to the app, counted and timed."""
+
+    def __init__(
+        self,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        limit: int,
+        settings: BodySettings,
+        flow: BodyFlow | None,
+    ) -> None:
+        self._receive = receive
+        self._send = send
+        self._limit = limit
+        self._settings = settings
+        self._flow = flow
+        self._complete = False
+        self._received = 0
+        self._waited = 0.0
+        self.refusal: _Refusal | None = None
+        self.started = False
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """Return the next message; a disconnect once the body has broken a limit."""
+        if self._complete:
+            return await self._receive()
+        message = None if self.refusal is not None else await self._receive_in_time()
+        if message is None:
+            return {"type": "http.disconnect"}
+        if message["type"] != "http.request":
+            self._complete = True
+            return message
+        self._received += len(message["body"])
+        if self._received > self._limit:
+            self.refusal = _too_large(self._limit)
+            return {"type": "http.disconnect"}
+        self._complete = not message["more_body"]
+        return message
+
+    async def _receive_in_time(self) -> ASGIReceiveEvent | None:
+        """Return the next message, None when the client took too long. Waits that the app caused do not count."""
+        settings = self._settings
+        clock = asyncio.get_running_loop().time
+        while True:
+            ours = self._flow is not None and self._flow.full
+            earned = settings.timeout + self._received / settings.min_rate - self._waited
+            start = clock()
+            try:
+                async with asyncio.timeout(max(0.0, min(settings.timeout, earned))):
+                    message = await self._receive()
+            except TimeoutError:
+                if ours:
+                    continue
+                self.refusal = _Refusal(408, "request_timeout", "The request's body came too slowly.")
+                return None
+            if not ours:
+                self._waited += clock() - start
+            return message
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Pass on what the app answers, unless the guard is going to."""
+        if self.refusal is not None and not self.started:
+            raise OSError("the request was refused while its body came")
+        self.started = True
+        await self._send(message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    status: int
+    code: str
+    message: str
+
+
+def _too_large(limit: int) -> _Refusal:
+    return _Refusal(413, "payload_too_large", f"The request's body is over {limit} bytes, the limit of this route.")
+
+
+def flow_of(scope: HTTPScope) -> BodyFlow | None:
+    """Return the flow that the listener put into a request, None under another server or a test client."""
+    flow = cast(dict[str, object], scope.get("extensions", {})).get(BODY_FLOW)
+    return flow if isinstance(flow, BodyFlow) else None
+
+
+async def _refuse(send: ASGISendCallable, refusal: _Refusal) -> None:
+    """Answer in the app's place."""
+    body = refusal_body(refusal.status, refusal.code, refusal.message)
+    await send(
+        {"type": "http.response.start", "status": refusal.status, "headers": refusal_headers(refusal.status, body)}
+    )
+    await send({"type": "http.response.body", "body": body, "more_body": False})

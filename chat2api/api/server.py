@@ -1,0 +1,522 @@
+"""The listener: binds, accepts, runs the app's lifespan, and stops without cutting what runs.
+
+`serve` is all of it, in the loop that it is called in. Stopping goes in three steps (R24). The first signal makes the
+server not ready, though it still accepts for `drain_accept` seconds, since those who send us traffic need time to
+notice. Then the listeners close, idle connections with them, and running requests may finish for `drain_timeout`
+seconds. When that is over, or at a second signal, `Shutdown.ending` tells streams to say so in the stream; shortly
+after, what is left is cut. Each connection is a `chat2api.api.connection.Connection`.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.typing import ASGIFramework, ASGIReceiveEvent, ASGISendEvent, LifespanScope, LifespanState
+
+from chat2api.api.connection import Connection, ConnectionSettings
+from chat2api.api.guards import refusal_bytes
+from chat2api.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+Address = tuple[str, int]
+
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_ACCEPTS_PER_TURN = 64
+_REST_WHEN_FULL = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How the listener behaves as a whole; times in seconds."""
+
+    connection: ConnectionSettings = field(default_factory=ConnectionSettings)
+    backlog: int = 2048
+    max_connections: int | None = None
+    """Connections at once, further ones get a 503; None leaves three eighths of the descriptors to all else."""
+    startup_timeout: float = 60.0
+    shutdown_timeout: float = 30.0
+    """For the app's own shutdown after its last request."""
+    drain_accept: float = 5.0
+    """From the first signal to closing the listeners."""
+    drain_timeout: float = 120.0
+    """For running requests after that."""
+    end_grace: float = 0.8
+    """From `Shutdown.ending` to cutting what is left."""
+    cut_grace: float = 0.4
+    """From cutting to cancelling apps that do not stop, and for the app's shutdown after a second signal."""
+
+
+class Shutdown:
+    """The state of stopping, for those who must know: health checks and streams.
+
+    `draining` is set at the first request to stop: not ready. `ending` is set when running responses have no time
+    left: a stream writes its error event and ends.
+    """
+
+    def __init__(self) -> None:
+        """Make the state of a server that is not stopping."""
+        self.draining = asyncio.Event()
+        self.ending = asyncio.Event()
+
+    def request(self) -> None:
+        """Ask to stop; asked a second time, to stop now. A signal's handler."""
+        if self.draining.is_set():
+            self.ending.set()
+        self.draining.set()
+
+
+async def serve(
+    app: ASGIFramework,
+    *,
+    binds: Sequence[Address] = (("127.0.0.1", 5005),),
+    sockets: Sequence[socket.socket] | None = None,
+    settings: ServerSettings | None = None,
+    shutdown: Shutdown | None = None,
+    on_ready: Callable[[Sequence[Address]], None] | None = None,
+    on_draining: Callable[[], None] | None = None,
+    handle_signals: bool = True,
+) -> int:
+    """Serve app until told to stop and return the exit status: 0, or 1 when running requests had to be cut.
+
+    Listens on every address of binds (port 0 takes a free one), or on bound sockets, which it then owns. on_ready is
+    called with the real addresses once connections are accepted, on_draining at the first request to stop. With
+    handle_signals, which needs the main thread, SIGTERM and SIGINT ask to stop; otherwise only shutdown does. Raises
+    ConfigError when an address cannot be bound or the app does not start.
+    """
+    settings = settings if settings is not None else ServerSettings()
+    shutdown = shutdown if shutdown is not None else Shutdown()
+    with contextlib.ExitStack() as resources:
+        listeners = list(sockets) if sockets is not None else bind(binds)
+        for listener in listeners:
+            resources.callback(listener.close)
+        if handle_signals:
+            resources.enter_context(_signals_handled(shutdown))
+        server = _Server(app, settings, shutdown, listeners)
+        return await server.run(on_ready, on_draining)
+
+
+def bind(binds: Sequence[Address]) -> list[socket.socket]:
+    """Return sockets bound to those hosts and ports, not yet listening. Raises ConfigError naming HOST and PORT."""
+    bound: list[socket.socket] = []
+    try:
+        for host, port in binds:
+            bound += _bind_host(host, port)
+    except BaseException:
+        for sock in bound:
+            sock.close()
+        raise
+    return bound
+
+
+def _bind_host(host: str, port: int) -> list[socket.socket]:
+    """Return one socket for each address of the host; `localhost` has two where there is IPv6."""
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"HOST={host}: no such address on this machine ({error})") from error
+    bound: list[socket.socket] = []
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:
+            failure = error  # no IPv6 here
+            continue
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+        except OSError as error:
+            sock.close()
+            failure = error
+            if error.errno != errno.EADDRNOTAVAIL:
+                break
+        else:
+            bound.append(sock)
+    if not bound or (failure is not None and failure.errno == errno.EADDRINUSE):
+        for sock in bound:
+            sock.close()
+        raise _cannot_listen(host, port, failure) from failure
+    return bound
+
+
+def _cannot_listen(host: str, port: int, error: OSError | None) -> ConfigError:
+    """Return the error for an address that cannot be had, with what to do about it."""
+    where = f"HOST={host} PORT={port}"
+    number = error.errno if error is not None else None
+    if number == errno.EADDRINUSE:
+        return ConfigError(f"{where}: another program listens there; stop it or choose another PORT")
+    if number == errno.EACCES:
+        return ConfigError(f"{where}: not permitted; ports below 1024 need privileges, choose another PORT")
+    if number == errno.EADDRNOTAVAIL:
+        return ConfigError(f"{where}: this machine does not have that address; choose another HOST")
+    return ConfigError(f"{where}: cannot listen there ({error})")
+
+
+@contextlib.contextmanager
+def _signals_handled(shutdown: Shutdown) -> Iterator[None]:
+    """Let SIGTERM and SIGINT ask to stop while the block runs."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, shutdown.request)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+class _Server:
+    """One run of the server."""
+
+    def __init__(
+        self, app: ASGIFramework, settings: ServerSettings, shutdown: Shutdown, listeners: list[socket.socket]
+    ) -> None:
+        self._settings = settings
+        self._shutdown = shutdown
+        self._listeners = listeners
+        self._app = ASGIWrapper(app)
+        self._state: LifespanState = {}
+        self._lifespan = Lifespan(app, self._state)
+        self._context = WorkerContext(None)
+        self._config = _hypercorn_config(settings.connection)
+        self._connections: dict[asyncio.Task[None], Connection | None] = {}
+        self._no_connections = asyncio.Event()
+        self._no_connections.set()
+
+    async def run(
+        self, on_ready: Callable[[Sequence[Address]], None] | None, on_draining: Callable[[], None] | None
+    ) -> int:
+        """Go through the whole life; see `serve`."""
+        failure: ConfigError | None = None
+        status = 1
+        async with asyncio.TaskGroup() as tasks:
+            try:
+                await self._lifespan.start(tasks, self._settings.startup_timeout)
+                await self._accept_until_stopped(tasks, on_ready, on_draining)
+                status = await self._drain()
+                in_time = (
+                    self._settings.cut_grace if self._shutdown.ending.is_set() else self._settings.shutdown_timeout
+                )
+                if not await self._lifespan.stop(in_time):
+                    status = 1
+            except ConfigError as error:
+                failure = error  # kept out of the group, which would wrap it
+            finally:
+                self._lifespan.cancel()
+        if failure is not None:
+            raise failure
+        return status
+
+    async def _accept_until_stopped(
+        self,
+        tasks: asyncio.TaskGroup,
+        on_ready: Callable[[Sequence[Address]], None] | None,
+        on_draining: Callable[[], None] | None,
+    ) -> None:
+        """Accept connections until the time to notice that we are stopping is over."""
+        settings, shutdown = self._settings, self._shutdown
+        cap = settings.max_connections if settings.max_connections is not None else _connection_cap()
+        acceptor = _Acceptor(
+            self._listeners, settings.backlog, lambda sock: self._open(tasks, sock), lambda: self._has_room(cap)
+        )
+        try:
+            addresses = acceptor.start()
+            for address in addresses:
+                log.info("listening on http://%s", _shown(address))
+            if on_ready is not None:
+                on_ready(addresses)
+            await shutdown.draining.wait()
+            log.info("stopping: accepting for %g s more", settings.drain_accept)
+            if on_draining is not None:
+                on_draining()
+            await self._context.terminated.set()  # responses say `connection: close` from here on
+            await _first_of(shutdown.ending, timeout=settings.drain_accept)
+        finally:
+            acceptor.stop()
+
+    def _has_room(self, cap: int) -> bool:
+        return len(self._connections) < cap
+
+    def _open(self, tasks: asyncio.TaskGroup, sock: socket.socket) -> None:
+        """Start serving a connection."""
+        task = tasks.create_task(self._serve_connection(sock))
+        self._connections[task] = None
+        self._no_connections.clear()
+        task.add_done_callback(self._closed)
+
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        del self._connections[task]
+        if not self._connections:
+            self._no_connections.set()
+
+    async def _serve_connection(self, sock: socket.socket) -> None:
+        """Serve one connection; nothing that happens on it harms the others."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        streams = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            transport, _ = await loop.connect_accepted_socket(lambda: streams, sock)
+        except OSError:
+            sock.close()
+            return
+        writer = asyncio.StreamWriter(transport, streams, reader, loop)
+        connection = Connection(
+            self._app, self._config, self._context, self._state, self._settings.connection, reader, writer
+        )
+        task = asyncio.current_task()
+        if task is not None:
+            self._connections[task] = connection
+        try:
+            await connection.run()
+        except Exception:
+            log.exception("a connection failed")
+            connection.abort()
+
+    async def _drain(self) -> int:
+        """Let running requests finish as far as there is time, cut the rest, and return the exit status."""
+        settings, shutdown = self._settings, self._shutdown
+        for connection in list(self._connections.values()):
+            if connection is not None:
+                connection.close_if_idle()
+        if self._connections:
+            log.info("stopping: %d connections still have requests running", len(self._connections))
+        await _first_of(self._no_connections, shutdown.ending, timeout=settings.drain_timeout)
+        if not self._connections:
+            return 0
+        shutdown.ending.set()
+        await _first_of(self._no_connections, timeout=settings.end_grace)
+        if not self._connections:
+            return 0
+        log.warning("stopping: cut %d connections", len(self._connections))
+        for connection in list(self._connections.values()):
+            if connection is not None:
+                connection.abort()
+        await _first_of(self._no_connections, timeout=settings.cut_grace)
+        for task in list(self._connections):
+            task.cancel()
+        return 1
+
+
+async def _first_of(*events: asyncio.Event, timeout: float) -> None:
+    """Return when the first event is set, or after timeout."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
+            waiters = [group.create_task(event.wait()) for event in events]
+            await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+            for waiter in waiters:
+                waiter.cancel()
+
+
+def _hypercorn_config(settings: ConnectionSettings) -> HypercornConfig:
+    """Return hypercorn's own settings: none of its logging, and a parser as wide as our limits."""
+    config = HypercornConfig()
+    config.accesslog = None
+    config.errorlog = None
+    config.include_server_header = False
+    config.h11_max_incomplete_size = settings.head.head + 1024
+    return config
+
+
+def _connection_cap() -> int:
+    """Return how many connections may be open: five eighths of the descriptors, the rest is for upstream and files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft * 5 // 8
+
+
+def _shown(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class _Acceptor:
+    """Accepts connections, and says so to a client when there is no room for one.
+
+    asyncio's own acceptor goes on trying a whole backlog when descriptors run out, logging each failure. This one
+    keeps a spare descriptor for telling clients, and rests a moment.
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        backlog: int,
+        take: Callable[[socket.socket], None],
+        has_room: Callable[[], bool],
+    ) -> None:
+        self._listeners = listeners
+        self._backlog = backlog
+        self._take = take
+        self._has_room = has_room
+        self._loop = asyncio.get_running_loop()
+        self._spare: int | None = None
+        self._resting: dict[socket.socket, asyncio.TimerHandle] = {}
+
+    def start(self) -> list[Address]:
+        """Listen and return the real addresses. Raises ConfigError when somebody else listens there."""
+        addresses: list[Address] = []
+        for listener in self._listeners:
+            host, port = listener.getsockname()[:2]
+            try:
+                listener.setblocking(False)
+                listener.listen(self._backlog)
+            except OSError as error:
+                raise _cannot_listen(host, port, error) from error
+            addresses.append((host, port))
+        self._spare = os.open(os.devnull, os.O_RDONLY)
+        for listener in self._listeners:
+            self._loop.add_reader(listener, self._accept, listener)
+        return addresses
+
+    def stop(self) -> None:
+        """Take the connections that are already made, then close the listeners."""
+        for listener in self._listeners:
+            resting = self._resting.pop(listener, None)
+            if resting is not None:
+                resting.cancel()
+            elif self._loop.remove_reader(listener):
+                self._accept(listener)
+                self._loop.remove_reader(listener)
+            listener.close()
+        for resting in self._resting.values():
+            resting.cancel()
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take the connections that wait, up to so many that the loop is not kept."""
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                sock, _peer = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                if error.errno not in _OUT_OF_DESCRIPTORS:
+                    log.exception("could not accept a connection")
+                self._turn_away_some(listener)
+                self._rest(listener)
+                return
+            sock.setblocking(False)
+            if self._has_room():
+                self._take(sock)
+            else:
+                _turn_away(sock)
+
+    def _turn_away_some(self, listener: socket.socket) -> None:
+        """Tell waiting clients that there is no room, one at a time on the spare descriptor."""
+        log.warning("out of file descriptors: turning clients away")
+        if self._spare is None:
+            return
+        os.close(self._spare)
+        self._spare = None
+        with contextlib.suppress(OSError):
+            for _ in range(_ACCEPTS_PER_TURN):
+                _turn_away(listener.accept()[0])
+        with contextlib.suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY)
+
+    def _rest(self, listener: socket.socket) -> None:
+        self._loop.remove_reader(listener)
+        self._resting[listener] = self._loop.call_later(_REST_WHEN_FULL, self._resume, listener)
+
+    def _resume(self, listener: socket.socket) -> None:
+        del self._resting[listener]
+        if self._spare is None:
+            with contextlib.suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY)
+        self._loop.add_reader(listener, self._accept, listener)
+
+
+def _turn_away(sock: socket.socket) -> None:
+    """Answer 503 without reading the request, as far as that goes without waiting."""
+    with contextlib.suppress(OSError), sock:
+        sock.setblocking(False)
+        sock.send(refusal_bytes(503, "overloaded", "The server has no room for another connection; try again."))
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(65536)  # closing with bytes unread would send a reset, which may overtake the answer
+
+
+class Lifespan:
+    """The app's start and stop by the ASGI lifespan protocol, each within a time."""
+
+    def __init__(self, app: ASGIFramework, state: LifespanState) -> None:
+        """Prepare; state is what the app leaves for its requests."""
+        self._app = app
+        self._state = state
+        self._messages: asyncio.Queue[ASGIReceiveEvent] = asyncio.Queue()
+        self._started = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._failure: str | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, tasks: asyncio.TaskGroup, timeout: float) -> None:
+        """Start the app. Raises ConfigError with its reason when it does not start, or not in time."""
+        self._task = tasks.create_task(self._run())
+        self._messages.put_nowait({"type": "lifespan.startup"})
+        await _first_of(self._started, timeout=timeout)
+        if not self._started.is_set():
+            raise ConfigError(f"the server could not start: the app was not ready within {timeout:g} s")
+        if self._failure is not None:
+            raise ConfigError(f"the server could not start: {self._failure}")
+
+    async def stop(self, timeout: float) -> bool:
+        """Stop the app and return whether it did so well and in time."""
+        if self._stopped.is_set():
+            return True
+        self._messages.put_nowait({"type": "lifespan.shutdown"})
+        await _first_of(self._stopped, timeout=timeout)
+        if not self._stopped.is_set():
+            log.error("the app did not shut down within %g s", timeout)
+            return False
+        if self._failure is not None:
+            log.error("the app failed to shut down: %s", self._failure)
+            return False
+        return True
+
+    def cancel(self) -> None:
+        """End the app's lifespan task, in whatever state it is."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        scope: LifespanScope = {
+            "type": "lifespan",
+            "asgi": {"spec_version": "2.0", "version": "3.0"},
+            "state": self._state,
+        }
+        try:
+            await self._app(scope, self._messages.get, self._send)
+        except Exception as error:
+            log.exception("the app's lifespan failed")
+            self._failure = self._failure or f"{type(error).__name__} (see the log)"
+        finally:
+            self._started.set()
+            self._stopped.set()
+
+    async def _send(self, message: ASGISendEvent) -> None:
+        """Take the app's answer."""
+        if message["type"] in ("lifespan.startup.failed", "lifespan.shutdown.failed"):
+            self._failure = str(message.get("message", "")) or "no reason given"
+        if message["type"].startswith("lifespan.startup."):
+            self._started.set()
+        elif message["type"].startswith("lifespan.shutdown."):
+            self._stopped.set()
+        else:
+            raise ValueError(f"unexpected message: {message['type']}")
