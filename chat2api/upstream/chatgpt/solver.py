@@ -314,12 +314,14 @@ class ProofSolver:
     ) -> tuple[int | None, float]:
         """Search one config array; give the nonce or None, and the seconds searched."""
         start = min(self._nonces_for_loop(challenge), self._miss_limit)
-        begin = time.thread_time()
-        nonce = search(challenge, template, stop=start, variant=self.variant) if start else None
-        seconds = time.thread_time() - begin
-        self._searched += seconds
-        if nonce is not None or start == self._miss_limit:
-            return nonce, seconds
+        seconds = 0.0
+        if start:
+            begin = time.thread_time()
+            nonce = search(challenge, template, stop=start, variant=self.variant)
+            seconds = time.thread_time() - begin
+            self._searched += seconds
+            if nonce is not None or start == self._miss_limit:
+                return nonce, seconds
         done = asyncio.get_running_loop().create_future()
         job = _Job(order, challenge, template, start, self._miss_limit, seconds_left, done)
         self._jobs.append(job)
