@@ -50,7 +50,10 @@ class HeaderBlock:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Values by lower-case name. Repeated ones are joined by ', ', Set-Cookie by a line feed: its values hold commas."""
+        """Values by lower-case name, without what describes an encoding that curl has undone already.
+
+        Repeated ones are joined by ', ', Set-Cookie by a line feed: its values hold commas.
+        """
         return self._headers
 
     def feed(self, line: bytes) -> None:
@@ -64,6 +67,8 @@ class HeaderBlock:
             self._begin(line)
         elif line in (b"\r\n", b"\n"):
             self.complete = self.status >= 200
+            if self.complete and self._headers.pop("content-encoding", None) is not None:
+                self._headers.pop("content-length", None)
         else:
             self._add(line)
 

@@ -24,7 +24,16 @@ from ipaddress import ip_address
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
-from curl_cffi import AsyncCurl, Curl, CurlECode, CurlError, CurlInfo, CurlOpt  # noqa: TID251 - this is its door
+from curl_cffi import (  # noqa: TID251 - this is its door
+    AsyncCurl,
+    Curl,
+    CurlECode,
+    CurlError,
+    CurlInfo,
+    CurlMOpt,
+    CurlOpt,
+    ffi,
+)
 
 from chat2api.clock import Clock, SystemClock
 from chat2api.errors import DrainingError, TransportError, UpstreamError, UpstreamProtocolError, UpstreamTimeoutError
@@ -161,6 +170,12 @@ HEADER_LIMIT = 128 * 1024
 IDLE_TIMEOUT = 300.0
 """Seconds without a request after which a channel's connections are closed."""
 
+IDLE_CHANNELS = 128
+"""Channels that keep connections while no request runs on them; past it the longest unused are closed sooner.
+
+curl parses the authorities' bundle once for each channel and keeps it with the connections: about 700 KiB.
+"""
+
 COOKIE_TIMEOUT = 86_400.0
 """Seconds without a request after which a channel's cookies are forgotten."""
 
@@ -203,7 +218,6 @@ _SUPPRESSED = ("Expect:", "Content-Type:")
 _FIXED_OPTIONS: tuple[tuple[CurlOpt, int | str], ...] = (
     (CurlOpt.HTTP_VERSION, _HTTP_2_OVER_TLS),
     (CurlOpt.PROTOCOLS_STR, "http,https"),
-    (CurlOpt.FOLLOWLOCATION, 0),
     (CurlOpt.PIPEWAIT, 1),
     (CurlOpt.NOSIGNAL, 1),
     (CurlOpt.TCP_KEEPALIVE, 1),
@@ -225,12 +239,21 @@ class _Multi(AsyncCurl):
     account that is all that an idle server would do. curl's own timers and sockets are enough.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        # Without this, closing waits for resolver threads that still run, and the event loop with it.
+        self._set(CurlMOpt.QUICK_EXIT, ffi.new("long *", 1))
+        self._set(CurlMOpt.MAXCONNECTS, _CONNECTIONS_KEPT)
+
+    def _set(self, option: CurlMOpt, value: object) -> None:
+        super().setopt(option, value)  # type: ignore[no-untyped-call]  # curl_cffi leaves it without annotations
+
     async def _force_timeout(self) -> None:
         return
 
     async def close(self) -> None:
         """Close the connections; every easy handle must have been removed before."""
-        await super().close()  # type: ignore[no-untyped-call]  # curl_cffi leaves this method without annotations
+        await super().close()  # type: ignore[no-untyped-call]  # as above
 
 
 class _Body:
@@ -572,12 +595,19 @@ class CurlTransport:
     async def close_idle(self) -> None:
         """Close the connections of channels that are long unused, and forget cookies that are longer unused still."""
         now = self._clock.monotonic()
+        idle: list[tuple[float, _Pool]] = []
         for channel, pool in list(self._pools.items()):
             if pool.running:
                 pool.used_at = now
-            elif now - pool.used_at >= self._idle_timeout:
-                if not pool.cookies or now - pool.used_at >= COOKIE_TIMEOUT:
-                    del self._pools[channel]
+                continue
+            unused = now - pool.used_at
+            if unused >= (COOKIE_TIMEOUT if pool.cookies else self._idle_timeout):
+                del self._pools[channel]
+            if pool.multi is not None:
+                idle.append((unused, pool))
+        idle.sort(key=lambda item: item[0])
+        for place, (unused, pool) in enumerate(idle):
+            if unused >= self._idle_timeout or place >= IDLE_CHANNELS:
                 await pool.disconnect()
 
     async def aclose(self) -> None:
