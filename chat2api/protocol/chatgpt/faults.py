@@ -61,11 +61,13 @@ class _Fault:
     fields: tuple[str, ...]
 
 
-def classify_answer(status: int, headers: Mapping[str, str], body: bytes, *, call: Call, now: float) -> UpstreamError:
+def classify_answer(
+    status: int, headers: Mapping[str, str], body: bytes, *, call: Call, now: float | None = None
+) -> UpstreamError:
     """Give the error that an HTTP answer means; call it for answers that are not what was asked for.
 
-    `headers` have lower-case names; `now` in Unix seconds is for a Retry-After that is a date and an answer that has
-    no Date of its own. A 2xx answer gives UpstreamProtocolError unless it is a challenge page.
+    `headers` have lower-case names; `now`, in Unix seconds, is for a Retry-After that is a date in an answer without
+    a Date of its own. A 2xx answer gives UpstreamProtocolError unless it is a challenge page.
     """
     fault = _read_fault(status, headers, body, now)
     if _is_challenge_page(fault, headers):
@@ -97,7 +99,9 @@ def classify_failed(failed: Failed, *, call: Call) -> UpstreamError:
     return (find or _server_error)(fault, call)
 
 
-def classify_refresh_answer(status: int, headers: Mapping[str, str], body: bytes, *, now: float) -> UpstreamError:
+def classify_refresh_answer(
+    status: int, headers: Mapping[str, str], body: bytes, *, now: float | None = None
+) -> UpstreamError:
     """Give the error that the sign-in server's answer to a refresh means.
 
     Only AccountRejectedError says that the refresh token is dead, with the server's own code as the reason. All
@@ -127,7 +131,7 @@ def classify_refresh_answer(status: int, headers: Mapping[str, str], body: bytes
 # ---- reading an answer ----
 
 
-def _read_fault(status: int, headers: Mapping[str, str], body: bytes, now: float) -> _Fault:
+def _read_fault(status: int, headers: Mapping[str, str], body: bytes, now: float | None) -> _Fault:
     text = body[: 64 * 1024].decode("utf-8", "replace").strip()
     is_html = headers.get("content-type", "").lower().startswith("text/html") or text[:1] == "<"
     try:
@@ -179,7 +183,7 @@ def _field_name(problem: object) -> str:
     return ".".join(step for step in steps[:6] if re.fullmatch(r"[A-Za-z0-9_]{1,40}", step))
 
 
-def _stated_wait(detail: object, document: object, headers: Mapping[str, str], now: float) -> float | None:
+def _stated_wait(detail: object, document: object, headers: Mapping[str, str], now: float | None) -> float | None:
     """Give the wait that the backend states, in seconds within the bounds; the body's word goes before the header's."""
     for fields in (detail, document):
         if isinstance(fields, dict):
@@ -197,7 +201,8 @@ def _stated_wait(detail: object, document: object, headers: Mapping[str, str], n
         return None
     # By the sender's own clock where it shows it: ours may be wrong.
     sent_at = _instant(headers.get("date", ""))
-    return _seconds(until - (now if sent_at is None else sent_at))
+    since = now if sent_at is None else sent_at
+    return None if since is None else _seconds(until - since)
 
 
 def _seconds(value: object) -> float | None:

@@ -107,7 +107,7 @@ def parse_chat_request(body: object) -> ChatRequest:
     effort = read_word(body, "reasoning_effort", _EFFORTS)
     return ChatRequest(
         messages=parse_messages(body),
-        model=DEFAULT_MODEL if body.get("model") is None else require_text(body, "model").strip(),
+        model=_read_model(body),
         stream=stream,
         include_usage=_read_include_usage(options),
         max_tokens=older_max_tokens if max_tokens is None else max_tokens,
@@ -121,6 +121,15 @@ def parse_chat_request(body: object) -> ChatRequest:
         workspace_id=_read_workspace(body),
         ignored=read_ignored(body),
     )
+
+
+def _read_model(body: JsonObject) -> str:
+    if body.get("model") is None:
+        return DEFAULT_MODEL
+    model = require_text(body, "model").strip()
+    if not model:
+        raise wrong_value("model", "it must not be blank.")
+    return model
 
 
 def _read_include_usage(options: JsonObject | None) -> bool:

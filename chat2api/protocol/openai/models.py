@@ -36,13 +36,13 @@ def public_alias(slug: str) -> str | None:
     return alias if alias != slug else None
 
 
-def list_models(slugs: Collection[str]) -> ModelList:
+def model_list(slugs: Collection[str]) -> ModelList:
     """Give all models that can be asked for, slugs and their public names, sorted."""
     names = {*slugs, *filter(None, map(public_alias, slugs))}
     return {"object": "list", "data": [_model(name) for name in sorted(names)]}
 
 
-def find_model(name: str, slugs: Collection[str]) -> ModelObject:
+def model_object(name: str, slugs: Collection[str]) -> ModelObject:
     """Give one model of the list. Raises NotFoundError (model_not_found)."""
     if name in slugs or any(public_alias(slug) == name for slug in slugs):
         return _model(name)
