@@ -1,0 +1,286 @@
+"""HTTP/1.1 on one connection: h11 reads the requests, replies are written as they are.
+
+h11 would refuse to write many of the broken replies that the simulator must be able to give, so it only parses. Each
+request gets a parser of its own, which takes over the bytes that the one before left unread.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Sequence
+from http import HTTPStatus
+
+import h11
+
+from chat2api.simulator.backend import Backend
+from chat2api.simulator.tasks import Tasks
+from chat2api.simulator.wire import Headers, PeerGone, Request
+
+_WRITE_BUFFER = 65_536
+_MAX_HEADERS = 65_536
+_MAX_BODY = 256 * 1024 * 1024
+_LINGER_OFF = struct.pack("ii", 1, 0)
+
+
+def abort_with_reset(transport: asyncio.Transport) -> None:
+    """Close the connection so that the peer sees a TCP reset."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+    transport.abort()
+
+
+class WriteGate:
+    """Lets a sender wait while the transport's buffer is over its mark."""
+
+    def __init__(self) -> None:
+        """Start open."""
+        self._open = asyncio.Event()
+        self._open.set()
+        self.broken = False
+
+    def shut(self) -> None:
+        """Make senders wait."""
+        self._open.clear()
+
+    def release(self) -> None:
+        """Let senders go on."""
+        self._open.set()
+
+    def break_off(self) -> None:
+        """Let senders fail: the connection is gone."""
+        self.broken = True
+        self._open.set()
+
+    async def wait(self) -> None:
+        """Suspend at least once, and as long as the gate is shut. Raises PeerGone."""
+        if self._open.is_set():
+            # A fast stream never fills the buffer of a fast reader; without this it would keep the loop to itself.
+            await asyncio.sleep(0)
+        else:
+            await self._open.wait()
+        if self.broken:
+            raise PeerGone
+
+
+class HTTP1Connection(asyncio.Protocol):
+    """Serves the requests of one connection one after the other."""
+
+    def __init__(self, backend: Backend, tasks: Tasks, scheme: str, number: int, received: bytes = b"") -> None:
+        """Make one; `received` is what was already read from the transport."""
+        self._backend = backend
+        self._tasks = tasks
+        self._scheme = scheme
+        self._number = number
+        self._received = received
+        self._parser = _new_parser()
+        self._transport: asyncio.Transport | None = None
+        self._gate = WriteGate()
+        self._request: h11.Request | None = None
+        self._body = bytearray()
+        self._task: asyncio.Task[None] | None = None
+        self._keep_alive = True
+        self._closing = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start on a transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_WRITE_BUFFER)
+        if self._received:
+            self.data_received(self._received)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the peer."""
+        if self._closing:
+            return
+        self._parser.receive_data(data)
+        if self._task is None:
+            self._read_request()
+
+    def eof_received(self) -> bool:
+        """Treat a half-closed connection as a peer that left: browsers and curl close both ways."""
+        self._leave()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what still runs."""
+        self._leave()
+        self._backend.recorder.counters.open_connections -= 1
+        self._backend.recorder.changed()
+
+    def pause_writing(self) -> None:
+        """Hold the sender."""
+        self._gate.shut()
+
+    def resume_writing(self) -> None:
+        """Let the sender go on."""
+        self._gate.release()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone."""
+        return self._gate.broken
+
+    def shut_down(self) -> None:
+        """Close at once."""
+        self._leave()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _leave(self) -> None:
+        self._closing = True
+        self._gate.break_off()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _read_request(self) -> None:
+        assert self._transport is not None
+        try:
+            while True:
+                event = self._parser.next_event()
+                if event is h11.NEED_DATA:
+                    if self._parser.they_are_waiting_for_100_continue:
+                        self._transport.write(
+                            self._parser.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
+                        )
+                    return
+                if isinstance(event, h11.Request):
+                    self._request = event
+                    self._body.clear()
+                elif isinstance(event, h11.Data):
+                    self._body += event.data
+                    if len(self._body) > _MAX_BODY:
+                        self._transport.abort()
+                        return
+                elif isinstance(event, h11.EndOfMessage):
+                    self._start()
+                    return
+                else:  # ConnectionClosed or PAUSED: nothing more to read
+                    return
+        except h11.RemoteProtocolError as error:
+            self._closing = True
+            status = HTTPStatus(error.error_status_hint)
+            head = f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            self._transport.write(head.encode("ascii"))
+            self._transport.close()
+
+    def _start(self) -> None:
+        assert self._request is not None
+        headers: Headers = tuple(
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in self._request.headers
+        )
+        self._keep_alive = ("connection", "close") not in ((name, value.lower()) for name, value in headers)
+        request = Request(
+            method=self._request.method.decode("ascii"),
+            target=self._request.target.decode("latin-1"),
+            headers=headers,
+            body=bytes(self._body),
+            http_version="1.1",
+            scheme=self._scheme,
+            connection=self._number,
+        )
+        self._task = self._tasks.start(self._serve(request), f"http1-{self._number}")
+
+    async def _serve(self, request: Request) -> None:
+        exchange = HTTP1Exchange(self, request.method == "HEAD")
+        whole = False
+        try:
+            await self._backend.serve(request, exchange)
+            whole = True
+        finally:
+            if not whole:
+                self.shut_down()
+        self._task = None
+        if exchange.ended and self._keep_alive and not self._closing:
+            rest, _ = self._parser.trailing_data
+            self._parser = _new_parser()
+            if rest:
+                self._parser.receive_data(rest)
+            self._read_request()
+        elif self._transport is not None and not self._closing:
+            self._closing = True
+            self._transport.close()
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes and wait while the peer does not read. Raises PeerGone."""
+        if self._gate.broken or self._transport is None or self._transport.is_closing():
+            raise PeerGone
+        self._transport.write(data)
+        await self._gate.wait()
+
+    def close(self) -> None:
+        """Send what is buffered, then FIN."""
+        self._closing = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def reset(self) -> None:
+        """Send RST."""
+        self._closing = True
+        if self._transport is not None:
+            abort_with_reset(self._transport)
+
+
+class HTTP1Exchange:
+    """The way out for one reply over HTTP/1.1."""
+
+    def __init__(self, connection: HTTP1Connection, without_body: bool) -> None:
+        """Make one; `without_body` for HEAD."""
+        self._connection = connection
+        self._without_body = without_body
+        self._chunked = False
+        self.ended = False
+
+    async def send_headers(self, status: int, headers: Sequence[tuple[str, str]], length: int | None) -> None:
+        """Send the head; a body of unknown length is chunked."""
+        self._chunked = length is None
+        await self._connection.write(_render_head(status, headers, length))
+
+    async def send_partial_headers(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        """Send the first half of the head's bytes."""
+        head = _render_head(status, headers, None)
+        await self._connection.write(head[: len(head) // 2])
+
+    async def send_data(self, data: bytes) -> None:
+        """Send one piece of the body, as one chunk when chunked."""
+        if self._without_body or not data:
+            return
+        await self._connection.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    async def end(self) -> None:
+        """Send the last chunk."""
+        if self._chunked and not self._without_body:
+            await self._connection.write(b"0\r\n\r\n")
+        self.ended = True
+
+    def close(self) -> None:
+        """Send FIN."""
+        self._connection.close()
+
+    def reset(self) -> None:
+        """Send RST."""
+        self._connection.reset()
+
+    def reset_stream(self) -> None:
+        """Send RST: there are no streams here."""
+        self._connection.reset()
+
+    def go_away(self) -> None:
+        """Send FIN: there is no GOAWAY here."""
+        self._connection.close()
+
+
+def _new_parser() -> h11.Connection:
+    return h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEADERS)
+
+
+def _render_head(status: int, headers: Sequence[tuple[str, str]], length: int | None) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "Unknown"
+    lines = [f"HTTP/1.1 {status} {phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    lines.append("transfer-encoding: chunked" if length is None else f"content-length: {length}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
