@@ -51,10 +51,11 @@ class Exits:
         match fault:
             case None:
                 breaker.succeed(now)
-            case "failing":
-                breaker.fail(now)
-            case "unreachable":
+            case "unreachable" if len(self._exits) > 1:
                 breaker.open(now, EXIT_SECONDS)
+            case "unreachable" | "failing":
+                # The only exit is not closed for one lost connection: there is no other to go to.
+                breaker.fail(now)
             case "distrusted":
                 breaker.open(now, DISTRUST_SECONDS)
 

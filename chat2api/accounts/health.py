@@ -12,11 +12,8 @@ from chat2api.errors import (
     AccountLimitedError,
     AccountRejectedError,
     ChallengedError,
-    ProofTooHardError,
-    RefusedError,
     StreamInterruptedError,
     TransportError,
-    UpstreamError,
     UpstreamProtocolError,
     UpstreamServerError,
     UpstreamTimeoutError,
@@ -108,7 +105,7 @@ def judge(error: Exception, *, model: str, strikes: int = 0, refreshed: bool = F
             return Verdict(next_account=True)
         case StreamInterruptedError():
             return Verdict(exit_fault="failing")
-        case RefusedError() | ProofTooHardError() | UpstreamError() | _:
+        case _:
             return Verdict()
 
 
@@ -154,7 +151,6 @@ class Attempts:
         """Allow 1 + `retry_times` attempts."""
         self._left = retry_times
         self._uses: dict[str, int] = {}
-        self._repeated_same: set[str] = set()
         self._duplicates = 0
 
     @property
@@ -174,8 +170,7 @@ class Attempts:
             return Decision("stop")
         shortest, longest = JITTER_SECONDS
         delay = shortest + (longest - shortest) * jitter
-        if verdict.same_account and uses < ACCOUNT_ATTEMPTS and account_id not in self._repeated_same:
-            self._repeated_same.add(account_id)
+        if verdict.same_account and uses < ACCOUNT_ATTEMPTS:
             self._left -= 1
             # A fresh token is reason enough to go on at once.
             return Decision("same", refresh=verdict.refresh, delay=0.0 if verdict.refresh else delay)
@@ -224,7 +219,9 @@ class Breaker:
             self._probe_until = now + self._PROBE_SECONDS
 
     def succeed(self, now: float) -> None:
-        """Tell that a call went well."""
+        """Tell that a call went well. One that was sent before an opening does not end it."""
+        if self._open_until is not None and now < self._open_until:
+            return
         self._note(now, failed=False)
         self._row = 0
         self._strikes = 0

@@ -35,6 +35,8 @@ POLL_SECONDS = 1.0
 SWEEP_SECONDS = 3600.0
 _MAX_RINGS = 64
 _MAX_ADOPTED = 10_000
+_WHOLE = (None, None)
+"""The ring of all accounts, for models that nobody waits with."""
 
 ShownState = AccountState | Literal["cooling"]
 """A stored state, or cooling: well, but waiting with all models."""
@@ -154,7 +156,7 @@ class AccountPool:
         self._queue: OrderedDict[int, asyncio.Future[None]] = OrderedDict()
         self._entries: dict[str, _Entry] = {}
         self._rings: OrderedDict[tuple[str | None, str | None], Ring] = OrderedDict()
-        self._model_waits: Counter[str] = Counter()
+        self._waiting: dict[str, set[str]] = {}
         self._wakes: list[tuple[float, int, str, str]] = []
         self._numbers = itertools.count()
         self._dirty: dict[tuple[str, str], Cooldown] = {}
@@ -258,6 +260,7 @@ class AccountPool:
         Raises AllAccountsCoolingError, with the soonest time, when those that could serve are waiting or busy, and
         NoAccountError when there are none. Callers' private accounts are leased by name only.
         """
+        deadline: float | None = None
         while True:
             self._wake_due()
             entry = self._named(account_id, model) if account_id else self._next(model, workspace, exclude)
@@ -268,7 +271,9 @@ class AccountPool:
                 return Lease(self, entry.account, model)
             if not self._somebody_busy(model, workspace, account_id, exclude):
                 raise self._nobody(model, workspace, account_id, exclude)
-            await self._wait_for_room()
+            # The queue is about real waiting: an event loop's own time, as asyncio.timeout counts it.
+            deadline = deadline or asyncio.get_running_loop().time() + self._queue_seconds
+            await self._wait_for_room(deadline)
 
     async def cool(self, cooldown: Cooldown) -> None:
         """Begin a wait, on disk before it returns if it was stated."""
@@ -306,7 +311,7 @@ class AccountPool:
     # Picking
 
     def _next(self, model: str, workspace: str | None, exclude: Set[str]) -> _Entry | None:
-        ring = self._ring(workspace, model if self._model_waits[model] > 0 else None)
+        ring = self._ring(workspace, model if model in self._waiting else None)
         picked = ring.pick(exclude)
         return self._entries[picked] if picked is not None else None
 
@@ -325,11 +330,14 @@ class AccountPool:
         key = (workspace, model)
         ring = self._rings.get(key)
         if ring is None:
-            ring = self._rings[key] = OrderedRing() if self._in_order else RandomRing(self._rng)
+            ring = OrderedRing() if self._in_order else RandomRing(self._rng)
             for entry in self._entries.values():
                 self._place_in(entry, ring, workspace, model)
-            if len(self._rings) > _MAX_RINGS:
-                self._rings.popitem(last=False)
+            # Callers choose workspaces: those without accounts must not push out the others.
+            if len(ring) or key == _WHOLE:
+                self._rings[key] = ring
+                if len(self._rings) > _MAX_RINGS:
+                    del self._rings[next(other for other in self._rings if other not in (_WHOLE, key))]
         return ring
 
     def _place(self, entry: _Entry) -> None:
@@ -387,21 +395,20 @@ class AccountPool:
             "Every account that could serve this is waiting for its limit to end.", retry_after=max(soonest, 0.0)
         )
 
-    async def _wait_for_room(self) -> None:
+    async def _wait_for_room(self, deadline: float) -> None:
         """Return when an account may have become free. Raises AllAccountsCoolingError when that takes too long."""
-        number = next(self._numbers)
-        turn = asyncio.get_running_loop().create_future()
         if len(self._queue) >= self._queue_length:
             raise AllAccountsCoolingError("Every account is busy and the queue is full.", retry_after=1.0)
-        self._queue[number] = turn
+        number = next(self._numbers)
+        turn = self._queue[number] = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self._queue_seconds):
+            async with asyncio.timeout_at(deadline):
                 await turn
-        except TimeoutError as error:
-            raise AllAccountsCoolingError("Every account is busy.", retry_after=1.0) from error
-        except asyncio.CancelledError:
-            if turn.done():
-                self._call_next()  # we were called but leave: the place is the next one's
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if turn.done() and not turn.cancelled():
+                self._call_next()  # called, but too late to come: the place is the next one's
+            if isinstance(error, TimeoutError):
+                raise AllAccountsCoolingError("Every account is busy.", retry_after=1.0) from error
             raise
         finally:
             self._queue.pop(number, None)
@@ -466,6 +473,7 @@ class AccountPool:
         for name in (model, ANY_MODEL):
             wait = entry.waits.get(name)
             if wait is not None and wait.ends <= now:
+                self._end_wait(entry.account.id, name)
                 del entry.waits[name]
         if entry.account.state == "suspect":
             await self._set_state(entry, "ok", None)
@@ -502,12 +510,10 @@ class AccountPool:
         running = entry.waits.get(cooldown.model)
         if running is not None and running.ends >= ends and (running.cooldown.stated or not cooldown.stated):
             return False
-        if (running is None or running.ends <= now) and cooldown.model != ANY_MODEL:
-            self._model_waits[cooldown.model] += 1
+        if cooldown.model != ANY_MODEL:
+            self._waiting.setdefault(cooldown.model, set()).add(cooldown.account_id)
         entry.waits[cooldown.model] = _Wait(ends, cooldown)
         heapq.heappush(self._wakes, (ends, next(self._numbers), cooldown.account_id, cooldown.model))
-        if cooldown.model != ANY_MODEL:
-            self._ring(None, cooldown.model)
         self._place(entry)
         return True
 
@@ -522,19 +528,26 @@ class AccountPool:
             wait = entry.waits.get(model) if entry is not None else None
             if entry is None or wait is None or wait.ends != ends:
                 continue
-            if model != ANY_MODEL:
-                self._model_waits[model] -= 1
+            self._end_wait(account_id, model)
             if wait.cooldown.stated:
                 del entry.waits[model]
             self._place(entry)
 
     def _forget(self, entry: _Entry) -> None:
-        now = self._clock.monotonic()
-        for model, wait in entry.waits.items():
-            if model != ANY_MODEL and wait.ends > now:
-                self._model_waits[model] -= 1
+        for model in entry.waits:
+            self._end_wait(entry.account.id, model)
         self._entries.pop(entry.account.id, None)
         self._place(entry)
+
+    def _end_wait(self, account_id: str, model: str) -> None:
+        """Note that an account no longer waits with a model; a model without any needs no ring of its own."""
+        waiting = self._waiting.get(model)
+        if waiting is not None:
+            waiting.discard(account_id)
+            if not waiting:
+                del self._waiting[model]
+                for key in [key for key in self._rings if key[1] == model]:
+                    del self._rings[key]
 
     def _shown(self, entry: _Entry) -> ShownState:
         cooling = entry.account.usable and entry.blocked_until(None) > self._clock.monotonic()

@@ -1,0 +1,622 @@
+"""`TokenKeeper`: gives each account's access token, and renews it so that a rotating token is never lost by our doing.
+
+Theory of operation. A refresh token may be good for one use. Whoever sends it and dies before the answer is stored has
+lost it, and whoever sends the old one again may end the whole sign-in. Exactly once is impossible alone, so:
+
+1. one flight per account in this process, one lock per account across replicas;
+2. under the lock, read again: if somebody renewed meanwhile, take theirs;
+3. commit an intent, which also proves that the store can be written; if that fails, nothing is sent;
+4. send once;
+5. commit the new pair, and only then use it;
+6. an answer that says nothing about the token (5xx, 429, a page) leaves it as it is and waits;
+7. when the outcome is unknown (no answer, or we died), the account is in doubt: the same token is sent once more
+   within 30 s of the intent, since some servers accept it that long, and then never again until the operator acts.
+   Meanwhile the access token serves until it ends.
+
+A flight is a task of its own: a caller who leaves does not stop it.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import socket
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import datetime, time, timedelta, tzinfo
+from typing import Any, Literal, Protocol
+
+from chat2api.accounts.health import GUESSED_SECONDS, double
+from chat2api.accounts.tokens import REFRESH_MARGIN, UNKNOWN_LIFE, is_fresh, read_claims
+from chat2api.clock import Clock
+from chat2api.errors import (
+    AccountLimitedError,
+    AccountRejectedError,
+    StorageError,
+    TransportError,
+    UpstreamError,
+    UpstreamTimeoutError,
+)
+from chat2api.storage.records import Records
+from chat2api.storage.shared import Lock, SharedState
+from chat2api.storage.values import ANY_MODEL, Account, AccountState, Cooldown, FreshTokens, RefreshIntent, RefreshView
+
+log = logging.getLogger(__name__)
+
+POINTS = (
+    "flight_started",
+    "locked",
+    "reread",
+    "intent_ready",
+    "intent_committed",
+    "doubt_claimed",
+    "sending",
+    "answered",
+    "commit_ready",
+    "committed",
+    "published",
+    "unlocked",
+)
+"""Where tests stop the process, in the order in which a flight passes them (doubt_claimed in a second try only)."""
+
+LOCK_SECONDS = 90.0
+"""How long a flight may hold its lock: the exchange's 20 s, twice, and the stalls of a slow disk."""
+
+RETRY_SECONDS = 30.0
+"""How long after an intent the same token may be sent once more."""
+
+TAKEOVER_SECONDS = 25.0
+"""When the intent of another host, which may be alive, is taken for lost: over the exchange's own limit of 20 s."""
+
+FALLBACK_SECONDS = 60.0
+"""How long an account goes on with a token that still lives, before its renewal is tried again."""
+
+Why = Literal["ending", "refused", "wanted", "doubt"]
+"""What a flight is for: the token ends soon; the backend refused it; somebody wants a new one; an intent stands."""
+
+COMMIT_TRIES = 20
+COMMIT_PAUSE_SECONDS = 0.5
+
+MANUAL_GAP_SECONDS = 2.0
+"""Between two accounts of a pass over all."""
+
+REFRESH_DAYS = 4
+REFRESH_AT = time(15, 0)
+"""When SCHEDULED_REFRESH renews all tokens: every fourth day at this local time."""
+
+_LAST_RUN = "scheduled_refresh_at"
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshAnswer:
+    """What the sign-in server gave. `renewable` None: it did not rotate. `date_skew`: its clock minus ours, seconds."""
+
+    access: str = field(repr=False)
+    renewable: str | None = field(repr=False)
+    expires_in: float | None = None
+    date_skew: float = 0.0
+
+
+class Exchange(Protocol):
+    """Sends a renewable token once and gives the answer; never tries again by itself.
+
+    Raises AccountRejectedError when the server says that the token is dead (invalid_grant and its like);
+    TransportError with `request_sent`, or UpstreamTimeoutError of a phase after connect, when the outcome is
+    unknown: no answer, or a 200 that is cut, empty or without an access token; any other UpstreamError for an answer
+    that cannot have consumed the token: 429, 5xx, a page, a connection that never stood.
+    """
+
+    async def __call__(self, account: Account, token: str) -> RefreshAnswer:
+        """Exchange a RefreshToken, or a session cookie (`account.kind` tells), for an access token."""
+        ...
+
+
+class Spawn(Protocol):
+    """Starts background work that is kept and waited for, also when the server stops."""
+
+    def __call__(self, work: Coroutine[Any, Any, str], name: str) -> asyncio.Task[str]:
+        """Start it."""
+        ...
+
+
+@dataclass(slots=True)
+class _Held:
+    """An access token in memory. `issued_at` None when the token does not tell."""
+
+    token: str = field(repr=False)
+    generation: int
+    issued_at: float | None
+    expires_at: float | None
+
+
+@dataclass(slots=True)
+class _Pause:
+    """After a refresh that failed without a word on the token: not again before `until` (monotonic)."""
+
+    until: float
+    strikes: int
+
+
+class TokenKeeper:
+    """Gives access tokens and renews them. One per process; `await recover()` once at the start."""
+
+    def __init__(
+        self,
+        records: Records,
+        shared: SharedState,
+        clock: Clock,
+        exchange: Exchange,
+        spawn: Spawn,
+        *,
+        replica: str | None = None,
+        margin: float = REFRESH_MARGIN,
+        on_change: Callable[[Account], None] | None = None,
+        on_wait: Callable[[Cooldown], Awaitable[None]] | None = None,
+        is_alive: Callable[[str], bool] | None = None,
+        at: Callable[[str], None] | None = None,
+    ) -> None:
+        """Make a keeper.
+
+        `replica` is this process's own name (`replica_name`); `is_alive` tells of another's. `on_change` is told
+        every changed account (AccountPool.put), `on_wait` every wait (AccountPool.cool). `at` is called at POINTS.
+        """
+        self._records = records
+        self._shared = shared
+        self._clock = clock
+        self._exchange = exchange
+        self._spawn = spawn
+        self._replica = replica or replica_name()
+        self._margin = margin
+        self._on_change = on_change or (lambda account: None)
+        self._on_wait = on_wait
+        self._is_alive = is_alive or replica_may_live
+        self._at = at or (lambda point: None)
+        self._held: dict[str, _Held] = {}
+        self._flights: dict[str, asyncio.Task[str]] = {}
+        self._pauses: dict[str, _Pause] = {}
+        self._unsaved: dict[str, tuple[RefreshIntent, FreshTokens]] = {}
+        self._skew = 0.0
+        self.reused_total = 0
+        """How often the server said that a token was used before: an alarm at 1."""
+        self.in_doubt_total = 0
+        """How many accounts came into doubt."""
+        self.commit_seconds: list[float] = []
+        """How long the last commits of new tokens took, newest last, at most 100."""
+
+    async def access_token(self, account: Account, *, force: bool = False) -> str | None:
+        """Give a token that is good for at least the margin, renewed if need be; None for a device id.
+
+        `force` says that the backend refused the token of just this `account` picture; one that was renewed
+        since is given as it is. Raises AccountRejectedError when only the operator can help, AccountLimitedError
+        while a failed refresh waits, another UpstreamError when the refresh failed, StorageError.
+        """
+        if account.kind == "device":
+            return None
+        held = self._held.get(account.id)
+        if held is None or held.generation < account.generation:
+            held = await self._load(account)
+        if held is not None and not (force and held.generation <= account.generation):
+            if self._is_fresh(held) or (self._lives(held) and self._pause_left(account.id) > 0):
+                return held.token
+        joined = account.id in self._flights
+        token = await self._join_flight(account, "refused" if force else "ending")
+        if force and joined and self._held[account.id].generation <= account.generation:
+            # That flight was about something else and fell back on the token that is refused.
+            token = await self._join_flight(account, "refused")
+        return token
+
+    async def renew(self, account: Account) -> None:
+        """Renew an account's token by hand, although it is still good. Raises as access_token does."""
+        await self._join_flight(account, "wanted")
+
+    async def recover(self) -> int:
+        """Settle the intents that a former process left; give how many accounts stay in doubt.
+
+        Ends within 30 s of the last intent. Call it once at the start, as background work.
+        """
+        doubts = await self._records.doubts()
+        await asyncio.gather(*(self._recover(intent) for intent in doubts))
+        return len(await self._records.doubts())
+
+    async def confirm(self, account_id: str) -> Account | None:
+        """Take the operator's word that a token in doubt may be sent again; None when it was not in doubt."""
+        view = await self._records.refresh_view(account_id)
+        if view is None or view.intent is None:
+            return None
+        self._unsaved.pop(account_id, None)
+        changed = await self._records.abandon_refresh(view.intent, self._clock.now(), state="ok")
+        if changed is not None:
+            self._on_change(changed)
+        return changed
+
+    async def refresh_all(self, *, force: bool, rng: random.Random) -> dict[str, int]:
+        """Renew all of the pool's tokens, one after the other with a gap; give how many went well and ill.
+
+        Without `force` only those that need it. Accounts that wait for the operator are left alone.
+        """
+        changes = await self._records.changes()
+        done = {"renewed": 0, "failed": 0}
+        for account in changes.accounts:
+            if account.owner is not None or account.kind not in ("refresh", "session") or not account.usable:
+                continue
+            try:
+                if force:
+                    await self.renew(account)
+                else:
+                    await self.access_token(account)
+                done["renewed"] += 1
+            except (UpstreamError, StorageError) as error:
+                log.warning("account %s was not renewed: %s", account.label, error)
+                done["failed"] += 1
+            await self._clock.sleep(MANUAL_GAP_SECONDS * (1 + 0.1 * rng.random()))
+        return done
+
+    def forget(self, account_id: str) -> None:
+        """Drop an account's access token from memory, so that it is read again."""
+        self._held.pop(account_id, None)
+
+    # A flight
+
+    async def _join_flight(self, account: Account, why: Why) -> str:
+        """Give the token of the account's flight, which is begun if none is under way; it outlives its callers."""
+        flight = self._flights.get(account.id)
+        if flight is None:
+            flight = self._flights[account.id] = self._spawn(self._fly(account, why), f"refresh {account.label}")
+            flight.add_done_callback(lambda done: self._land(account.id, done))
+        return await asyncio.shield(flight)
+
+    def _land(self, account_id: str, flight: "asyncio.Task[str]") -> None:
+        self._flights.pop(account_id, None)
+        if not flight.cancelled():
+            flight.exception()  # whoever asked has it; when all of them left, it is no news to the event loop
+
+    async def _fly(self, account: Account, why: Why) -> str:
+        self._at("flight_started")
+        lock = await self._lock(account)
+        try:
+            self._at("locked")
+            return await self._renew(account, why)
+        finally:
+            await self._shared.release_lock(lock)
+            self._at("unlocked")
+
+    async def _lock(self, account: Account) -> Lock:
+        for _ in range(int(LOCK_SECONDS * 2)):
+            lock = await self._shared.take_lock(f"refresh:{account.id}", LOCK_SECONDS)
+            if lock is not None:
+                return lock
+            await self._clock.sleep(0.5)
+        raise AccountLimitedError("The account's sign-in is being renewed elsewhere.", retry_after=LOCK_SECONDS)
+
+    async def _renew(self, account: Account, why: Why) -> str:
+        """Give a token under the lock: the one that is there by now, or a new one."""
+        view = await self._records.refresh_view(account.id)
+        self._at("reread")
+        if view is None or view.account.deleted_at is not None:
+            raise AccountRejectedError("The account was removed.", reason="removed")
+        held = self._keep(view)
+        renewed = held is not None and held.generation > account.generation
+        if held is not None and self._is_fresh(held) and (renewed or why == "ending"):
+            self._on_change(view.account)
+            return held.token
+        try:
+            return await self._obtain(view)
+        except (UpstreamError, StorageError) as error:
+            # Early renewal is a precaution: while the old token lives, its failure costs nobody an answer.
+            if held is not None and self._lives(held) and (why != "refused" or renewed):
+                if self._pause_left(account.id) <= 0:
+                    self._pauses[account.id] = _Pause(self._clock.monotonic() + FALLBACK_SECONDS, 0)
+                log.warning("account %s goes on with its present token: %s", view.account.label, error)
+                if why in ("wanted", "doubt"):
+                    raise
+                return held.token
+            if isinstance(error, AccountRejectedError) and error.reason != "restored_copy":
+                await self._mark(account.id, "needs_sign_in", error.reason)
+            raise
+
+    async def _obtain(self, view: RefreshView) -> str:
+        """Renew, or raise what stands in the way."""
+        account = view.account
+        if account.id in self._unsaved:
+            return await self._save_late(account)
+        if view.secrets.renewable is None:
+            raise AccountRejectedError(
+                "The account's AccessToken has ended, and it has no RefreshToken to renew it with.",
+                reason="no_refresh_token",
+            )
+        if account.state == "needs_sign_in":
+            raise AccountRejectedError("The account needs a new sign-in.", reason=account.reason or "needs_sign_in")
+        if view.intent is not None:
+            return await self._settle(view, view.intent)
+        left = self._pause_left(account.id)
+        if left > 0:
+            raise AccountLimitedError("The account's sign-in could not be renewed a moment ago.", retry_after=left)
+        if await self._records.restored():
+            raise AccountRejectedError(
+                "The records are an older copy, whose tokens may be used up. Confirm on /tokens to renew them.",
+                reason="restored_copy",
+            )
+        self._at("intent_ready")
+        intent = await self._records.begin_refresh(account, self._replica, self._clock.now())
+        if intent is None:
+            later = await self._records.refresh_view(account.id)
+            if later is not None and later.intent is not None:
+                return await self._settle(later, later.intent)
+            return await self._follow_other(account)
+        self._at("intent_committed")
+        return await self._send(account, view.secrets.renewable, intent)
+
+    async def _send(self, account: Account, token: str, intent: RefreshIntent) -> str:
+        """Send the token under its intent, and end the intent with what is learnt, if anything is."""
+        self._at("sending")
+        try:
+            answer = await self._exchange(account, token)
+        except AccountRejectedError as error:
+            return await self._take_rejection(account, intent, error)
+        except UpstreamError as error:
+            if not _outcome_unknown(error) or account.rotates is False:
+                # A server that did not rotate last time gave the token back, whatever became of the answer.
+                if intent.retried_at is None:
+                    await self._records.abandon_refresh(intent, self._clock.now())
+                await self._pause(account, error)
+                raise
+            return await self._take_silence(account, token, intent, error)
+        self._at("answered")
+        self._skew = answer.date_skew
+        fresh = _fresh_tokens(answer, self._clock.now() + self._skew)
+        self._at("commit_ready")
+        changed = await self._commit(intent, fresh)
+        self._at("committed")
+        if changed is None:
+            return await self._follow_other(account)
+        self._pauses.pop(account.id, None)
+        held = self._hold(changed, fresh.access)
+        self._on_change(changed)
+        self._at("published")
+        return held.token
+
+    async def _take_rejection(self, account: Account, intent: RefreshIntent, error: AccountRejectedError) -> str:
+        """The token is dead, unless somebody renewed it meanwhile; a second try in doubt leaves the doubt."""
+        self.reused_total += error.reason == "refresh_token_reused"
+        view = await self._records.refresh_view(account.id)
+        if view is not None and view.account.generation > intent.generation and (held := self._keep(view)) is not None:
+            self._on_change(view.account)
+            return held.token
+        if intent.retried_at is not None:
+            await self._mark(account.id, "in_doubt", error.reason)
+            raise error
+        changed = await self._records.abandon_refresh(
+            intent, self._clock.now(), state="needs_sign_in", reason=error.reason
+        )
+        if changed is not None:
+            self._on_change(changed)
+        raise error
+
+    async def _take_silence(self, account: Account, token: str, intent: RefreshIntent, error: UpstreamError) -> str:
+        """The token may be consumed: say so on disk, then try the same token once, while servers may accept it."""
+        if intent.retried_at is None:
+            self.in_doubt_total += 1
+        await self._mark(account.id, "in_doubt", "unknown_outcome")
+        return await self._try_again(account, token, intent, error)
+
+    async def _settle(self, view: RefreshView, intent: RefreshIntent) -> str:
+        """Deal with an intent that was there before us: another's flight, or a former process's end."""
+        if intent.replica != self._replica and self._is_alive(intent.replica):
+            while 0 <= self._clock.now() - intent.started_at < TAKEOVER_SECONDS:
+                await self._clock.sleep(0.5)
+                later = await self._records.refresh_view(intent.account_id)
+                if later is None or later.intent is None or later.account.generation != intent.generation:
+                    return await self._follow_other(view.account)
+        account = view.account
+        if account.state != "in_doubt":
+            self.in_doubt_total += 1
+            account = await self._mark(account.id, "in_doubt", "unknown_outcome") or account
+        error = AccountRejectedError(
+            "A refresh was cut off, and its token may be used up. Sign in again and import the new token.",
+            reason="in_doubt",
+        )
+        return await self._try_again(account, view.secrets.renewable or "", intent, error)
+
+    async def _try_again(self, account: Account, token: str, intent: RefreshIntent, error: UpstreamError) -> str:
+        """Send the same token once more if that is still allowed, else raise `error`."""
+        age = self._clock.now() - intent.started_at
+        if intent.retried_at is not None or not 0 <= age < RETRY_SECONDS or await self._records.restored():
+            raise error
+        claimed = await self._records.claim_doubt(intent, self._replica, self._clock.now())
+        if claimed is None:
+            return await self._follow_other(account)
+        self._at("doubt_claimed")
+        return await self._send(account, token, claimed)
+
+    async def _follow_other(self, account: Account) -> str:
+        """Give the token that another flight brought; AccountLimitedError when it brought none."""
+        view = await self._records.refresh_view(account.id)
+        if view is not None and (held := self._keep(view)) is not None:
+            self._on_change(view.account)
+            if held.generation > account.generation:
+                return held.token
+        raise AccountLimitedError("The account's sign-in is being renewed elsewhere.", retry_after=5.0)
+
+    # The commit
+
+    async def _commit(self, intent: RefreshIntent, fresh: FreshTokens) -> Account | None:
+        """Store the new pair; while the disk refuses, keep it in memory and try again. Raises StorageError at last."""
+        started = self._clock.monotonic()
+        self._unsaved[intent.account_id] = (intent, fresh)
+        for attempt in range(COMMIT_TRIES):
+            try:
+                changed = await self._records.complete_refresh(intent, fresh, self._clock.now())
+            except StorageError:
+                if attempt == COMMIT_TRIES - 1:
+                    raise
+                await self._clock.sleep(COMMIT_PAUSE_SECONDS)
+                continue
+            self._unsaved.pop(intent.account_id, None)
+            self.commit_seconds = [*self.commit_seconds[-99:], self._clock.monotonic() - started]
+            return changed
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _save_late(self, account: Account) -> str:
+        """Store a pair that the disk refused earlier, and give its token."""
+        changed = await self._records.complete_refresh(*self._unsaved[account.id], self._clock.now())
+        _, fresh = self._unsaved.pop(account.id)
+        if changed is None:
+            return await self._follow_other(account)
+        self._on_change(changed)
+        return self._hold(changed, fresh.access).token
+
+    # Small parts
+
+    async def _recover(self, intent: RefreshIntent) -> None:
+        account = await self._records.account(intent.account_id)
+        if account is None or account.deleted_at is not None:
+            return
+        try:
+            await self._join_flight(account, "doubt")
+        except (UpstreamError, StorageError) as error:
+            log.warning("account %s is in doubt: %s", account.label, error)
+
+    async def _load(self, account: Account) -> _Held | None:
+        view = await self._records.refresh_view(account.id)
+        return self._keep(view) if view is not None else None
+
+    def _keep(self, view: RefreshView) -> _Held | None:
+        return self._hold(view.account, view.secrets.access) if view.secrets.access is not None else None
+
+    def _hold(self, account: Account, token: str) -> _Held:
+        claims = read_claims(token)
+        held = _Held(token, account.generation, claims.issued_at, account.expires_at or claims.expires_at)
+        self._held[account.id] = held
+        return held
+
+    def _is_fresh(self, held: _Held) -> bool:
+        return is_fresh(
+            held.expires_at, self._clock.now(), issued_at=held.issued_at, skew=self._skew, margin=self._margin
+        )
+
+    def _lives(self, held: _Held) -> bool:
+        return is_fresh(held.expires_at, self._clock.now(), skew=self._skew, margin=0.0)
+
+    async def _mark(self, account_id: str, state: AccountState, reason: str) -> Account | None:
+        """Store a state; a row that changed under us is read again, a few times."""
+        for _ in range(3):
+            account = await self._records.account(account_id)
+            if account is None or (account.state, account.reason) == (state, reason):
+                return account
+            changed = await self._records.set_state(account, state, reason, self._clock.now())
+            if changed is not None:
+                self._on_change(changed)
+                return changed
+        return None
+
+    async def _pause(self, account: Account, error: UpstreamError) -> None:
+        """Let the account's refresh wait: the time the server stated, or a guess that doubles."""
+        before = self._pauses.get(account.id)
+        strikes = before.strikes if before is not None else 0
+        seconds = error.retry_after if error.retry_after is not None else double(GUESSED_SECONDS, strikes)
+        self._pauses[account.id] = _Pause(self._clock.monotonic() + seconds, strikes + 1)
+        held = self._held.get(account.id)
+        if self._on_wait is not None and (held is None or not self._lives(held)):
+            until = self._clock.now() + seconds
+            stated = error.retry_after is not None
+            await self._on_wait(Cooldown(account.id, ANY_MODEL, until, stated, "refresh_failed", strikes + 1))
+
+    def _pause_left(self, account_id: str) -> float:
+        pause = self._pauses.get(account_id)
+        return pause.until - self._clock.monotonic() if pause is not None else 0.0
+
+
+def _outcome_unknown(error: UpstreamError) -> bool:
+    """Whether the server may have acted on a request although we have no answer."""
+    if isinstance(error, TransportError):
+        return error.request_sent
+    return isinstance(error, UpstreamTimeoutError) and error.phase != "connect"
+
+
+def _fresh_tokens(answer: RefreshAnswer, now: float) -> FreshTokens:
+    """Give what is stored of an answer; `now` is by the server's clock, as all ends of tokens are."""
+    claims = read_claims(answer.access)
+    expires_at = claims.expires_at
+    if expires_at is None:
+        expires_at = now + (answer.expires_in if answer.expires_in is not None else UNKNOWN_LIFE)
+    return FreshTokens(answer.access, answer.renewable, expires_at, claims.identity)
+
+
+def replica_name() -> str:
+    """Give a name for this process: host, process id, and something that no other process had."""
+    return f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:12]}"
+
+
+def replica_may_live(replica: str) -> bool:
+    """Tell whether the process of that name may still run; True when it cannot be known (another host)."""
+    host, _, rest = replica.partition("/")
+    number, _, _ = rest.partition("/")
+    if host != socket.gethostname() or not number.isdigit():
+        return True
+    if int(number) == os.getpid():
+        return False  # our own id with another name: a process before us
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def next_run(last_run_at: float, now: float, zone: tzinfo | None = None) -> float:
+    """Give when SCHEDULED_REFRESH is due: 15:00 local on the fourth day after the last run, or now if that is past.
+
+    `zone` None means the machine's own. Runs that were missed collapse into one.
+    """
+    last = datetime.fromtimestamp(last_run_at, zone)
+    due = datetime.combine(last.date() + timedelta(days=REFRESH_DAYS), REFRESH_AT, zone)
+    return max(due.timestamp(), now)
+
+
+class ScheduledRefresh:
+    """The job of SCHEDULED_REFRESH: what needs it at the start, everything every fourth day at 15:00."""
+
+    def __init__(
+        self, keeper: TokenKeeper, records: Records, clock: Clock, rng: random.Random, zone: tzinfo | None = None
+    ) -> None:
+        """Make the job; `zone` None means the machine's own."""
+        self._keeper = keeper
+        self._records = records
+        self._clock = clock
+        self._rng = rng
+        self._zone = zone
+
+    async def at_start(self) -> None:
+        """Renew what needs it. The first start of all begins the count of days."""
+        if await self._records.get_meta(_LAST_RUN) is None:
+            await self._records.set_meta(_LAST_RUN, str(self._clock.now()))
+        await self._keeper.refresh_all(force=False, rng=self._rng)
+
+    async def due_at(self) -> float:
+        """Give when the next full run is due."""
+        now = self._clock.now()
+        last = await self._records.get_meta(_LAST_RUN)
+        return next_run(float(last) if last is not None else now, now, self._zone)
+
+    async def run_if_due(self) -> bool:
+        """Renew everything if it is time; tell whether it was. The run counts from its beginning."""
+        now = self._clock.now()
+        if await self.due_at() > now:
+            return False
+        await self._records.set_meta(_LAST_RUN, str(now))
+        await self._keeper.refresh_all(force=True, rng=self._rng)
+        return True
+
+    async def run(self) -> None:
+        """Do all that, for ever."""
+        await self.at_start()
+        while True:
+            # In short steps, so that a clock that was set or a machine that slept is noticed.
+            wait = await self.due_at() - self._clock.now()
+            await self._clock.sleep(min(max(wait, 1.0), 600.0))
+            try:
+                await self.run_if_due()
+            except StorageError as error:
+                log.warning("the scheduled refresh waits for the records: %s", error)
