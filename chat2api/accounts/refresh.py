@@ -78,7 +78,7 @@ Why = Literal["ending", "refused", "wanted", "doubt"]
 COMMIT_TRIES = 20
 COMMIT_PAUSE_SECONDS = 0.5
 
-MANUAL_GAP_SECONDS = 2.0
+GAP_SECONDS = 2.0
 """Between two accounts of a pass over all."""
 
 REFRESH_DAYS = 4
@@ -118,6 +118,14 @@ class Spawn(Protocol):
     def __call__(self, work: Coroutine[Any, Any, str], name: str) -> asyncio.Task[str]:
         """Start it."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshTally:
+    """How a pass over all accounts went; those that needed nothing are not counted."""
+
+    renewed: int
+    failed: int
 
 
 @dataclass(slots=True)
@@ -196,9 +204,12 @@ class TokenKeeper:
         held = self._held.get(account.id)
         if held is None or held.generation < account.generation:
             held = await self._load(account)
-        if held is not None and not (force and held.generation <= account.generation):
-            if self._is_fresh(held) or (self._lives(held) and self._pause_left(account.id) > 0):
-                return held.token
+        if (
+            held is not None
+            and not (force and held.generation <= account.generation)
+            and (self._is_fresh(held) or (self._lives(held) and self._pause_left(account.id) > 0))
+        ):
+            return held.token
         joined = account.id in self._flights
         token = await self._join_flight(account, "refused" if force else "ending")
         if force and joined and self._held[account.id].generation <= account.generation:
@@ -230,27 +241,27 @@ class TokenKeeper:
             self._on_change(changed)
         return changed
 
-    async def refresh_all(self, *, force: bool, rng: random.Random) -> dict[str, int]:
-        """Renew all of the pool's tokens, one after the other with a gap; give how many went well and ill.
+    async def refresh_all(self, *, force: bool, rng: random.Random) -> RefreshTally:
+        """Renew the pool's tokens one after the other, with a gap between, and give how that went.
 
         Without `force` only those that need it. Accounts that wait for the operator are left alone.
         """
-        changes = await self._records.changes()
-        done = {"renewed": 0, "failed": 0}
-        for account in changes.accounts:
+        renewed = failed = 0
+        for account in (await self._records.changes()).accounts:
             if account.owner is not None or account.kind not in ("refresh", "session") or not account.usable:
                 continue
+            held = await self._load(account)
+            if not force and held is not None and self._is_fresh(held):
+                continue
+            if renewed + failed:
+                await self._clock.sleep(GAP_SECONDS * (1 + 0.1 * rng.random()))
             try:
-                if force:
-                    await self.renew(account)
-                else:
-                    await self.access_token(account)
-                done["renewed"] += 1
+                await self.renew(account)
+                renewed += 1
             except (UpstreamError, StorageError) as error:
                 log.warning("account %s was not renewed: %s", account.label, error)
-                done["failed"] += 1
-            await self._clock.sleep(MANUAL_GAP_SECONDS * (1 + 0.1 * rng.random()))
-        return done
+                failed += 1
+        return RefreshTally(renewed, failed)
 
     def forget(self, account_id: str) -> None:
         """Drop an account's access token from memory, so that it is read again."""
