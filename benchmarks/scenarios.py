@@ -1,0 +1,240 @@
+"""The measurements themselves: each takes a lab and yields figures.
+
+Every comparison lays the same load on both servers in turn, several rounds each, because the same configuration moves
+by up to 1.7 times between runs on a shared machine; CPU time moves far less than wall-clock time and is what the goals
+are mostly about. Both get the same simulator with the same settings.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.lab import PRODUCTS, Backend, Lab, Product, Round, Sum
+from benchmarks.load import LoadResult
+from benchmarks.processes import ALL_CORES, BenchmarkError, Running, loading
+from benchmarks.report import Figure, Goal, at_most, ratio_at_least, ratio_at_most
+
+Scenario = Callable[[Lab], Iterator[Figure]]
+
+HARD_DIFFICULTY = "00003a"
+PATIENCE = 120.0
+"""How long a caller waits for an answer behind a hard challenge, in seconds."""
+
+_MB = 1e6
+_SETTLE_LIMIT = 20.0
+
+
+def _compare(lab: Lab, backend: Backend, *, rounds: int, warm_up: dict[str, Any], **fields: Any) -> dict[Product, Sum]:
+    """Lay one load on both servers in turn. Raises BenchmarkError when an answer is missing or wrong."""
+    gathered: dict[Product, list[Round]] = {product: [] for product in PRODUCTS}
+    with lab.server("chat2api", backend) as ours, lab.server("plain", backend) as plain:
+        servers: dict[Product, Running] = {"chat2api": ours, "plain": plain}
+        for product, server in servers.items():
+            _must_be_whole(product, lab.load(lab.plan(server, **{**fields, **warm_up}), server))
+        for _ in range(rounds):
+            for product, server in servers.items():
+                done = lab.load(lab.plan(server, **fields), server)
+                _must_be_whole(product, done)
+                gathered[product].append(done)
+    return {product: Sum(tuple(parts)) for product, parts in gathered.items()}
+
+
+def _must_be_whole(product: Product, done: Round) -> None:
+    if done.result.failed:
+        raise BenchmarkError(f"{product}: answers failed, so the rest says nothing: {done.result.failed}")
+
+
+def measure_burst(lab: Lab) -> Iterator[Figure]:
+    """100 events an answer as fast as the backend gives them, 64 at once: CPU for each event, and answers a second."""
+    yield from _burst(lab, tls=False)
+    if not lab.quick:
+        yield from _burst(lab, tls=True)
+
+
+def _burst(lab: Lab, *, tls: bool) -> Iterator[Figure]:
+    words, at_once = 100, 64
+    with lab.backend(tls=tls, events=words) as backend:
+        both = _compare(
+            lab,
+            backend,
+            rounds=2 if lab.quick else 3,
+            warm_up={"answers": at_once},
+            words=words,
+            at_once=at_once,
+            answers=320 if lab.quick else 640,
+        )
+    label = f"{'TLS, h2' if tls else 'HTTP/1.1'}, 64 at once, 100 events"
+    yield _cpu_figure("burst", label, both, ratio_at_most(1 / 3))
+    yield _rate_figure("burst", label, both, ratio_at_least(3.0))
+
+
+def measure_paced(lab: Lab) -> Iterator[Figure]:
+    """Events that come one by one, as tokens do, on 64 and more streams: CPU for each event."""
+    cases = ((64, 0.005, 200),) if lab.quick else ((64, 0.005, 200), (64, 0.02, 100), (256, 0.02, 200))
+    for at_once, delay, words in cases:
+        with lab.backend(events=words, delay=delay) as backend:
+            both = _compare(
+                lab,
+                backend,
+                rounds=2,
+                warm_up={"answers": at_once},
+                words=words,
+                at_once=at_once,
+                answers=at_once * (2 if at_once < 256 else 1),
+            )
+        label = f"{at_once} streams, an event every {delay * 1000:g} ms"
+        yield _cpu_figure("paced", label, both, ratio_at_most(0.6))
+
+
+def measure_short(lab: Lab) -> Iterator[Figure]:
+    """Answers of 5 events, 32 at once: answers a second, where what a request costs by itself decides."""
+    for tls in (False,) if lab.quick else (False, True):
+        with lab.backend(tls=tls, events=5) as backend:
+            both = _compare(
+                lab,
+                backend,
+                rounds=2 if lab.quick else 3,
+                warm_up={"answers": 64},
+                words=5,
+                at_once=32,
+                answers=640 if lab.quick else 960,
+            )
+        label = f"{'TLS, h2' if tls else 'HTTP/1.1'}, 32 at once, 5 events"
+        yield _rate_figure("short", label, both, ratio_at_least(2.5))
+        yield Figure(
+            "short",
+            f"CPU a request; {label}",
+            "ms",
+            both["chat2api"].cpu_per_answer * 1000,
+            both["plain"].cpu_per_answer * 1000,
+        )
+
+
+def measure_first_byte(lab: Lab) -> Iterator[Figure]:
+    """How much later the first content comes than from the simulator alone, one request at a time.
+
+    The simulator alone means both calls that every client has to make, the requirements and the conversation, without
+    the time that the proof between them takes to solve.
+    """
+    answers = 100 if lab.quick else 200
+    with lab.backend(events=20, delay=0.02) as backend:
+        direct = lab.load_directly(backend, words=20, answers=answers // 4)
+        both = _compare(lab, backend, rounds=2, warm_up={"answers": 20}, words=20, at_once=1, answers=answers // 4)
+    alone = direct.first_content.p50
+    yield Figure(
+        "first-byte",
+        f"added, median; the simulator alone takes {alone * 1000:.1f} ms",
+        "ms",
+        (both["chat2api"].first_content - alone) * 1000,
+        (both["plain"].first_content - alone) * 1000,
+        at_most(3.0, "ms"),
+    )
+
+
+def measure_streams(lab: Lab) -> Iterator[Figure]:
+    """Thousands of streams open at the same moment: whether each is answered whole, and the memory they take."""
+    wanted: dict[Product, int] = {"chat2api": 1000 if lab.quick else 4000, "plain": 500}
+    delay, words = (1.0, 14) if lab.quick else (2.0, 26)
+    taken: dict[Product, float] = {}
+    failed = 0
+    with lab.backend(events=words, delay=delay, accounts=8) as backend:
+        for product in PRODUCTS[:1] if lab.quick else PRODUCTS:
+            at_once = wanted[product]
+            with lab.server(product, backend, ALL_CORES) as server:
+                warm = lab.load(lab.plan(server, words=words, at_once=32, answers=32, hold=False), server)
+                _must_be_whole(product, warm)
+                before = server.resident_bytes()
+                plan = lab.plan(
+                    server, words=words, at_once=at_once, answers=at_once, starting=64, hold=True, limit=150.0
+                )
+                with loading(plan, ALL_CORES) as load:
+                    opened = load.wait_open()
+                    taken[product] = (server.resident_bytes() - before) / _MB / max(1, opened) * 1000
+                    load.tell("finish")
+                    result = load.result()
+                if product == "chat2api":
+                    failed = at_once - min(result.good, result.most_open)
+    name = f"{wanted['chat2api']:,} open at once: not opened in time, or not whole"
+    yield Figure("streams", name, "", failed, goal=at_most(0, ""))
+    yield Figure(
+        "streams", "memory of 1,000 open streams", "MB", taken["chat2api"], taken.get("plain"), at_most(250, "MB")
+    )
+
+
+def measure_stalled(lab: Lab) -> Iterator[Figure]:
+    """Callers who stop reading while the backend has 20 MB more for each: what one of them costs in memory."""
+    callers, word, count = 16, "x" * 999, 20_000
+    taken: dict[Product, float] = {}
+    with lab.backend(text=(word + " ") * count) as backend:
+        for product in PRODUCTS:
+            with lab.server(product, backend) as server:
+                before = server.resident_bytes()
+                plan = lab.plan(server, words=1, at_once=callers, answers=callers, hold=True, reads=False)
+                with loading(plan, lab.other_core) as load:
+                    if (opened := load.wait_open()) != callers:
+                        raise BenchmarkError(f"{product}: only {opened} of {callers} callers got an answer")
+                    _wait_until_still(backend)
+                    taken[product] = (server.resident_bytes() - before) / 1024 / callers
+                    load.tell("drop")
+                    load.result()
+    yield Figure(
+        "stalled", "memory of a caller who stops reading", "KiB", taken["chat2api"], taken["plain"], at_most(512, "KiB")
+    )
+
+
+def _wait_until_still(backend: Backend) -> None:
+    """Wait until the simulator has written nothing for a second. Raises BenchmarkError when it goes on for 20 s."""
+    deadline = time.monotonic() + _SETTLE_LIMIT
+    before = -1
+    while time.monotonic() < deadline:
+        written = backend.bytes_written()
+        if written == before:
+            return
+        before = written
+        time.sleep(1.0)
+    raise BenchmarkError("the answers never came to a standstill")
+
+
+def measure_hard(lab: Lab) -> Iterator[Figure]:
+    """64 callers at once behind hard challenges: who waits longer than two minutes, and how fast they are served."""
+    at_once, words = 64, 100
+    limits: dict[Product, float] = {"chat2api": PATIENCE, "plain": 60.0}
+    results: dict[Product, LoadResult] = {}
+    with lab.backend(events=words, difficulty=HARD_DIFFICULTY) as backend:
+        for product in PRODUCTS[:1] if lab.quick else PRODUCTS:
+            with lab.server(product, backend, ALL_CORES) as server:
+                plan = lab.plan(server, words=words, at_once=at_once, answers=at_once, limit=limits[product])
+                results[product] = lab.load(plan, server, ALL_CORES).result
+    ours, plain = results["chat2api"], results.get("plain")
+    scene = f"64 at once, difficulty {HARD_DIFFICULTY}"
+    yield Figure("hard", f"later than two minutes, or failed; {scene}", "", at_once - ours.good, goal=at_most(0, ""))
+    yield Figure("hard", f"the slowest answer; {scene}", "s", ours.whole.max)
+    yield Figure(
+        "hard",
+        f"answers a second; {scene}",
+        "/s",
+        ours.good / ours.seconds,
+        None if plain is None else plain.good / plain.seconds,
+        None if plain is None else ratio_at_least(3.0),
+    )
+
+
+def _cpu_figure(benchmark: str, label: str, both: dict[Product, Sum], goal: Goal) -> Figure:
+    ours, plain = (both[product].cpu_per_event * 1e6 for product in PRODUCTS)
+    return Figure(benchmark, f"CPU for 1,000 events; {label}", "ms", ours, plain, goal)
+
+
+def _rate_figure(benchmark: str, label: str, both: dict[Product, Sum], goal: Goal) -> Figure:
+    return Figure(benchmark, f"answers a second; {label}", "/s", both["chat2api"].rate, both["plain"].rate, goal)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "burst": measure_burst,
+    "paced": measure_paced,
+    "short": measure_short,
+    "first-byte": measure_first_byte,
+    "streams": measure_streams,
+    "stalled": measure_stalled,
+    "hard": measure_hard,
+}
+"""The benchmarks by name, in the order in which they run."""
