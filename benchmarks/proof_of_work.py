@@ -7,7 +7,6 @@ of their own thread, and the median round counts. Start it by `python -m benchma
 import asyncio
 import base64
 import hashlib
-import json
 import statistics
 import threading
 import time
@@ -207,4 +206,5 @@ def _seconds(contender: Callable[[int], None], nonces: int) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(), indent=2, ensure_ascii=False, default=str))
+    for figure, value in run().items():
+        print(f"{figure:24} {value:>12,.2f}" if isinstance(value, float) else f"{figure:24} {value:>12}")

@@ -40,7 +40,7 @@
 #define FNV_PRIME 16777619u
 
 #define MAX_NONCE 1000000000000000000u /* keeps every decimal within 19 digits */
-#define MAX_TEXT (1 << 20)             /* bytes of seed and JSON; real ones have about 550 */
+#define MAX_TEXT (1 << 16)             /* bytes of seed and JSON; real ones have about 550 */
 #define MAX_LANES 64
 #define VECTOR_ALIGNMENT 64
 

@@ -79,7 +79,7 @@ class SolverStats:
     """Challenges that no worker is on at the moment."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job:
     """One config array to search through. It is over when `done` is: then its workers are stopping."""
 
@@ -256,8 +256,12 @@ class ProofSolver:
         if self.variant not in variants():
             raise ValueError(f"this machine has no variant {self.variant}")
         native = self.variant != PYTHON
-        self._worker_count = workers or (_core_count() if native else max(1, _core_count() - 1))
-        self._search_limit = search_limit or (NATIVE_LIMIT if native else PYTHON_LIMIT)
+        if workers is None:
+            workers = _core_count() if native else max(1, _core_count() - 1)
+        if search_limit is None:
+            search_limit = NATIVE_LIMIT if native else PYTHON_LIMIT
+        self._worker_count = workers
+        self._search_limit = search_limit
         self._miss_limit = miss_limit
         self._orders = count()
         self._jobs: list[_Job] = []

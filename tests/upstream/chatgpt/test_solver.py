@@ -20,6 +20,9 @@ from chat2api.upstream.chatgpt.solver import ProofSolver
 
 NATIVE = next((variant for variant in variants() if variant != PYTHON), None)
 needs_native = pytest.mark.skipif(NATIVE is None, reason="no native search here")
+needs_thread_clock = pytest.mark.skipif(
+    not hasattr(time, "pthread_getcpuclockid"), reason="no clock of a single thread here"
+)
 HOPELESS = Challenge(Algorithm.SHA3_512, "0.5", "0" * 12)
 MEDIUM = "000fff"  # 4,096 tries: too many for the loop, few for a worker
 
@@ -109,6 +112,7 @@ async def test_many_challenges_at_once_are_all_solved() -> None:
 
 
 @needs_native
+@needs_thread_clock
 async def test_free_workers_help_with_a_lone_challenge() -> None:
     async with solver(workers=3) as made:
         task = asyncio.ensure_future(made.solve(HOPELESS, configs()))
@@ -196,6 +200,7 @@ async def test_R10_cancelling_frees_the_worker_for_the_next(variant: str) -> Non
 
 
 @needs_native
+@needs_thread_clock
 async def test_R10_a_cancelled_search_stops_within_10_ms_of_work() -> None:
     async with solver(workers=1, search_limit=60) as made:
         task = asyncio.ensure_future(made.solve(HOPELESS, configs()))
