@@ -145,7 +145,7 @@ class Origin:
         for transport in list(self._transports):
             transport.abort()
         await self._server.wait_closed()
-        if self.failures and error is None:
+        if self.failures:
             raise self.failures[0]
 
     def begin(self, exchange: Exchange) -> None:

@@ -13,6 +13,9 @@ list. What is not obvious:
 - curl by itself resends a request when a pooled connection dies before a byte of the answer. It reads a body through
   `_Body`, which refuses to be rewound once curl has had all of it, so that no POST that the backend may have acted
   upon is ever sent twice; a POST without a body gets a connection of its own for the same reason.
+- Requests that start at once on a new channel wait until the first of them has its connection, to share it when it is
+  HTTP/2. curl's own PIPEWAIT is no use: what waits there is let go when a transfer ends, not when it is connected, so
+  one long stream over HTTP/1.1, or a hundred over HTTP/2, hold up all others (seen with 8.21).
 - curl's HTTP_PROXY and NO_PROXY variables are switched off: the exit of a channel is what the channel says.
 """
 
@@ -218,7 +221,6 @@ _SUPPRESSED = ("Expect:", "Content-Type:")
 _FIXED_OPTIONS: tuple[tuple[CurlOpt, int | str], ...] = (
     (CurlOpt.HTTP_VERSION, _HTTP_2_OVER_TLS),
     (CurlOpt.PROTOCOLS_STR, "http,https"),
-    (CurlOpt.PIPEWAIT, 1),
     (CurlOpt.NOSIGNAL, 1),
     (CurlOpt.TCP_KEEPALIVE, 1),
     (CurlOpt.NOPROXY, ""),
@@ -282,6 +284,9 @@ class _Pool:
         self.cookies = Cookies()
         self.running: set[_Transfer] = set()
         self.used_at = 0.0
+        self.reached: set[str] = set()
+        """Origins that a connection stood to; a failure takes its origin out again."""
+        self._first: dict[str, _Transfer] = {}
 
     def start(self) -> _Multi:
         """Give the multi handle, made on first use."""
@@ -289,8 +294,38 @@ class _Pool:
             self.multi = _Multi()
         return self.multi
 
+    async def wait_for_first(self, origin: str, connect_timeout: float) -> None:
+        """Return when no other request is making the first connection to that origin. Raises UpstreamTimeoutError."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + connect_timeout
+        pause = 0.0
+        while origin not in self.reached and (first := self._first.get(origin)) is not None:
+            if not first.connecting:
+                break
+            if loop.time() >= give_up_at:
+                raise UpstreamTimeoutError(
+                    _TIMEOUT_TEXTS["connect"].format(host=urlsplit(origin).hostname), phase="connect"
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause + 0.001, 0.01)
+
+    def begin(self, transfer: "_Transfer") -> None:
+        """Note a transfer that starts."""
+        self.running.add(transfer)
+        if transfer.origin not in self.reached:
+            self._first[transfer.origin] = transfer
+
+    def end(self, transfer: "_Transfer", *, failed: bool) -> None:
+        """Note a transfer that is over."""
+        self.running.discard(transfer)
+        if self._first.get(transfer.origin) is transfer:
+            del self._first[transfer.origin]
+        if failed:
+            self.reached.discard(transfer.origin)
+
     async def disconnect(self) -> None:
         """Abort what runs and close the connections; the cookies stay."""
+        self.reached.clear()
         for transfer in list(self.running):
             transfer.abort(TransportError("The server is stopping.", phase="connect"))
         if (multi := self.multi) is not None:
@@ -305,6 +340,7 @@ class _Transfer:
         self._channel = channel
         self._request = request
         self._host = urlsplit(request.url).hostname or ""
+        self.origin = _origin(request.url)
         self._pool = pool
         self._multi = pool.start()
         self._block = HeaderBlock(HEADER_LIMIT)
@@ -324,7 +360,7 @@ class _Transfer:
             self._easy.close()
             raise
         self._done.add_done_callback(self._on_done)
-        pool.running.add(self)
+        pool.begin(self)
 
     def _configure(self, easy: _Easy) -> None:
         request, channel = self._request, self._channel
@@ -456,7 +492,7 @@ class _Transfer:
     def _finish(self, failure: BaseException | None) -> None:
         self._failure = self._failure or failure
         self._ended = True
-        self._pool.running.discard(self)
+        self._pool.end(self, failed=failure is not None)
         if self._easy is not None:
             self._easy.close()
             self._easy = None
@@ -491,6 +527,16 @@ class _Transfer:
             self._finish(TransportError(f"{self._host} ended the answer before its headers.", phase="headers"))
         else:
             self._finish(error)
+
+    @property
+    def connecting(self) -> bool:
+        """Whether the transfer still resolves, connects or greets; asking also notes an origin that was reached."""
+        if self._easy is None:
+            return False
+        if self._connected_after() is None:
+            return True
+        self._pool.reached.add(self.origin)
+        return False
 
     def _connected_after(self) -> float | None:
         """Give the seconds that resolving, connecting and TLS took; None while they go on."""
@@ -582,6 +628,9 @@ class CurlTransport:
         """Give the answer as a stream; see Transport. Raises DrainingError once the transport is closed."""
         _check(channel, request)
         pool = self._pool(channel)
+        started_at = asyncio.get_running_loop().time()
+        await pool.wait_for_first(_origin(request.url), connect_timeout)
+        connect_timeout -= asyncio.get_running_loop().time() - started_at
         transfer = _Transfer(channel, request, pool, self._ca_file)
         try:
             await transfer.wait_for_headers(connect_timeout, headers_timeout)
@@ -651,6 +700,11 @@ def _check(channel: Channel, request: Request) -> None:
     for name, _ in request.headers:
         if name.lower() in _OURS:
             raise ValueError(f"header {name} is for the transport to write")
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _pin(url: str, address: str) -> str:
