@@ -19,13 +19,16 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import select
 import socket
 import struct
 import sys
 import termios
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import cast
 
 import h11
@@ -48,8 +51,9 @@ from hypercorn.typing import (
 )
 from hypercorn.utils import parse_socket_addr
 
-from chat2api.api.guards import BODY_FLOW, BodyFlow, refusal_bytes
-from chat2api.api.request_bytes import HeadLimits, RequestBytes, RequestRefused
+from chat2api.api.guards import BODY_FLOW, BodyFlow, RequestTimeoutError, refusal_bytes
+from chat2api.api.request_bytes import HeadLimits, MalformedRequestError, RequestBytes
+from chat2api.errors import Chat2APIError
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +93,77 @@ class ConnectionSettings:
     """Bytes of following requests that wait for their turn; reading stops above them."""
 
 
+class HangupWatch:
+    """Notices that clients have left while nothing is read from them.
+
+    A connection that is not read from tells asyncio nothing, not even that it was reset. The kernel knows, and an
+    epoll instance of our own can be asked for just that. Where there is no epoll, or while the client's end still
+    waits behind data that the kernel has no room for, it is noticed when reading goes on.
+    """
+
+    def __init__(self) -> None:
+        """Watch nothing; `close` it in the end."""
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[int, Callable[[], None]] = {}
+        self._epoll: select.epoll | None = None
+        if sys.platform == "linux":
+            self._epoll = select.epoll()
+            self._loop.add_reader(self._epoll, self._notice)
+
+    @contextlib.contextmanager
+    def watching(self, sock: socket.socket, left: Callable[[], None]) -> Iterator[None]:
+        """Call left, once, if the client leaves during the block."""
+        descriptor = sock.fileno()
+        if self._epoll is None or descriptor < 0:
+            yield
+            return
+        try:
+            self._epoll.register(descriptor, select.EPOLLRDHUP)  # errors and resets are always told
+        except OSError:
+            yield  # already watched, or no room for another
+            return
+        self._waiting[descriptor] = left
+        try:
+            yield
+        finally:
+            self._forget(descriptor)
+
+    def close(self) -> None:
+        """Watch no more."""
+        if self._epoll is not None:
+            self._loop.remove_reader(self._epoll)
+            self._epoll.close()
+
+    def _notice(self) -> None:
+        if self._epoll is not None:
+            for descriptor, _events in self._epoll.poll(0):
+                left = self._waiting.get(descriptor)
+                self._forget(descriptor)
+                if left is not None:
+                    left()
+
+    def _forget(self, descriptor: int) -> None:
+        if self._waiting.pop(descriptor, None) is not None and self._epoll is not None:
+            with contextlib.suppress(OSError, ValueError):  # a closed descriptor has left the epoll by itself
+                self._epoll.unregister(descriptor)
+
+
 class Inbox:
     """The messages that wait for one run of the app, at most about limit bytes of body."""
 
-    def __init__(self, limit: int, flow: BodyFlow, before_first: Callable[[], None]) -> None:
-        """Make an empty inbox; before_first is called when the app first asks for a message."""
+    def __init__(
+        self,
+        limit: int,
+        flow: BodyFlow,
+        before_first: Callable[[], None],
+        watching: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        """Make an empty inbox.
+
+        before_first is called when the app first asks for a message. watching surrounds a wait of the reading side.
+        """
         self._limit = limit
+        self._watching = watching
         self._flow = flow
         flow.on_room = lambda: self._wake(self._arrived)
         self._before_first: Callable[[], None] | None = before_first
@@ -114,7 +183,8 @@ class Inbox:
         size = _size(message)
         while self._held and self._held + size > self._limit and self._goodbye is None:
             self._room = asyncio.get_running_loop().create_future()
-            await self._room
+            with self._watching():
+                await self._room
         self._messages.append(message)
         self._held += size
         self._wake(self._arrived)
@@ -173,7 +243,7 @@ class AppTasks(TaskGroup):
         flow = BodyFlow(settings.body_held)
         if scope["type"] == "http":
             cast(dict[str, object], scope["extensions"])[BODY_FLOW] = flow
-        inbox = Inbox(settings.body_held, flow, self._connection.protocol.send_continue)
+        inbox = Inbox(settings.body_held, flow, self._connection.protocol.send_continue, self._connection.watching)
         task = self._task_group.create_task(_run_app(app, scope, inbox, send, self._loop))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -229,7 +299,7 @@ class Stream(HTTPStream):
     async def _send_error_response(self, status_code: int) -> None:
         """Answer for an app that returned or failed without a word."""
         self.state = ASGIHTTPState.CLOSED
-        self.protocol.refuse(RequestRefused(status_code, "internal_error", "The server failed to answer."))
+        self.protocol.refuse(RuntimeError(f"the app gave no response where {status_code} was due"))
 
 
 class HTTP1(H11Protocol):
@@ -253,6 +323,7 @@ class HTTP1(H11Protocol):
         self._owner = owner
         self._incoming = RequestBytes(owner.settings.head)
         self._handling = False
+        self._method = ""
         self.chunked = False
         self.turn = asyncio.Event()
 
@@ -294,10 +365,10 @@ class HTTP1(H11Protocol):
         await self._owner.send(data)
         self._owner.write(b"\r\n")
 
-    def refuse(self, refusal: RequestRefused) -> None:
+    def refuse(self, error: BaseException) -> None:
         """Answer with the error, if an answer can still be given, and end the connection."""
         if self.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._owner.write(refusal_bytes(refusal.status, refusal.code, refusal.message))
+            self._owner.write(refusal_bytes(error, with_body=self._method != "HEAD"))
             self._owner.close(linger=True)
         else:
             self._owner.abort()
@@ -314,12 +385,12 @@ class HTTP1(H11Protocol):
         try:
             while not self._owner.closing and await self._handle_event():
                 pass
-        except RequestRefused as refusal:
+        except Chat2APIError as error:
             await self._close_stream()
-            self.refuse(refusal)
-        except h11.RemoteProtocolError as error:
+            self.refuse(error)
+        except h11.RemoteProtocolError:
             await self._close_stream()
-            self.refuse(RequestRefused(error.error_status_hint, "bad_request", "The request is malformed."))
+            self.refuse(MalformedRequestError("The request is malformed."))
         finally:
             self._handling = False
 
@@ -368,13 +439,14 @@ class HTTP1(H11Protocol):
         )
         stream.protocol = self
         self.stream = stream
+        self._method = request.method.decode("ascii")
         self.keep_alive_requests += 1
         await stream.handle(
             Request(
                 stream_id=STREAM_ID,
                 headers=list(request.headers),
                 http_version=request.http_version.decode(),
-                method=request.method.decode("ascii"),
+                method=self._method,
                 raw_path=bytes(request.target),
                 state=self.connection_state,
             )
@@ -393,13 +465,13 @@ class HTTP1(H11Protocol):
         if self._must_close_after() and not any(name.lower() == b"connection" for name, _ in headers):
             headers.append((b"connection", b"close"))
         # The constructor checks names and values and leaves the connection as it is when it objects.
-        response = h11.Response(status_code=event.status_code, headers=headers)
+        response = h11.Response(status_code=event.status_code, headers=headers, reason=_reason(event.status_code))
         head = self.connection.send(response)
         self.chunked = (
             isinstance(self.connection, h11.Connection)
             and isinstance(self.stream, Stream)
             and (self.connection.their_http_version or b"1.0") >= b"1.1"
-            and self.stream.scope["method"] != "HEAD"
+            and self._method != "HEAD"
             and event.status_code not in (204, 304)
             and not any(name == b"content-length" for name, _ in response.headers)
         )
@@ -433,6 +505,7 @@ class HTTP1(H11Protocol):
         if ours is h11.DONE and self.connection.their_state is h11.DONE and not self.context.terminated.is_set():
             self.connection.start_next_cycle()
             self._incoming.next_request()
+            self._method = ""
             self._owner.request_ended()
             await self._handle_events()
         elif ours is h11.SEND_BODY and self._http10():
@@ -442,6 +515,14 @@ class HTTP1(H11Protocol):
 
     def _http10(self) -> bool:
         return isinstance(self.connection, h11.Connection) and self.connection.their_http_version == b"1.0"
+
+
+def _reason(status: int) -> bytes:
+    """Return the phrase that goes with a status, b"" for one that has none."""
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""
 
 
 def _asks_for_websocket(request: h11.Request) -> bool:
@@ -468,6 +549,7 @@ class Connection(TCPServer):
         context: WorkerContext,
         state: LifespanState,
         settings: ConnectionSettings,
+        watch: HangupWatch,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
@@ -475,6 +557,7 @@ class Connection(TCPServer):
         super().__init__(app, asyncio.get_running_loop(), config, context, state, reader, writer)
         self.settings = settings
         self.closing = False
+        self._watch = watch
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -658,9 +741,7 @@ class Connection(TCPServer):
         if self.closing:
             self.abort()
         elif self.protocol.in_head:
-            self.protocol.refuse(
-                RequestRefused(408, "request_timeout", "The request's headers did not arrive in time.")
-            )
+            self.protocol.refuse(RequestTimeoutError("The request's headers did not arrive in time."))
         else:
             self.close()
 
@@ -673,16 +754,28 @@ class Connection(TCPServer):
                 await self.protocol.handle(RawData(data))
                 while self.protocol.waiting > self.settings.pipelined_held and not self.closing:
                     self.protocol.turn.clear()
-                    await self.protocol.turn.wait()
+                    with self.watching():
+                        await self.protocol.turn.wait()
         except OSError:
             pass
         if not self.protocol.idle:
             self.abort()
         await self.protocol.handle(Closed())
 
+    def watching(self) -> AbstractContextManager[None]:
+        """Notice during the block, in which nothing is read, that the client leaves."""
+        return self._watch.watching(self.writer.get_extra_info("socket"), self._hung_up)
+
+    def _hung_up(self) -> None:
+        """Tell a running app that its client has left, and let the reading task find the connection ended."""
+        self.abort()
+        self.protocol.turn.set()
+        self.protocol.task_group.spawn(self.protocol.handle, Closed())
+
     async def _close(self) -> None:
         """Wait until what was written has left, or its time is up."""
         self.close()
+        self.writer.close()  # where our own end had come before the client's
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()
         self._set_timer(None)

@@ -28,36 +28,42 @@ from hypercorn.typing import (
 from quart.wrappers import Request
 from quart.wrappers.request import Body
 
+from chat2api.errors import Chat2APIError, PayloadTooLargeError
+from chat2api.protocol.openai.errors import error_object
+
 BODY_FLOW = "chat2api.body_flow"
 
 
-def refusal_body(status: int, code: str, message: str) -> bytes:
-    """Return the error object for a request that never became one of the app's."""
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}).encode()
+class RequestTimeoutError(Chat2APIError):
+    """The client was too slow with its request; nothing has been done, so it may try again."""
+
+    status = 408
+    type = "invalid_request_error"
+    default_code = "request_timeout"
 
 
-def refusal_headers(status: int, body: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the headers that go with a refusal; the connection ends with it."""
+def refusal(error: BaseException) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Return status, headers and body of the answer to a request that ends here, and its connection with it."""
+    status, content, extra = error_object(error)
+    body = json.dumps(content).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"connection", b"close"),
         (b"x-request-id", b"req_" + secrets.token_hex(16).encode()),
     ]
-    if status == 405:
+    headers += [(name.encode(), value.encode()) for name, value in extra.items()]
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers.append((b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
-    if status == 503:
-        headers.append((b"retry-after", b"1"))
-    return headers
+    return status, headers, body
 
 
-def refusal_bytes(status: int, code: str, message: str) -> bytes:
-    """Return a whole HTTP/1.1 response that refuses, for where no request exists yet."""
-    body = refusal_body(status, code, message)
+def refusal_bytes(error: BaseException, *, with_body: bool = True) -> bytes:
+    """Return the same as a whole HTTP/1.1 response, for where no request exists; the answer to HEAD has no body."""
+    status, headers, body = refusal(error)
     lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
-    lines += [name + b": " + value for name, value in refusal_headers(status, body)]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+    lines += [name + b": " + value for name, value in headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + (body if with_body else b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +194,7 @@ class _Meter:
         self._complete = False
         self._received = 0
         self._waited = 0.0
-        self.refusal: _Refusal | None = None
+        self.refusal: Chat2APIError | None = None
         self.started = False
 
     async def receive(self) -> ASGIReceiveEvent:
@@ -222,7 +228,7 @@ class _Meter:
             except TimeoutError:
                 if ours:
                     continue
-                self.refusal = _Refusal(408, "request_timeout", "The request's body came too slowly.")
+                self.refusal = RequestTimeoutError("The request's body came too slowly.")
                 return None
             if not ours:
                 self._waited += clock() - start
@@ -236,15 +242,8 @@ class _Meter:
         await self._send(message)
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    status: int
-    code: str
-    message: str
-
-
-def _too_large(limit: int) -> _Refusal:
-    return _Refusal(413, "payload_too_large", f"The request's body is over {limit} bytes, the limit of this route.")
+def _too_large(limit: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(f"The request's body is over {limit} bytes, the limit of this route.")
 
 
 def flow_of(scope: HTTPScope) -> BodyFlow | None:
@@ -253,10 +252,8 @@ def flow_of(scope: HTTPScope) -> BodyFlow | None:
     return flow if isinstance(flow, BodyFlow) else None
 
 
-async def _refuse(send: ASGISendCallable, refusal: _Refusal) -> None:
+async def _refuse(send: ASGISendCallable, error: Chat2APIError) -> None:
     """Answer in the app's place."""
-    body = refusal_body(refusal.status, refusal.code, refusal.message)
-    await send(
-        {"type": "http.response.start", "status": refusal.status, "headers": refusal_headers(refusal.status, body)}
-    )
+    status, headers, body = refusal(error)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

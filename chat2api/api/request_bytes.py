@@ -9,12 +9,14 @@ reads the raw bytes first. It is a small state machine:
 
 and hands on exactly the bytes of one request, so that the parser behind it never holds a byte of the next one.
 Everything here is pure: bytes go in by `feed`, checked bytes come out of `take`, and what is wrong is raised as
-`RequestRefused` with the status to answer. After a refusal the connection is of no more use.
+an error that carries the status to answer. After a refusal the connection is of no more use.
 """
 
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+
+from chat2api.errors import InvalidRequestError, MethodNotAllowedError
 
 _TOKEN_BYTES = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"
 _REQUEST_LINE = re.compile(rb"([" + _TOKEN_BYTES + rb"]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
@@ -29,15 +31,45 @@ _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[\t\x20-\x7e\x80-\xff]*)?
 _CHUNK_LINE_LIMIT = 1024
 
 
-class RequestRefused(Exception):
-    """The bytes are not a request that we take; `status` and `code` are for the answer, then the connection ends."""
+class MalformedRequestError(InvalidRequestError):
+    """The bytes are not HTTP/1.1, or could be read in two ways."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
-        """Make a refusal; `message` is told to the client and repeats nothing that it sent."""
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
+    default_code = "bad_request"
+
+
+class UrlTooLongError(InvalidRequestError):
+    """The request target is over its limit."""
+
+    status = 414
+    default_code = "uri_too_long"
+
+
+class HeadersTooLargeError(InvalidRequestError):
+    """The head as a whole, or the number of its fields, is over its limit."""
+
+    status = 431
+    default_code = "headers_too_large"
+
+
+class UnknownExpectationError(InvalidRequestError):
+    """An Expect header asks for something other than 100-continue."""
+
+    status = 417
+    default_code = "expectation_failed"
+
+
+class UnknownCodingError(InvalidRequestError):
+    """The body comes in a transfer coding other than chunked."""
+
+    status = 501
+    default_code = "transfer_encoding"
+
+
+class UnknownVersionError(InvalidRequestError):
+    """Another HTTP than 1.0 and 1.1, such as HTTP/2 without asking first."""
+
+    status = 505
+    default_code = "http_version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +142,7 @@ class RequestBytes:
     def take(self) -> bytes:
         """Return the next checked bytes of the current request, b"" when more are needed or it is complete.
 
-        A head comes whole; a body comes as far as it has arrived. Raises RequestRefused.
+        A head comes whole; a body comes as far as it has arrived. Raises InvalidRequestError, MethodNotAllowedError.
         """
         match self._state:
             case _State.HEAD:
@@ -131,7 +163,7 @@ class RequestBytes:
         self._searched = 0
         return data
 
-    def _find_blank_line(self, limit: int, too_large: RequestRefused) -> int | None:
+    def _find_blank_line(self, limit: int, too_large: HeadersTooLargeError) -> int | None:
         """Return where the lines that end in a blank one end, None when it has not come; refuse bare LF at once.
 
         Without the check a client that ends its lines with LF alone would wait for the time limit.
@@ -140,7 +172,7 @@ class RequestBytes:
         line_end = buffer.find(b"\n", self._searched)
         while line_end != -1:
             if line_end == 0 or buffer[line_end - 1] != 0x0D:
-                raise RequestRefused(400, "bad_request", "A line of the request's head does not end with CRLF.")
+                raise MalformedRequestError("A line of the request's head does not end with CRLF.")
             if line_end + 1 > limit:
                 raise too_large
             if line_end == 1 or buffer[line_end - 3 : line_end] == b"\r\n\r":
@@ -158,13 +190,13 @@ class RequestBytes:
             return b""
         limits = self._limits
         if not _FIELD_NAME.match(self._buffer, 0, 1):
-            raise RequestRefused(400, "bad_request", "This is not an HTTP/1.1 request.")
+            raise MalformedRequestError("This is not an HTTP/1.1 request.")
         longest_line = limits.target + 64
         if len(self._buffer) > longest_line and b"\n" not in self._buffer[:longest_line]:
-            raise RequestRefused(414, "uri_too_long", f"The request's URL is over {limits.target} bytes.")
+            raise UrlTooLongError(f"The request's URL is over {limits.target} bytes.")
         end = self._find_blank_line(
             limits.head,
-            RequestRefused(431, "headers_too_large", f"The request's headers are over {limits.head} bytes."),
+            HeadersTooLargeError(f"The request's headers are over {limits.head} bytes."),
         )
         if end is None:
             return b""
@@ -205,7 +237,7 @@ class RequestBytes:
                 return data
             case _State.CHUNK_END:
                 if not b"\r\n".startswith(self._buffer[:2]):
-                    raise RequestRefused(400, "bad_request", "A chunk of the body is longer than it says.")
+                    raise MalformedRequestError("A chunk of the body is longer than it says.")
                 if len(self._buffer) < 2:
                     return b""
                 self._state = _State.CHUNK_LINE
@@ -217,11 +249,11 @@ class RequestBytes:
         end = self._buffer.find(b"\r\n", 0, _CHUNK_LINE_LIMIT)
         if end == -1:
             if len(self._buffer) >= _CHUNK_LINE_LIMIT or b"\n" in self._buffer:
-                raise RequestRefused(400, "bad_request", "A chunk of the body has no valid size.")
+                raise MalformedRequestError("A chunk of the body has no valid size.")
             return b""
         matched = _CHUNK_LINE.fullmatch(self._buffer, 0, end)
         if matched is None:
-            raise RequestRefused(400, "bad_request", "A chunk of the body has no valid size.")
+            raise MalformedRequestError("A chunk of the body has no valid size.")
         self._remaining = int(matched[1], 16)
         self._state = _State.CHUNK_DATA if self._remaining else _State.TRAILERS
         return self._cut(end + 2)
@@ -229,7 +261,7 @@ class RequestBytes:
     def _take_trailers(self) -> bytes:
         end = self._find_blank_line(
             self._limits.head,
-            RequestRefused(431, "headers_too_large", "The trailers after the request's body are too large."),
+            HeadersTooLargeError("The trailers after the request's body are too large."),
         )
         if end is None:
             return b""
@@ -242,7 +274,8 @@ class RequestBytes:
 def check_head(data: bytes, limits: HeadLimits) -> _Head:
     """Return the head with its framing, the target in origin form; data is everything up to the blank line's end.
 
-    Raises RequestRefused. Source: RFC 9112, sections 2.2, 3.2, 5.2, 6.1 and 6.3, each read in its strictest way.
+    Raises InvalidRequestError, MethodNotAllowedError.
+    Source: RFC 9112, sections 2.2, 3.2, 5.2, 6.1 and 6.3, each read in its strictest way.
     """
     request_line, _, rest = data[:-4].partition(b"\r\n")
     method, target, version = _check_request_line(request_line, limits)
@@ -251,7 +284,7 @@ def check_head(data: bytes, limits: HeadLimits) -> _Head:
     length, chunked = _check_framing(fields, version)
     expect = _values(fields, b"expect")
     if any(value.lower() != b"100-continue" for value in expect):
-        raise RequestRefused(417, "expectation_failed", "Only 'Expect: 100-continue' is known.")
+        raise UnknownExpectationError("Only 'Expect: 100-continue' is known.")
     origin = _origin_form(method, target, host)
     if origin is not target:
         data = b" ".join((method, origin, version)) + data[len(request_line) :]
@@ -262,14 +295,14 @@ def _check_request_line(line: bytes, limits: HeadLimits) -> tuple[bytes, bytes, 
     """Return method, target and version."""
     matched = _REQUEST_LINE.fullmatch(line)
     if matched is None:
-        raise RequestRefused(400, "bad_request", "The request line is malformed.")
+        raise MalformedRequestError("The request line is malformed.")
     method, target = matched[1], matched[2]
     if len(target) > limits.target:
-        raise RequestRefused(414, "uri_too_long", f"The request's URL is over {limits.target} bytes.")
+        raise UrlTooLongError(f"The request's URL is over {limits.target} bytes.")
     if (matched[3], matched[4]) not in ((b"1", b"1"), (b"1", b"0")):
-        raise RequestRefused(505, "http_version", "Only HTTP/1.1 is spoken here; a proxy in front may speak HTTP/2.")
+        raise UnknownVersionError("Only HTTP/1.1 is spoken here; a proxy in front may speak HTTP/2.")
     if method in (b"CONNECT", b"TRACE"):
-        raise RequestRefused(405, "method_not_allowed", "This method is not supported.")
+        raise MethodNotAllowedError("This method is not supported.")
     return method, target, line[-8:]
 
 
@@ -279,17 +312,17 @@ def _check_fields(data: bytes, limits: HeadLimits) -> list[tuple[bytes, bytes]]:
         return []
     lines = data.split(b"\r\n")
     if len(lines) > limits.fields:
-        raise RequestRefused(431, "headers_too_large", f"The request has over {limits.fields} headers.")
+        raise HeadersTooLargeError(f"The request has over {limits.fields} headers.")
     fields = []
     for line in lines:
         name, colon, value = line.partition(b":")
         if line[:1] in (b" ", b"\t"):
-            raise RequestRefused(400, "bad_request", "A header is folded over several lines.")
+            raise MalformedRequestError("A header is folded over several lines.")
         if not colon or not _FIELD_NAME.fullmatch(name):
-            raise RequestRefused(400, "bad_request", "A header's name is malformed.")
+            raise MalformedRequestError("A header's name is malformed.")
         value = value.strip(b" \t")
         if _BAD_IN_VALUE.search(value):
-            raise RequestRefused(400, "bad_request", "A header's value holds a control character.")
+            raise MalformedRequestError("A header's value holds a control character.")
         fields.append((name.lower(), value))
     return fields
 
@@ -302,9 +335,9 @@ def _check_host(fields: list[tuple[bytes, bytes]], version: bytes) -> bytes:
     """Return the Host header's value, b"" where HTTP/1.0 may leave it out."""
     hosts = _values(fields, b"host")
     if len(hosts) > 1 or (not hosts and version == b"HTTP/1.1"):
-        raise RequestRefused(400, "bad_request", "The request needs exactly one Host header.")
+        raise MalformedRequestError("The request needs exactly one Host header.")
     if hosts and not _HOST.fullmatch(hosts[0]):
-        raise RequestRefused(400, "bad_request", "The Host header is malformed.")
+        raise MalformedRequestError("The Host header is malformed.")
     return hosts[0] if hosts else b""
 
 
@@ -313,26 +346,26 @@ def _check_framing(fields: list[tuple[bytes, bytes]], version: bytes) -> tuple[i
     lengths = _values(fields, b"content-length")
     codings = _values(fields, b"transfer-encoding")
     if lengths and codings:
-        raise RequestRefused(400, "bad_request", "Content-Length and Transfer-Encoding exclude each other.")
+        raise MalformedRequestError("Content-Length and Transfer-Encoding exclude each other.")
     if codings:
         if len(codings) > 1 or version != b"HTTP/1.1":
-            raise RequestRefused(400, "bad_request", "The Transfer-Encoding header is malformed.")
+            raise MalformedRequestError("The Transfer-Encoding header is malformed.")
         if codings[0].lower() != b"chunked":
-            raise RequestRefused(501, "transfer_encoding", "The only transfer coding known is 'chunked'.")
+            raise UnknownCodingError("The only transfer coding known is 'chunked'.")
         return 0, True
     if len(lengths) > 1 or (lengths and not _CONTENT_LENGTH.fullmatch(lengths[0])):
-        raise RequestRefused(400, "bad_request", "The Content-Length header is malformed.")
+        raise MalformedRequestError("The Content-Length header is malformed.")
     return int(lengths[0]) if lengths else 0, False
 
 
 def _origin_form(method: bytes, target: bytes, host: bytes) -> bytes:
     """Return the target as path and query; an absolute URL must name the very host of the Host header."""
     if b"#" in target:
-        raise RequestRefused(400, "bad_request", "The request's URL has a fragment.")
+        raise MalformedRequestError("The request's URL has a fragment.")
     if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
         return target
     absolute = _ABSOLUTE_FORM.fullmatch(target)
     if absolute is None or not host or absolute[1].lower() != host.lower():
-        raise RequestRefused(400, "bad_request", "The request's URL is not a path of this server.")
+        raise MalformedRequestError("The request's URL is not a path of this server.")
     rest = absolute[2] or b"/"
     return rest if rest.startswith(b"/") else b"/" + rest

@@ -24,9 +24,9 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.typing import ASGIFramework, ASGIReceiveEvent, ASGISendEvent, LifespanScope, LifespanState
 
-from chat2api.api.connection import Connection, ConnectionSettings
+from chat2api.api.connection import Connection, ConnectionSettings, HangupWatch
 from chat2api.api.guards import refusal_bytes
-from chat2api.errors import ConfigError
+from chat2api.errors import Chat2APIError, ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,13 @@ Address = tuple[str, int]
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _ACCEPTS_PER_TURN = 64
 _REST_WHEN_FULL = 0.1
+
+
+class OverloadedError(Chat2APIError):
+    """There is no room for another connection."""
+
+    status = 503
+    default_code = "overloaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +205,7 @@ class _Server:
         self._connections: dict[asyncio.Task[None], Connection | None] = {}
         self._no_connections = asyncio.Event()
         self._no_connections.set()
+        self._watch = HangupWatch()
 
     async def run(
         self, on_ready: Callable[[Sequence[Address]], None] | None, on_draining: Callable[[], None] | None
@@ -219,6 +227,7 @@ class _Server:
                 failure = error  # kept out of the group, which would wrap it
             finally:
                 self._lifespan.cancel()
+        self._watch.close()
         if failure is not None:
             raise failure
         return status
@@ -277,7 +286,7 @@ class _Server:
             return
         writer = asyncio.StreamWriter(transport, streams, reader, loop)
         connection = Connection(
-            self._app, self._config, self._context, self._state, self._settings.connection, reader, writer
+            self._app, self._config, self._context, self._state, self._settings.connection, self._watch, reader, writer
         )
         task = asyncio.current_task()
         if task is not None:
@@ -448,7 +457,7 @@ def _turn_away(sock: socket.socket) -> None:
     """Answer 503 without reading the request, as far as that goes without waiting."""
     with contextlib.suppress(OSError), sock:
         sock.setblocking(False)
-        sock.send(refusal_bytes(503, "overloaded", "The server has no room for another connection; try again."))
+        sock.send(refusal_bytes(OverloadedError("The server has no room for another connection.", retry_after=1)))
         sock.shutdown(socket.SHUT_WR)
         sock.recv(65536)  # closing with bytes unread would send a reset, which may overtake the answer
 
