@@ -111,28 +111,22 @@ class EventStreamDecoder:
         if self._at_start:
             self._at_start = False
             block = block.removeprefix(_BOM)
-        long_lines = len(block) > self._max_line
+        if len(block) > self._max_line and max(map(len, block.split(b"\n"))) > self._max_line:
+            raise UpstreamProtocolError(f"The backend sent a line longer than {self._max_line} bytes.")
         events: list[ServerSentEvent] = []
+        data = self._data
         for line in block.split(b"\n"):
             if not line:
-                if self._data:
+                if data:
                     events.append(self._take_event())
                 else:
                     self._name = b""
-                continue
-            if long_lines and len(line) > self._max_line:
-                raise UpstreamProtocolError(f"The backend sent a line longer than {self._max_line} bytes.")
-            if line.startswith(b"data:"):
-                value = line[6:] if line[5:6] == b" " else line[5:]
-                if self._data and self._split_documents and self._ends_document(value):
-                    events.append(self._take_event())
-                self._add_data(value)
-            elif line.startswith(b"event:"):
-                if self._data and self._split_documents:
-                    events.append(self._take_event())
-                self._name = line[7:] if line[6:7] == b" " else line[6:]
-            elif line[:1] != b":":
-                self._read_other_field(line)
+            elif line.startswith(b"data: "):
+                self._add_data(line[6:], events)
+            elif line.startswith(b"event: "):
+                self._set_name(line[7:], events)
+            elif not line.startswith(b":"):
+                self._read_other_field(line, events)
         return events
 
     def _ends_document(self, following: bytes) -> bool:
@@ -140,33 +134,41 @@ class EventStreamDecoder:
         # `[DONE]` and a bare time stamp are documents of their own on this wire.
         return following.startswith(_DOCUMENT_START) and (last.endswith(_DOCUMENT_END) or last[:1].isdigit())
 
-    def _add_data(self, value: bytes) -> None:
+    def _add_data(self, value: bytes, events: list[ServerSentEvent]) -> None:
+        if self._data and self._split_documents and self._ends_document(value):
+            events.append(self._take_event())
         self._data.append(value)
-        self._data_size += len(value) + 1
-        if self._data_size > self._max_event + 1:
+        self._data_size += len(value)
+        if self._data_size > self._max_event:
             raise UpstreamProtocolError(f"The backend sent an event longer than {self._max_event} bytes.")
 
-    def _read_other_field(self, line: bytes) -> None:
+    def _set_name(self, value: bytes, events: list[ServerSentEvent]) -> None:
+        if self._data and self._split_documents:
+            events.append(self._take_event())
+        self._name = value
+
+    def _read_other_field(self, line: bytes, events: list[ServerSentEvent]) -> None:
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
-            self._add_data(value)
+            self._add_data(value, events)
         elif field == b"event":
-            self._name = value
+            self._set_name(value, events)
         elif field == b"id" and b"\0" not in value:
             self._id = value.decode("utf-8", "replace")
         elif field == b"retry" and value.isdigit() and len(value) < 10:
             self._retry = int(value)
 
     def _take_event(self) -> ServerSentEvent:
-        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+        lines = self._data
+        data = lines[0] if len(lines) == 1 else b"\n".join(lines)
         event = ServerSentEvent(
             self._name.decode("utf-8", "replace"), data.decode("utf-8", "replace"), self._id, self._retry
         )
         self._name = b""
-        self._data.clear()
-        self._data_size = 0
         self._retry = None
+        self._data_size = 0
+        lines.clear()
         return event
 
 

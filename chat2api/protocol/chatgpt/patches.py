@@ -82,13 +82,27 @@ class DeltaDocuments:
         self._key: Json = None
         self._path = ""
         self._operation = ""
+        self._growing: tuple[Document, str] | None = None
+        self._rope: Rope | None = None
+
+    def grow(self, text: str) -> tuple[Document, str] | None:
+        """Carry out the bare delta `{"v": text}` where it goes on with the append before it, else do nothing.
+
+        Gives the document and the path that were appended to: the short way for nine deltas of ten.
+        """
+        if self._rope is not None:
+            self._rope.append(text)
+            return self._growing
+        return None
 
     def adopt(self, document: Document) -> None:
         """Make a whole document that came outside the deltas the one that following deltas mean."""
         self._documents[self._key] = document
+        self._rope = None
 
     def apply(self, delta: dict[str, Json]) -> list[Change]:
         """Carry one delta out and tell what it changed; never raises, an operation that makes no sense is counted."""
+        self._rope = None
         if "c" in delta and isinstance(delta["c"], int | str):
             self._key = delta["c"]
         value = delta.get("v", _MISSING)
@@ -105,15 +119,25 @@ class DeltaDocuments:
         if document is None:
             return self._nonsense("delta before its document")
         if type(value) is list and self._is_patch(delta, value, path, operation):
-            changes: list[Change] = []
-            for item in value:
-                changes.extend(self._apply_item(document, item, path))
-            return changes
+            prefix = path if operation == "patch" else ""
+            return [change for item in value for change in self._apply_item(document, item, prefix)]
         if type(value) is str and path == "":
             # After a patch or an add a bare string goes on with the message's text (disputed, yet every reader
             # of the wire does so; captures hold it only rarely).
-            path, operation = self._text_path(document), "append"
-        return self._operate(document, path, operation, value)
+            return self._operate(document, self._text_path(document), "append", value)
+        changes = self._operate(document, path, operation, value)
+        if changes and changes[0].kind == "text":
+            self._remember_growing(document, path)
+        return changes
+
+    def _remember_growing(self, document: Document, path: str) -> None:
+        found = self._parent(document, path, make=False)
+        if found is not None:
+            parent, key = found
+            index = key if type(parent) is dict else _index(key, len(parent))
+            target = None if index is None else parent[index]
+            self._rope = target if type(target) is Rope else None
+            self._growing = (document, path)
 
     def _stick(self, delta: dict[str, Json], value: Json) -> tuple[str, str]:
         path, operation = delta.get("p"), delta.get("o")

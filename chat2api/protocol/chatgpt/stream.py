@@ -183,13 +183,18 @@ class ConversationDecoder:
         except orjson.JSONDecodeError:
             self._read_odd(data, event.event)
             return
+        if type(payload) is dict and len(payload) == 1:
+            text = payload.get("v")
+            if type(text) is str and (grown := self._documents.grow(text)) is not None:
+                self._turn.append(*grown, text)
+                return
         self._read_payload(payload)
 
     def _read_odd(self, data: str, name: str) -> None:
         """Read what is not one JSON document: the end mark, a keep-alive, several documents, or nonsense."""
         text = data.strip()
         if text == _DONE:
-            self._conclude()
+            self._read_end()
         elif not text or text == "v1" or _TIMESTAMP.match(text):
             return
         elif name == "error":
@@ -197,12 +202,16 @@ class ConversationDecoder:
         else:
             self._read_glued(text)
 
+    def _read_end(self) -> None:
+        self._turn.is_closed_well = True
+        self._conclude()
+
     def _read_glued(self, text: str) -> None:
         decoder = json.JSONDecoder()
         position = 0
         while position < len(text) and not self.is_ended:
             if text.startswith(_DONE, position):
-                self._conclude()
+                self._read_end()
                 position += len(_DONE)
             else:
                 try:
@@ -239,16 +248,19 @@ class ConversationDecoder:
         return "v" in payload or type(payload.get("message")) is dict
 
     def _read_delta(self, delta: dict[str, Json]) -> None:
+        amended: list[str] = []
+        document = None
         for change in self._documents.apply(delta):
-            if change.kind == "text":
-                if change.path.startswith("/message/content"):
-                    self._turn.append(change.document, change.path, change.text)
-                else:
-                    self._turn.amend(change.document, change.path)
-            elif change.kind == "other":
-                self._turn.amend(change.document, change.path)
+            document = change.document
+            if change.kind == "text" and change.path.startswith("/message/content"):
+                self._turn.append(document, change.path, change.text)
+            elif change.kind in ("text", "other"):
+                amended.append(change.path)
             else:
-                self._turn.update(change.document)
+                self._turn.update(document)
+        if amended and document is not None:
+            # The state comes last: the text and the sources of one patch belong to the message that it finishes.
+            self._turn.amend(document, amended)
 
     def _read_message_less(self, payload: dict[str, Json]) -> None:
         if conversation_id := text_of(payload.get("conversation_id")):

@@ -45,6 +45,9 @@ from chat2api.protocol.events import (
 )
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_IDLE_PATHS = frozenset({"/message/metadata/token_count", "/message/update_time", "/message/weight"})
+"""What changes with each delta and says nothing."""
+
 _TAIL = 24
 """Characters of a text's end that are looked for in its rewritten form."""
 
@@ -110,6 +113,7 @@ class Turn:
         self.resume_token: str | None = None
         self.is_blocked = False
         self.is_complete = False
+        self.is_closed_well = False
         self.is_ended = False
         self._unknown = unknown
         self._own_ids = set(own_message_ids)
@@ -175,20 +179,23 @@ class Turn:
             self.update(document)
         elif view.show is Show.NOTHING or view.show is Show.CANVAS:
             return
-        elif view.path == path and not view.is_done:
+        elif view.path == path:
             view.seen.append(text)
             self._write(view, text)
         elif path.startswith("/message/content"):
             self.update(document)
 
-    def amend(self, document: Document, path: str) -> None:
-        """Take a change beside the content: status, metadata, recipient, error."""
+    def amend(self, document: Document, paths: Iterable[str]) -> None:
+        """Take changes beside the content: status, metadata, recipient, error; one call for all of a delta."""
+        paths = [path for path in paths if path not in _IDLE_PATHS]
+        if not paths:
+            return
         view = self._known(document)
-        if view is None or path == "/error":
+        if view is None or "/error" in paths:
             self.update(document)
             return
         self._read_state(view)
-        if not view.has_written or view.is_done or path in ("/message/recipient", "/message/channel"):
+        if not view.has_written or (view.status != "in_progress" and not view.is_done):
             self._read_content(view)
 
     def mark(self, message_id: str, markers: Iterable[str]) -> None:
@@ -331,17 +338,14 @@ class Turn:
     # Writing events
 
     def _write(self, view: _View, text: str) -> None:
-        if not text.isascii() or view.carry:
+        if view.carry or not text.isascii():
             text = self._whole(view, text)
-        if not text:
-            return
         if view.show is Show.TEXT:
             if self._repeated is not None:
                 text = self._after_repetition(view, text)
             if view.rewriter.is_idle and SPECIAL.search(text) is None:
                 view.rewriter.skip_plain(text)
-                if text:
-                    self._say(view, text)
+                self._say(view, text)
             else:
                 self._pass_on(view, view.rewriter.feed(text))
         elif view.show is Show.REASONING or view.show is Show.THOUGHTS:
@@ -382,10 +386,13 @@ class Turn:
                 self._point(view, FilePointer(piece.pointer, kind, piece.name, self.conversation_id, view.id))
 
     def _say(self, view: _View, text: str) -> None:
-        self._turn_to(view)
-        self._switch(view, is_reasoning=False)
+        if not text:
+            return
+        if self._current is not view:
+            self._turn_to(view)
+        if self._is_reasoning or not self._has_started:
+            self._switch(view, is_reasoning=False)
         self._pending.append(text)
-        self._tail = (self._tail + text)[-2:] if len(text) < 2 else text[-2:]
         self._failure = None
 
     def _turn_to(self, view: _View) -> None:
@@ -399,7 +406,6 @@ class Turn:
         if view.show is Show.CODE or view.show is Show.OUTPUT:
             self._switch(view, is_reasoning=False)
             self._pending.append(f"```{view.language}\n")
-            self._tail = ".\n"
 
     def _leave(self) -> None:
         view = self._current
@@ -408,17 +414,20 @@ class Turn:
         if view.show is Show.TEXT:
             self._pass_on(view, view.rewriter.flush())
         elif view.show is Show.CODE or view.show is Show.OUTPUT:
-            self._pending.append("```" if self._tail.endswith("\n") else "\n```")
-            self._tail = "``"
+            self._pending.append("```" if self._last_sign() == "\n" else "\n```")
         self._current = None
 
     def _separate(self) -> None:
+        self._switch(None, is_reasoning=False) if self._is_reasoning else self._flush_pending()
         if self._tail and self._tail != "\n\n":
-            self._switch(None, is_reasoning=False)
             self._pending.append("\n" if self._tail.endswith("\n") else "\n\n")
-            self._tail = "\n\n"
+
+    def _last_sign(self) -> str:
+        return self._pending[-1][-1:] if self._pending and not self._is_reasoning else self._tail[-1:]
 
     def _reason(self, view: _View, text: str) -> None:
+        if not text:
+            return
         self._switch(view, is_reasoning=True)
         if self._reasoning_from is not view:
             if self._reasoning_from is not None:
@@ -447,8 +456,11 @@ class Turn:
         if self._pending:
             text = "".join(self._pending)
             self._pending.clear()
-            if text:
-                self._out.append(ReasoningDelta(text) if self._is_reasoning else TextDelta(text))
+            if self._is_reasoning:
+                self._out.append(ReasoningDelta(text))
+            else:
+                self._out.append(TextDelta(text))
+                self._tail = (self._tail + text[-2:])[-2:]
 
     def _start(self, view: _View | None) -> None:
         if not self._has_started:
@@ -468,7 +480,11 @@ class Turn:
     @property
     def has_content(self) -> bool:
         """Whether anything was passed on that a caller sees."""
-        return bool(self._tail) or self._has_reasoned
+        return self._has_text or self._has_reasoned
+
+    @property
+    def _has_text(self) -> bool:
+        return bool(self._tail) or (bool(self._pending) and not self._is_reasoning)
 
     @property
     def may_conclude(self) -> bool:
@@ -481,7 +497,7 @@ class Turn:
         In this order: a hand-off whose answer did not come here after all; a block by moderation; a tool's error after
         which nothing more was said; a picture still being made; a whole answer. The answer is whole when the backend
         declared the stream complete, or when its last message says that it ends the turn; of the messages of 2022,
-        which had no status, the end of the stream says so.
+        which had no status, the end mark of the stream says so (`is_closed_well`).
 
         Raises StreamInterruptedError when content had begun, else UpstreamProtocolError.
         """
@@ -526,19 +542,23 @@ class Turn:
             return True
         if self._files and (self._last is None or self._last.is_done):
             return True
+        if self._last is not None and self._last.end_turn is True:
+            return True
         if answer is None:
-            return self._last is not None and self._last.end_turn is True
+            return False
         if answer.end_turn is True or answer.finish in ("max_tokens", "interrupted"):
             return True
         # What follows a message that does not end the turn (a tool's call, say) was not the end either.
-        return answer is self._last and (answer.is_answered or (answer.status is None and bool(self._tail)))
+        return answer is self._last and (
+            answer.is_answered or (answer.status is None and self.is_closed_well and self._has_text)
+        )
 
     def _is_image_pending(self, *, is_whole: bool) -> bool:
         if self._files:
             return False
         if self._pending_image is not None:
             return True
-        return self._use_case == "image gen" and not self._tail and is_whole
+        return self._use_case == "image gen" and not self._has_text and is_whole
 
     def _handed_off(self, event: dict[str, Json]) -> HandedOff:
         options = event.get("options")

@@ -175,12 +175,10 @@ def _read_thoughts(content: Mapping[str, Json]) -> tuple[str, str | None]:
         if not body and type(thought.get("chunks")) is list:
             body = "".join(text_of(chunk) for chunk in thought["chunks"])
         block = f"{summary}\n{body}" if summary and body else summary or body
+        field = "content" if text_of(thought.get("content")) else "summary" if not body else None
+        path = f"/message/content/thoughts/{index}/{field}" if block and field else None
         if block:
             blocks.append(block)
-            field = "content" if text_of(thought.get("content")) else None
-            path = f"/message/content/thoughts/{index}/{field}" if field else None
-        else:
-            path = None
     return "\n\n".join(blocks), path
 
 
