@@ -15,13 +15,17 @@ from chat2api.api.cors import install_cors
 from chat2api.api.errors import install_error_handler
 from chat2api.api.openai import chat, models
 from chat2api.config import Config
+from chat2api.logs import Redactor
 from chat2api.runtime import Runtime
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
-def create_app(config: Config, *, demo: bool = False) -> Quart:
-    """Make the app. With demo, the simulator answers a key of its own while no account is set up."""
+def create_app(config: Config, *, demo: bool = False, redactor: Redactor | None = None) -> Quart:
+    """Make the app. With demo, the simulator answers a key of its own while no account is set up.
+
+    `redactor` is told the secrets that are loaded; it is the log's.
+    """
     prefix = f"/{config.api_prefix}" if config.api_prefix else ""
     app = Quart(
         "chat2api",
@@ -53,7 +57,7 @@ def create_app(config: Config, *, demo: bool = False) -> Quart:
 
     @app.before_serving
     async def start() -> None:
-        bind_runtime(app, await Runtime.open(config, demo=demo))
+        bind_runtime(app, await Runtime.open(config, demo=demo, redactor=redactor))
 
     @app.after_serving
     async def stop() -> None:

@@ -24,6 +24,11 @@ class Exits:
         self._clock = clock
         self._breakers: dict[tuple[Exit, str], Breaker] = {}
 
+    @property
+    def all(self) -> tuple[Exit, ...]:
+        """All exits, in the order of the setting."""
+        return self._exits
+
     def choose(self, key: str, host: str, *, avoid: Set[Exit] = frozenset()) -> Exit:
         """Give the exit for an account (`key`) and tell its breaker that a call goes out.
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from quart import Quart, current_app, g, request
 
+from chat2api.api.pacing import Pacer
 from chat2api.gateway.provider import Caller
 from chat2api.runtime import Runtime
 
@@ -28,9 +29,19 @@ def bind_runtime(app: Quart, runtime: Runtime) -> None:
     app.extensions[_EXTENSION] = runtime
 
 
+def running_runtime(app: Quart) -> Runtime:
+    """Give the runtime behind an app that has started."""
+    return cast(Runtime, app.extensions[_EXTENSION])
+
+
 def current_runtime() -> Runtime:
     """Give the runtime behind the current request."""
     return cast(Runtime, current_app.extensions[_EXTENSION])
+
+
+def current_pacer() -> Pacer:
+    """Give the beat that all streams of the current app share."""
+    return cast(Pacer, current_app.extensions.setdefault("chat2api_pacer", Pacer()))
 
 
 def set_caller(caller: Caller) -> None:
@@ -48,7 +59,7 @@ def on_request_end(clean_up: Callable[[], Awaitable[None]]) -> None:
 
     A response's own iterator is no place for that: it may never be started when the client leaves early.
     """
-    request.scope.setdefault(CLEAN_UPS, []).append(clean_up)  # type: ignore[typeddict-item]  # our own entry
+    cast(dict[str, Any], request.scope)[CLEAN_UPS].append(clean_up)
 
 
 CLEAN_UPS = "chat2api.clean_ups"

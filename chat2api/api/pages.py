@@ -2,6 +2,7 @@
 
 from quart import Blueprint, Response, render_template, request
 
+from chat2api import __version__
 from chat2api.api.context import current_runtime
 from chat2api.config import Config
 from chat2api.protocol.openai.openapi import openapi_document
@@ -32,7 +33,7 @@ async def start_page() -> str:
 async def openapi() -> dict[str, object]:
     """The OpenAPI document of the routes that this server has."""
     config = current_runtime().config
-    return openapi_document(prefix=f"/{config.api_prefix}" if config.api_prefix else "")
+    return openapi_document(__version__, prefix=f"/{config.api_prefix}" if config.api_prefix else "")
 
 
 @blueprint.after_request

@@ -30,7 +30,7 @@ Tagged = tuple[int, Sequence[Event]]
 class Spawn(Protocol):
     """Starts a background task that the runtime keeps and names."""
 
-    def __call__(self, coroutine: Coroutine[Any, Any, None], *, name: str) -> "asyncio.Task[None]":
+    def __call__(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         """Start it."""
         ...
 
@@ -46,7 +46,7 @@ class AnswerRelay:
         self._room = asyncio.Event()
         self._room.set()
         self._interruption: Chat2APIError | None = None
-        self._pumps = [spawn(self._pump(index, source), name="answer") for index, source in enumerate(sources)]
+        self._pumps = [spawn(self._pump(index, source), "answer") for index, source in enumerate(sources)]
         for pump in self._pumps:
             pump.add_done_callback(lambda _: self._arrived.set())
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import orjson
 from quart import Response
 
-from chat2api.api.context import current_runtime
+from chat2api.api.context import current_pacer, current_runtime
 from chat2api.api.pacing import Pacer
 from chat2api.api.relay import AnswerRelay
 from chat2api.errors import Chat2APIError
@@ -52,7 +52,7 @@ async def stream_answer(answer: Answer) -> Response:
         include_usage=answer.request.include_usage,
         tell_conversation=answer.tell_conversation,
     )
-    body = _stream(answer, encoder, interval, runtime.pacer)
+    body = _stream(answer, encoder, interval, current_pacer())
     response = Response(body, headers=_headers(answer), content_type="text/event-stream; charset=utf-8")
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"

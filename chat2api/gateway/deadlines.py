@@ -1,12 +1,14 @@
 """How long each phase of an answer may take, and the error that says which one was too slow."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from chat2api.config import Config
 from chat2api.errors import UpstreamTimeoutError
+from chat2api.protocol.prompt import ModelChoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,14 @@ class AnswerLimits:
     first_content: float
     between_events: float
     whole: float
+
+
+_REASONING_SLUG = re.compile(r"o[1-9]\b.*|.*-(thinking|pro)\b.*|.*deep-research.*")
+
+
+def is_reasoning(model: ModelChoice) -> bool:
+    """Whether a model may think for minutes before it speaks."""
+    return bool({"reason", "research"} & set(model.hints)) or _REASONING_SLUG.fullmatch(model.slug) is not None
 
 
 def answer_limits(config: Config, *, reasoning: bool) -> AnswerLimits:

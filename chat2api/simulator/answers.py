@@ -55,13 +55,15 @@ class Turn:
     """A composed turn.
 
     `steps` are streamed. `stored` are the messages that the conversation holds afterwards, `pending` those that
-    come later by themselves. `resume` is what the resume call streams. `unsaid` is what `continue` would add.
+    come later by themselves. `resume` is what the resume call streams. `said` and `unsaid` are the halves
+    of a text cut by max_tokens, for `continue`.
     """
 
     steps: list[Step] = field(default_factory=list)
     stored: list[Object] = field(default_factory=list)
     pending: list[Object] = field(default_factory=list)
     resume: list[Step] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
     unsaid: list[str] = field(default_factory=list)
 
 
@@ -80,6 +82,7 @@ class Composer:
         self._parent = context.parent_id
         self._turn = Turn()
         self._v1 = context.encoding == "v1"
+        self._hidden_ids = {message["id"] for message in context.echoes}
 
     def compose(self, kind: AnswerKind) -> Turn:
         """Write prologue, answer and epilogue."""
@@ -96,13 +99,14 @@ class Composer:
         begun = len(turn.steps)
         getattr(self, kind)()
         self._epilogue(begun, kind)
-        turn.stored = [message for message in play(turn.steps) if message["id"] not in self._echo_ids()]
+        turn.stored = self._messages_to_keep(turn.steps)
         return turn
 
     # Around the answer
 
-    def _echo_ids(self) -> set[JSON]:
-        return {message["id"] for message in self._context.echoes}
+    def _messages_to_keep(self, steps: Sequence[Step]) -> list[Object]:
+        """The messages of the answer as the stored conversation holds them: without the echoes."""
+        return [message for message in play(steps) if message["id"] not in self._hidden_ids]
 
     def _begin(self) -> None:
         context = self._context
@@ -115,6 +119,8 @@ class Composer:
         if self._options.echoes:
             hidden: Object = {"is_visually_hidden_from_conversation": True}
             system = self._message("system", _text(""), end_turn=True, metadata=hidden, weight=0.0)
+            self._parent = context.parent_id
+            self._hidden_ids.add(system["id"])
             self._turn.steps.append(Open(system))
             if not self._v1:
                 self._turn.steps += [Open(message) for message in context.echoes]
@@ -124,14 +130,14 @@ class Composer:
         title = self._options.title
         if title in ("middle", "twice"):
             self._put_title_in_the_middle(begun)
-        failed = kind in ("error_midway",)
-        if title in ("end", "twice"):
-            self._title(self._context.title)
+        good = kind not in ("error_midway", "blocked", "interrupted")
+        if title in ("end", "twice") and good:
+            self._side("title_generation", title=self._context.title)
         if not self._v1:
-            if self._options.side_events and not failed and kind != "blocked":
+            if self._options.side_events and good:
                 steps.append(Side(self._moderation(flagged=False, blocked=False)))
             return
-        if self._options.complete and not failed:
+        if self._options.complete and good:
             self._side("message_stream_complete")
         if self._options.side_events:
             limits: Object = {"banner_info": None, "model_limits": [], "limits_progress": []}
@@ -139,9 +145,6 @@ class Composer:
         if self._options.late_events:
             self._side("conversation_async_status", status="idle")
             steps.append(Side({"type": "beacon_ui_response", "conversation_id": self._context.conversation_id}))
-
-    def _title(self, title: str) -> None:
-        self._side("title_generation", title=title)
 
     def _put_title_in_the_middle(self, begun: int) -> None:
         """Cut the longest growth of the answer in two, with a title event between."""
@@ -450,6 +453,7 @@ class Composer:
     def max_tokens(self) -> None:
         """Half of the text, cut by the backend's own limit; `continue` gives the rest."""
         half = max(1, len(self._context.pieces) // 2)
+        self._turn.said = list(self._context.pieces[:half])
         self._turn.unsaid = list(self._context.pieces[half:])
         message = self._final_message()
         finish: Object = {"type": "max_tokens"}
@@ -477,7 +481,7 @@ class Composer:
         self._say(context.pieces)
         self._epilogue(before, "text")
         self._turn.resume = self._turn.steps
-        self._turn.pending = [m for m in play(self._turn.resume) if m["id"] not in self._echo_ids()]
+        self._turn.pending = self._messages_to_keep(self._turn.resume)
         self._turn.steps = said
 
     def _picture(self, pointer: str, *, name: str = IMAGE_TOOL, prompt: str = "") -> Object:

@@ -23,6 +23,8 @@ _STREAM_HEADERS = (
     ("cache-control", "no-cache"),
     ("x-accel-buffering", "no"),
 )
+_DEFAULT_MODEL = "gpt-5-5"
+"""What serves `auto`."""
 _GONE = {404: "not_found", 405: "method_not_allowed", 410: "gone"}
 
 
@@ -171,7 +173,7 @@ class Conversations:
             conversation_id=conversation.id,
             turn_id=turn_id,
             encoding=encoding,
-            model=call.options.served_model or wanted.model,
+            model=call.options.served_model or (_DEFAULT_MODEL if wanted.model == "auto" else wanted.model),
             requested_model=wanted.model,
             plan=workspace.plan if workspace is not None else "free",
             parent_id=conversation.current_node,
@@ -197,8 +199,9 @@ class Conversations:
         pictures: int,
     ) -> Sequence[str]:
         if wanted.action == "continue":
-            pieces, conversation.unsaid = conversation.unsaid, []
-            return pieces
+            said, pieces = conversation.said, conversation.unsaid
+            conversation.said, conversation.unsaid = [], []
+            return said + pieces if options.continuation == "whole" else pieces
         if options.events is not None:
             return number_of_events(options.events)
         return cut_words(compose_reply(prompts, pictures) if options.text is None else options.text)
@@ -210,7 +213,7 @@ class Conversations:
         conversation.polls_left = call.options.pending_polls
         conversation.resume_steps = turn.resume
         conversation.resume_token = resume_token
-        conversation.unsaid = turn.unsaid
+        conversation.said, conversation.unsaid = turn.said, turn.unsaid
         prompts = [text for message in conversation.chain(conversation.current_node) for text in user_texts(message)]
         if conversation.title == "New chat" and prompts:
             conversation.title = compose_title(prompts[0])

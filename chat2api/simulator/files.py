@@ -36,6 +36,7 @@ class StoredFile:
     content: bytes | None = None
     confirmed: bool = False
     index_polls_left: int = 0
+    downloads_refused: int = 0
 
 
 def _png(width: int = 8, height: int = 8) -> bytes:
@@ -171,6 +172,9 @@ class Files:
         wanted = call.parts.get("conversation")
         if file.content is None or (wanted is not None and file.conversation_id != wanted):
             raise refuse("not_found")
+        if file.downloads_refused < call.options.pending_downloads:
+            file.downloads_refused += 1
+            return json_answer({"status": "retry"})
         link = self._link(call, file.id)
         return json_answer({"status": "success", "download_url": link, "file_name": file.name, "metadata": {}})
 

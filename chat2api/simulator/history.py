@@ -49,8 +49,9 @@ class Conversation:
     polls_left: int = 0
     resume_token: str | None = None
     resume_steps: list[Step] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    """What a message cut by max_tokens said, and `unsaid` what it would have said further; for `continue`."""
     unsaid: list[str] = field(default_factory=list)
-    """What the cut message would have said further; for `continue`."""
     feedback: list[Object] = field(default_factory=list)
 
     def add_message(self, message: Object, parent: str | None) -> None:

@@ -93,10 +93,14 @@ class SimulatorOptions:
     max_prompt: int = 400_000
     """Characters of text in one request, then 413."""
     temporary_lifetime: float = 3_600.0
+    continuation: Literal["rest", "whole"] = "rest"
+    """Whether a continued message holds the rest only or starts from the beginning."""
     pending_polls: int = 1
     """How often a stored conversation shows an unfinished result before the finished one."""
     pending_index_polls: int = 1
     """How often a file says that its index is not ready."""
+    pending_downloads: int = 0
+    """How often a picture's download says status retry."""
     resume_offset: int = 1
     """The first offset at which the resume call has something."""
     relative_links: bool = False

@@ -358,12 +358,12 @@ def _compare_mark(tables: Tables, path: Path) -> Mark:
         tables.set_meta("store_id", secrets.token_hex(8))
     here = _read_mark(tables)
     try:
-        there = json.loads(path.read_bytes())
-        older = there["store"] != here["store"] or there["rotations"] > here["rotations"]
+        read = json.loads(path.read_bytes())
+        there = Mark(store=str(read["store"]), rotations=int(read["rotations"]))
     except (OSError, ValueError, KeyError, TypeError):
         return here
-    if older:
-        tables.set_meta("restored", "1")
-        # Left as it is until the operator confirms: it is the only witness if the copy is brought back once more.
-        return Mark(store=there["store"], rotations=there["rotations"])
-    return here
+    if there["store"] == here["store"] and there["rotations"] <= here["rotations"]:
+        return here
+    tables.set_meta("restored", "1")
+    # Left as it is until the operator confirms: it is the only witness if the copy is brought back once more.
+    return there

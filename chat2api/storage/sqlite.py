@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from chat2api.errors import StorageError
-from chat2api.storage.schema import HEAD
+from chat2api.storage.schema import HEAD, metadata
 from chat2api.storage.sealing import sync_folder
 
 T = TypeVar("T")
@@ -76,9 +76,9 @@ class Database:
 
     @classmethod
     async def in_memory(cls) -> Self:
-        """Give an empty database that is gone when it is closed."""
+        """Give a database with empty tables that is gone when it is closed; it has no past to migrate from."""
         database = cls(None)
-        await database._on_thread(database._write_thread, lambda: migrate(database._writer))
+        await database.write(metadata.create_all)
         return database
 
     async def read(self, work: Callable[[sa.Connection], T]) -> T:

@@ -444,6 +444,7 @@ class _Transfer:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(wake_at):
                     await self._wake.wait()
+        self._pool.reached.add(self.origin)
         if self._block.set_cookies:
             self._pool.cookies.store(self._request.url, self._block.set_cookies)
         if self._block.status == 407 and self._channel.proxy is not None:

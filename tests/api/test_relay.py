@@ -11,8 +11,8 @@ from chat2api.errors import DrainingError, NoAccountError, StreamInterruptedErro
 from chat2api.protocol.events import Event, TextDelta
 
 
-def spawn(coroutine: Coroutine[Any, Any, None], *, name: str) -> "asyncio.Task[None]":
-    return asyncio.get_running_loop().create_task(coroutine, name=name)
+def spawn(work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+    return asyncio.get_running_loop().create_task(work, name=name)
 
 
 async def texts(*parts: str, then: Exception | None = None) -> AsyncGenerator[Sequence[Event]]:

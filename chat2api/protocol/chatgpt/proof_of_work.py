@@ -154,6 +154,12 @@ def variants() -> tuple[str, ...]:
     return (PYTHON,) if _pow is None else (*_pow.variants(), PYTHON)
 
 
+def describe() -> str:
+    """Say for people which search this machine uses."""
+    fastest = variants()[0]
+    return "Python (no native search was built)" if fastest == PYTHON else f"native ({fastest})"
+
+
 def search(
     challenge: Challenge,
     template: Template,

@@ -15,14 +15,17 @@ import orjson
 
 from chat2api.clock import Clock
 from chat2api.errors import AccountRejectedError, AnonymousUnavailableError, UpstreamError, UpstreamProtocolError
-from chat2api.protocol.chatgpt.faults import classify_answer
+from chat2api.protocol.chatgpt.faults import Call, classify_answer
 from chat2api.protocol.chatgpt.proof_of_work import JSONScalar
+from chat2api.protocol.chatgpt.request import zone_at
 from chat2api.protocol.chatgpt.sentinel import (
     FALLBACK_PAGE,
+    PACIFIC,
     Device,
     Form,
     PageFacts,
     Requirements,
+    Zone,
     check_difficulty,
     finalize_body,
     make_requirements_token,
@@ -124,12 +127,12 @@ class RequirementsExchange:
         body = orjson.dumps(finalize_body(prepared.prepare_token, proof))
         answer = await self._calls.post(session, f"{_SINGLE}/finalize", body)
         if not _is_json(answer):
-            raise classify_answer(answer.status, answer.headers, answer.body, call="requirements")
+            raise self._refusal(session, answer)
         return sentinel_headers(parse_finalized(answer.body, prepared), proof)
 
     def _accepted(self, session: Session, answer: Response, requirements: Requirements | None) -> Requirements:
         if requirements is None:
-            raise classify_answer(answer.status, answer.headers, answer.body, call="requirements")
+            raise self._refusal(session, answer)
         if requirements.force_login:
             if session.access_token is None:
                 raise AnonymousUnavailableError(
@@ -141,6 +144,10 @@ class RequirementsExchange:
             raise UpstreamProtocolError("The backend's requirements hold no token.")
         return requirements
 
+    def _refusal(self, session: Session, answer: Response) -> UpstreamError:
+        call = Call("requirements", session.credential)
+        return classify_answer(answer.status, answer.headers, answer.body, call=call, now=self._clock.now())
+
     async def _prove(self, requirements: Requirements, session: Session, page: _Page, form: Form) -> str | None:
         if requirements.challenge is None:
             return None
@@ -148,8 +155,8 @@ class RequirementsExchange:
         return await self._solver.solve(requirements.challenge, lambda: self._config(form, session, page))
 
     def _config(self, form: Form, session: Session, page: _Page) -> tuple[JSONScalar, ...]:
-        device = Device(session.device_id, session.profile.user_agent)
         now = self._clock.now()
+        device = Device(session.device_id, session.profile.user_agent, zone=_pacific(now))
         if form is Form.TWO_STAGES:
             return two_stage_config(device, page.facts, now=now, loaded_at=page.loaded_at, rng=self._rng)
         return single_stage_config(
@@ -159,3 +166,9 @@ class RequirementsExchange:
 
 def _is_json(answer: Response) -> bool:
     return answer.status == 200 and answer.headers.get("content-type", "").startswith("application/json")
+
+
+def _pacific(now: float) -> Zone:
+    """Give the zone that the conversation bodies name, as the page's clock shows it on that day."""
+    offset = -zone_at("America/Los_Angeles", now).offset_min
+    return PACIFIC if offset == PACIFIC.offset_minutes else Zone(offset, "Pacific Daylight Time")

@@ -1,9 +1,13 @@
 """What one account sends on every call: its identity, and the headers of the web app."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from chat2api.upstream.profiles import profile_for
 from chat2api.upstream.transport import BrowserProfile, Channel
+
+Credential = Literal["account", "caller", "anonymous"]
+"""Whose credential a session bears: an account that is kept here, the caller's own AccessToken, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,7 @@ class Session:
     proxy: str | None
     access_token: str | None = field(default=None, repr=False)
     workspace_id: str | None = None
+    credential: Credential = "account"
 
     @property
     def base(self) -> str:

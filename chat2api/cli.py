@@ -1,0 +1,295 @@
+"""The command line: serve, simulate, tokens, keys, doctor."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from chat2api import __version__
+from chat2api.accounts.tokens import parse_import, to_new_account
+from chat2api.clock import SystemClock
+from chat2api.config import Config, describe_settings, load_environment, unused_settings
+from chat2api.errors import Chat2APIError, ConfigError, NotFoundError
+from chat2api.gateway.doctor import Doctor
+from chat2api.keys.operator import KEY_FILE, load_operator_key, make_operator_key
+from chat2api.launch import protect_process, run_server
+from chat2api.logs import Redactor, configure_logging
+from chat2api.runtime import Runtime
+from chat2api.simulator import command as simulator_command
+from chat2api.storage.records import Records
+from chat2api.storage.sql_records import SqlRecords
+from chat2api.storage.values import Account
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit status: 0 done, 1 something failed, 2 wrong settings or usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        environ = load_environment()
+        config = Config.from_env(environ)
+        protect_process()
+        return int(options.run(options, config, environ))
+    except ConfigError as error:
+        print(f"chat2api: {error.message}", file=sys.stderr)
+        return EXIT_USAGE
+    except Chat2APIError as error:
+        print(f"chat2api: {error.message}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="chat2api",
+        description="One server through which any OpenAI client uses your ChatGPT accounts. Without a command: serve.",
+        epilog="Settings come from the environment and from .env; `chat2api serve --help` lists them.",
+    )
+    parser.add_argument("--version", action="version", version=f"chat2api {__version__}")
+    parser.set_defaults(run=_serve, demo=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    serve = commands.add_parser(
+        "serve",
+        help="start the server",
+        description="Start the server.",
+        epilog=_settings_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument(
+        "--demo", action="store_true", help="while no account is set up, let the built-in simulator answer a demo key"
+    )
+    serve.set_defaults(run=_serve)
+
+    simulate = commands.add_parser(
+        "simulate", help="play the ChatGPT backend", description="Play the ChatGPT web backend, for trying and testing."
+    )
+    simulator_command.add_arguments(simulate)
+    simulate.set_defaults(run=lambda options, config, environ: simulator_command.run(options))
+
+    _add_tokens(commands)
+    _add_keys(commands)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="tell what works and what does not",
+        description="Try each exit and each account, and say what works, what does not and what to do.",
+    )
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _add_tokens(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    tokens = commands.add_parser("tokens", help="manage the accounts", description="Manage the pool's accounts.")
+    actions = tokens.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    add = actions.add_parser(
+        "add",
+        help="add accounts from a file or standard input",
+        description="Add accounts: one token a line (AccessToken, RefreshToken, session token), `token,account-id` for a "
+        "workspace, `#` for comments, or a JSON export. A running server uses them within a second.",
+    )
+    add.add_argument("file", metavar="FILE", help="a file, or - for standard input")
+    add.set_defaults(run=_tokens_add)
+
+    show = actions.add_parser(
+        "list", help="list the accounts", description="List the accounts. Tokens are never shown."
+    )
+    show.set_defaults(run=_tokens_list)
+
+    remove = actions.add_parser(
+        "remove", help="remove accounts", description="Remove accounts. They can be brought back for 24 hours."
+    )
+    remove.add_argument("label", nargs="*", metavar="LABEL", help="labels as `tokens list` shows them")
+    remove.add_argument("--all", action="store_true", help="remove all accounts")
+    remove.add_argument("--undo", action="store_true", help="bring back what was removed in the last 24 hours")
+    remove.set_defaults(run=_tokens_remove)
+
+    refresh = actions.add_parser(
+        "refresh", help="renew access tokens now", description="Exchange RefreshTokens for new access tokens now."
+    )
+    refresh.add_argument("label", nargs="*", metavar="LABEL", help="labels as `tokens list` shows them; none: all")
+    refresh.set_defaults(run=_tokens_refresh)
+
+
+def _add_keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    keys = commands.add_parser("keys", help="manage the keys", description="Manage the keys of this server.")
+    actions = keys.add_subparsers(title="actions", metavar="ACTION", required=True)
+    operator = actions.add_parser(
+        "operator",
+        help="tell where the operator key lies, or make a new one",
+        description="Tell where the generated operator key lies. With --new, make one that replaces it at once.",
+    )
+    operator.add_argument("--new", action="store_true", help="make a new key; the old one stops working")
+    operator.set_defaults(run=_keys_operator)
+
+
+def _settings_help() -> str:
+    lines = ["settings (environment or .env):"]
+    for setting in describe_settings():
+        default = f" [{setting.default}{' ' + setting.unit if setting.unit else ''}]" if setting.default else ""
+        lines.append(f"  {setting.name:<32} {setting.text}{default}")
+    return "\n".join(lines).replace("`", "")
+
+
+def _serve(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    redactor = Redactor()
+    configure_logging(config.log_level, redactor)
+    return asyncio.run(run_server(config, redactor, demo=options.demo, unused=unused_settings(environ)))
+
+
+def _tokens_add(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    try:
+        text = sys.stdin.read() if options.file == "-" else Path(options.file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"chat2api: {options.file} cannot be read: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    found = parse_import(text)
+
+    async def add() -> None:
+        async with open_records(config) as records:
+            now = SystemClock().now()
+            for added in await records.add_accounts([to_new_account(item) for item in found.credentials], now):
+                print(f"{added.account.label}  {added.outcome}  {describe_account(added.account)}")
+
+    asyncio.run(add())
+    for problem in found.problems:
+        print(f"line {problem.line}: {problem.message}", file=sys.stderr)
+    if not found.credentials and not found.problems:
+        print("There was no token in it: one a line is expected.", file=sys.stderr)
+    return EXIT_FAILED if found.problems or not found.credentials else EXIT_OK
+
+
+def _tokens_list(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    async def show() -> None:
+        async with open_records(config) as records:
+            accounts = await pool_accounts(records)
+            for account in accounts:
+                print(f"{account.label}  {account.state:<13} {describe_account(account)}")
+            print(f"{len(accounts)} account(s)")
+
+    asyncio.run(show())
+    return EXIT_OK
+
+
+def _tokens_remove(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    if bool(options.label) + options.all + options.undo != 1:
+        print("chat2api: name the accounts by label, or say --all or --undo", file=sys.stderr)
+        return EXIT_USAGE
+
+    async def remove() -> int:
+        async with open_records(config) as records:
+            now = SystemClock().now()
+            if options.undo:
+                print(f"{await records.restore_accounts(now)} account(s) brought back")
+                return EXIT_OK
+            ids = None if options.all else [account.id for account in await accounts_by_label(records, options.label)]
+            print(f"{await records.delete_accounts(ids, now)} account(s) removed; --undo brings them back for 24 hours")
+            return EXIT_OK
+
+    return asyncio.run(remove())
+
+
+def _tokens_refresh(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    async def refresh() -> int:
+        runtime = await Runtime.open(config)
+        failed = 0
+        try:
+            for account in await accounts_by_label(runtime.records, options.label):
+                if account.kind not in ("refresh", "session"):
+                    if options.label:
+                        print(f"{account.label}  has no RefreshToken: nothing to renew")
+                    continue
+                try:
+                    await runtime.keeper.renew(account)
+                    print(f"{account.label}  renewed")
+                except Chat2APIError as error:
+                    failed += 1
+                    print(f"{account.label}  {error.message}", file=sys.stderr)
+        finally:
+            await runtime.aclose()
+        return EXIT_FAILED if failed else EXIT_OK
+
+    return asyncio.run(refresh())
+
+
+def _keys_operator(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    async def tell() -> int:
+        if config.authorization:
+            print("AUTHORIZATION is set: its values are the operator keys, and no other key is made.")
+            return EXIT_OK
+        async with open_records(config) as records:
+            path = config.data_dir / KEY_FILE
+            if options.new:
+                path = await make_operator_key(records, config.data_dir)
+                print(f"A new operator key was made; the old one has stopped working. It lies in {path}")
+                return EXIT_OK
+            keys = await load_operator_key(records, config.data_dir)
+            if keys.shut is not None:
+                print(f"chat2api: {keys.shut}", file=sys.stderr)
+                return EXIT_FAILED
+            if path.is_file():
+                print(f"The operator key lies in {path}")
+            else:
+                print(f"{path} is gone, the key that it held still works. Make a new one: chat2api keys operator --new")
+            return EXIT_OK
+
+    return asyncio.run(tell())
+
+
+def _doctor(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    async def examine() -> int:
+        runtime = await Runtime.open(config)
+        failed = 0
+        try:
+            async for finding in Doctor(runtime.client, runtime.sources.pool).examine():
+                print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject}: {finding.text}")
+                if not finding.ok:
+                    failed += 1
+                    print(f"      {finding.advice}")
+        finally:
+            await runtime.aclose()
+        print("All is well." if not failed else f"{failed} problem(s).")
+        return EXIT_FAILED if failed else EXIT_OK
+
+    return asyncio.run(examine())
+
+
+@asynccontextmanager
+async def open_records(config: Config) -> AsyncIterator[Records]:
+    """Open the records for one command, beside a running server if there is one."""
+    records = await SqlRecords.open(config.data_dir, secret_key=config.secret_key or None)
+    try:
+        yield records
+    finally:
+        await records.aclose()
+
+
+async def pool_accounts(records: Records) -> list[Account]:
+    """Give the pool's accounts, in the order in which they were added."""
+    everything = (await records.changes()).accounts
+    return [account for account in everything if account.owner is None and account.deleted_at is None]
+
+
+async def accounts_by_label(records: Records, labels: Sequence[str]) -> list[Account]:
+    """Give the accounts with those labels, all of the pool's for none. Raises NotFoundError for an unknown label."""
+    accounts = await pool_accounts(records)
+    known = {account.label for account in accounts}
+    for label in labels:
+        if label not in known:
+            raise NotFoundError(f"There is no account {label}. `chat2api tokens list` shows the labels.")
+    return [account for account in accounts if not labels or account.label in labels]
+
+
+def describe_account(account: Account) -> str:
+    """Give what is known of an account in one line, without anything secret."""
+    until = None
+    if account.expires_at is not None:
+        until = f"until {datetime.fromtimestamp(account.expires_at, UTC):%Y-%m-%d %H:%M} UTC"
+    facts = (f"{account.kind} token", account.plan, account.email, account.workspace_id, until, account.reason)
+    return ", ".join(fact for fact in facts if fact)

@@ -1,0 +1,303 @@
+"""The ChatGPT provider: public operations served by web accounts, failing over until the first content."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from chat2api.accounts.exits import Exit
+from chat2api.accounts.health import Attempts, Decision, Verdict
+from chat2api.accounts.pool import Lease, Outcome
+from chat2api.clock import Clock
+from chat2api.config import Config
+from chat2api.errors import (
+    AccountLimitedError,
+    AccountRejectedError,
+    AllAccountsCoolingError,
+    CallerTokenRejectedError,
+    Chat2APIError,
+    NoAccountError,
+    NotFoundError,
+    StorageError,
+    StreamInterruptedError,
+    TransportError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeoutError,
+)
+from chat2api.gateway.deadlines import AnswerLimits, answer_limits, deadline, is_reasoning
+from chat2api.gateway.offers import Offers
+from chat2api.gateway.provider import AnswerFacts, Caller
+from chat2api.gateway.sources import Claim, Sources, host_of
+from chat2api.gateway.turns import TurnFollower
+from chat2api.protocol.chatgpt.models import choose_model, reply_name
+from chat2api.protocol.events import Event, FileLink, Finished, ReasoningDelta, TextDelta
+from chat2api.protocol.openai.chat import ChatRequest
+from chat2api.protocol.openai.limits import TurnLimiter
+from chat2api.protocol.prompt import Message, Prompt
+from chat2api.storage.values import ConversationOwner
+from chat2api.upstream.chatgpt.client import ChatGPTClient
+from chat2api.upstream.chatgpt.session import Session
+
+log = logging.getLogger(__name__)
+
+_CONTENT = (TextDelta, ReasoningDelta, FileLink, Finished)
+
+
+class ChatGPTProvider:
+    """Serves chat completions from ChatGPT accounts."""
+
+    def __init__(self, config: Config, clock: Clock, client: ChatGPTClient, sources: Sources, offers: Offers) -> None:
+        """Serve from those accounts through that client."""
+        self._config = config
+        self._clock = clock
+        self._client = client
+        self._sources = sources
+        self._offers = offers
+        self._rng = random.Random()
+
+    async def chat(self, caller: Caller, request: ChatRequest, facts: AnswerFacts) -> AsyncGenerator[Sequence[Event]]:
+        """Yield one choice of a chat completion; see Provider."""
+        if request.workspace_id is not None and caller.workspace is None:
+            caller = replace(caller, workspace=request.workspace_id)
+        claim = await self._sources.claim(caller)
+        facts.upstream = claim.source.upstream
+        prompt, claim = await self._prompt(caller, request, claim)
+        facts.model_fallback = prompt.model.fallback_from
+        answering = _Answering(
+            config=self._config,
+            clock=self._clock,
+            client=self._client,
+            rng=self._rng,
+            caller=caller,
+            claim=claim,
+            prompt=prompt,
+            limits=answer_limits(self._config, reasoning=is_reasoning(prompt.model)),
+        )
+        limiter = TurnLimiter(request.max_tokens, request.stop)
+        async with aclosing(answering.events()) as batches:
+            async for events in batches:
+                kept = limiter.feed(events)
+                if kept:
+                    yield kept
+                if limiter.done:
+                    return
+
+    async def models(self, caller: Caller) -> Sequence[str]:
+        """Give the slugs that the caller's accounts offer; see Provider."""
+        return await self._offers.slugs(await self._sources.claim(caller), caller.workspace)
+
+    def reply_model(self, requested: str, served: str | None) -> str:
+        """Give the public name of the model that serves; see Provider."""
+        return reply_name(requested, choose_model(requested, self._offers.known), served)
+
+    def keeps_history(self, request: ChatRequest) -> bool:
+        """Whether the conversation of this request is stored upstream; see Provider."""
+        temporary = self._config.history_disabled if request.history_disabled is None else request.history_disabled
+        return not temporary or request.conversation_id is not None
+
+    async def _prompt(self, caller: Caller, request: ChatRequest, claim: Claim) -> tuple[Prompt, Claim]:
+        """Give what to send, and the claim narrowed to the account that owns the conversation named."""
+        live = await self._offers.slugs_for(request.model, claim, caller.workspace)
+        model = choose_model(request.model, live, anonymous=caller.kind == "anonymous")
+        prompt = Prompt(
+            messages=request.messages,
+            model=model,
+            temporary=not self.keeps_history(request),
+            thinking_effort=request.thinking_effort if is_reasoning(model) else None,
+        )
+        if request.conversation_id is None:
+            return prompt, claim
+        owned = await claim.source.records.conversation(request.conversation_id)
+        if claim.account_id is None:
+            if owned is None or owned.owner != caller.owner:
+                raise NotFoundError(
+                    "There is no such conversation, or it is not yours. Leave conversation_id out to begin a new one.",
+                    param="conversation_id",
+                    code="conversation_not_found",
+                )
+            claim = replace(claim, account_id=owned.account_id)
+        parent = request.parent_message_id or (owned.last_message_id if owned is not None else None)
+        continued = replace(
+            prompt,
+            messages=new_messages(request.messages),
+            conversation_id=request.conversation_id,
+            parent_message_id=parent,
+        )
+        return continued, claim
+
+
+@dataclass(slots=True)
+class _Answering:
+    """One choice being answered: attempt after attempt until the first content, then the turn to its end."""
+
+    config: Config
+    clock: Clock
+    client: ChatGPTClient
+    rng: random.Random
+    caller: Caller
+    claim: Claim
+    prompt: Prompt
+    limits: AnswerLimits
+
+    async def events(self) -> AsyncGenerator[Sequence[Event]]:
+        """Yield the answer; nothing before its first content, so that until then another account may be tried.
+
+        Raises the last attempt's error when there was no content, StreamInterruptedError and kin when there was.
+        """
+        first_by = asyncio.get_running_loop().time() + self.limits.first_content
+        attempts = Attempts(self.config.retry_times)
+        avoid: set[Exit] = set()
+        decision, account_id = Decision("next"), self.claim.account_id
+        failure: UpstreamError | None = None
+        while True:
+            async with deadline(first_by, "first_content", "The backend did not answer in time."):
+                await self.clock.sleep(decision.delay)
+                lease = await self._lease(account_id, attempts, failure)
+            attempt = _Attempt(self, lease, first_by)
+            failure = None
+            try:
+                async with aclosing(attempt.events(avoid, renew=decision.refresh)) as batches:
+                    async for batch in batches:
+                        yield batch
+                return
+            except UpstreamError as error:
+                failure = _in_stream(error) if attempt.begun else error
+            finally:
+                verdict = await attempt.finish(failure)
+            if attempt.begun:
+                raise failure
+            decision = attempts.decide(failure, verdict, lease.account.id, jitter=self.rng.random())
+            log.info("account %s: %s: %s; %s", lease.account.label, type(failure).__name__, failure, decision.action)
+            if decision.action == "stop":
+                raise self._told(failure)
+            account_id = lease.account.id if decision.action == "same" else self.claim.account_id
+            if attempt.session is not None and verdict.exit_fault is not None:
+                avoid.add(attempt.session.proxy)
+
+    async def _lease(self, account_id: str | None, attempts: Attempts, failure: UpstreamError | None) -> Lease:
+        """Lease the account for the next attempt; when there is none left, tell what the last attempt met."""
+        exclude = attempts.used_accounts if account_id is None else frozenset[str]()
+        try:
+            return await self.claim.source.pool.lease(
+                model=self.prompt.model.slug, workspace=self._pool_workspace(), account_id=account_id, exclude=exclude
+            )
+        except AllAccountsCoolingError:
+            if failure is None or isinstance(failure, AccountLimitedError):
+                raise
+            raise self._told(failure) from None
+        except NoAccountError as error:
+            if self.caller.kind == "own_token":
+                raise self._told(failure or AccountRejectedError(error.message, reason="token_expired")) from None
+            if failure is None or isinstance(failure, AccountRejectedError):
+                raise
+            raise self._told(failure) from None
+
+    def _pool_workspace(self) -> str | None:
+        """The workspace that restricts the pick; an account of the caller's own is picked by name."""
+        return self.caller.workspace if self.claim.account_id is None else None
+
+    def _told(self, error: UpstreamError) -> Chat2APIError:
+        """Give the error as the caller is told it: attempts are spent, so clients shall not repeat it by themselves."""
+        if isinstance(error, AccountRejectedError) and self.caller.kind == "own_token":
+            return CallerTokenRejectedError(
+                "ChatGPT does not accept the token that you sent. Get a new one and use that."
+            )
+        error.final = error.final or error.retry_after is None
+        return error
+
+
+class _Attempt:
+    """One attempt on one leased account."""
+
+    def __init__(self, answering: _Answering, lease: Lease, first_by: float) -> None:
+        """Make an attempt; call `finish` once it is over, however it ends."""
+        self._answering = answering
+        self._lease = lease
+        self._first_by = first_by
+        self._follower: TurnFollower | None = None
+        self._served = False
+        self.session: Session | None = None
+        self.begun = False
+        """Whether content was given, after which nothing may be tried again."""
+
+    async def events(self, avoid: set[Exit], *, renew: bool) -> AsyncGenerator[list[Event]]:
+        """Yield the turn's events from the first content on."""
+        work = self._answering
+        source = work.claim.source
+        self._lease.refreshed = renew
+        async with deadline(self._first_by, "first_content", "The backend did not begin its answer in time."):
+            self.session = session = await source.open_session(
+                self._lease, workspace=work.caller.workspace, avoid=avoid, renew=renew
+            )
+            prompt = await self._with_parent(session, work.prompt)
+            turn = await work.client.start_turn(session, prompt)
+        self._follower = follower = TurnFollower(
+            work.client, work.clock, session, prompt, work.limits, self._first_by, turn
+        )
+        held: list[Event] = []
+        async with aclosing(follower.events()) as batches:
+            async for batch in batches:
+                held += batch
+                if not self.begun and not any(isinstance(event, _CONTENT) for event in held):
+                    continue
+                if not prompt.temporary:
+                    await self._remember(held)
+                self.begun = True
+                given, held = held, []
+                yield given
+        self._served = True
+
+    async def finish(self, failure: Exception | None) -> Verdict:
+        """Free the account and abort what still runs; give what the failure means."""
+        if self._follower is not None:
+            await self._follower.aclose()
+        outcome = failure or (Outcome.SERVED if self._served or self.begun else Outcome.ABANDONED)
+        verdict = await self._lease.release(outcome)
+        if self.session is not None and outcome is not Outcome.ABANDONED:
+            self._answering.claim.source.exits.report(
+                self.session.proxy, host_of(self.session.origin), verdict.exit_fault
+            )
+        return verdict
+
+    async def _with_parent(self, session: Session, prompt: Prompt) -> Prompt:
+        """Name the message that a continued conversation goes on from, where nobody has named it."""
+        if prompt.conversation_id is None or prompt.parent_message_id is not None:
+            return prompt
+        current = await self._answering.client.current_message(session, prompt.conversation_id)
+        return replace(prompt, parent_message_id=current)
+
+    async def _remember(self, events: list[Event]) -> None:
+        """Keep who owns the conversation, before the caller learns its id and after each turn."""
+        for event in events:
+            identifier = getattr(event, "conversation_id", None)
+            if identifier is None:
+                continue
+            work = self._answering
+            message_id = event.message_id if isinstance(event, Finished) else None
+            owner = ConversationOwner(
+                identifier, self._lease.account.id, work.caller.owner, message_id, work.clock.now()
+            )
+            try:
+                await work.claim.source.records.put_conversation(owner)
+            except StorageError as error:
+                log.warning("cannot keep the owner of a conversation: %s", error)
+
+
+def new_messages(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Give the messages that a continued conversation does not know yet: those after the last answer."""
+    for index in range(len(messages) - 1, -1, -1):
+        if messages[index].role == "assistant":
+            return messages[index + 1 :] or messages[-1:]
+    return messages
+
+
+def _in_stream(error: UpstreamError) -> UpstreamError:
+    """Give the error that ends an answer which has begun."""
+    if isinstance(error, TransportError | UpstreamProtocolError | UpstreamTimeoutError):
+        interrupted = StreamInterruptedError(f"The answer was cut off: {error.message}")
+        interrupted.__cause__ = error
+        return interrupted
+    return error

@@ -1,0 +1,135 @@
+"""Where a caller's accounts come from, and how one of them becomes a session with the backend.
+
+Four kinds of callers, three sets of accounts: the operator's pool (which also keeps callers' own RefreshTokens, as private
+accounts, so that a rotated token is never lost), visitors (AccessTokens that callers bring, and sign-in-free chat; in
+memory only), and the demo's account at the simulator. All are pools, so limits and waits hold for all alike.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from chat2api.accounts.exits import Exit, Exits
+from chat2api.accounts.pool import AccountPool, Lease
+from chat2api.accounts.refresh import TokenKeeper
+from chat2api.accounts.tokens import read_claims, tell_kind
+from chat2api.clock import Clock
+from chat2api.errors import InvalidAPIKeyError
+from chat2api.gateway.provider import Caller
+from chat2api.storage.records import Records
+from chat2api.storage.values import NewAccount, Secrets
+from chat2api.upstream.chatgpt.session import Credential, Session
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSource:
+    """A set of accounts with what renews their tokens, what remembers them, and the backend they belong to.
+
+    `upstream` is told in a response header where it is not None.
+    """
+
+    pool: AccountPool
+    keeper: TokenKeeper
+    records: Records
+    origins: Sequence[str]
+    exits: Exits
+    upstream: str | None = None
+
+    async def open_session(
+        self, lease: Lease, *, workspace: str | None, avoid: Set[Exit], renew: bool = False
+    ) -> Session:
+        """Give the session of a leased account, its access token renewed where that is due (or `renew` asks for it).
+
+        `workspace` is what the caller asked for; `avoid` are exits that failed this request. Raises
+        AccountRejectedError when the account needs a new sign-in, AllAccountsCoolingError when no exit may be used.
+        """
+        account = lease.account
+        origin = stable_choice(account.id, self.origins)
+        proxy = self.exits.choose(account.id, host_of(origin), avoid=avoid)
+        credential: Credential = "anonymous" if account.kind == "device" else "account"
+        if account.kind == "access" and account.owner is not None:
+            credential = "caller"
+        token = None if account.kind == "device" else await self.keeper.access_token(account, force=renew)
+        return Session(
+            key=account.id,
+            device_id=account.device_id,
+            origin=origin,
+            proxy=proxy,
+            access_token=token,
+            workspace_id=workspace or account.workspace_id,
+            credential=credential,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a caller may use: a source, and one account of it where only that one is theirs."""
+
+    source: AccountSource
+    account_id: str | None
+
+
+class Sources:
+    """Finds the accounts of each caller."""
+
+    def __init__(self, pool: AccountSource, visitors: AccountSource, demo: AccountSource | None, clock: Clock) -> None:
+        """Take the sets of accounts; `demo` None where there is no demo."""
+        self.pool = pool
+        self.visitors = visitors
+        self.demo = demo
+        self._clock = clock
+        self._anonymous: str | None = None
+
+    async def claim(self, caller: Caller) -> Claim:
+        """Give what the caller may use. Raises CallerTokenRejectedError for a token that cannot be one."""
+        if caller.kind == "operator":
+            return Claim(self.pool, None)
+        if caller.kind == "demo":
+            if self.demo is None:
+                raise InvalidAPIKeyError("The demo key works only while the demo runs.")
+            return Claim(self.demo, None)
+        if caller.token is None:
+            return Claim(self.visitors, await self._anonymous_account())
+        if tell_kind(caller.token) == "access":
+            return Claim(self.visitors, await self._visiting_account(caller.token, caller.owner))
+        account = await self.pool.pool.adopt(caller.token, caller.owner, caller.workspace)
+        return Claim(self.pool, account.id)
+
+    async def _visiting_account(self, token: str, owner: str) -> str:
+        """Give the account of an AccessToken that a caller brought.
+
+        It is known by the token alone: what the token says of its user is not believed here, since anybody can write
+        a token that names somebody else's user. The device is the same for the same token, also after a restart.
+        """
+        device = uuid.UUID(self.pool.records.digest("device", token)[:32], version=4)
+        new = NewAccount(
+            "access",
+            Secrets(access=token),
+            expires_at=read_claims(token).expires_at,
+            device_id=str(device),
+            owner=owner,
+        )
+        added = await self.visitors.records.add_accounts([new], self._clock.now())
+        self.visitors.pool.put(added[0].account)
+        return added[0].account.id
+
+    async def _anonymous_account(self) -> str:
+        """Give the one device that all sign-in-free chats of this process appear on."""
+        if self._anonymous is None:
+            new = NewAccount("device", Secrets(), owner="anonymous")
+            added = await self.visitors.records.add_accounts([new], self._clock.now())
+            self.visitors.pool.put(added[0].account)
+            self._anonymous = added[0].account.id
+        return self._anonymous
+
+
+def stable_choice(key: str, choices: Sequence[str]) -> str:
+    """Give the same choice for the same key always, with few moves when the choices change (rendezvous hashing)."""
+    return min(choices, key=lambda choice: hashlib.blake2b(f"{key}\0{choice}".encode(), digest_size=8).digest())
+
+
+def host_of(origin: str) -> str:
+    """Give host and port of an origin."""
+    return urlsplit(origin).netloc

@@ -1,0 +1,207 @@
+"""One turn to its real end: the rest of a cut answer, an answer that moved elsewhere, files that are still to be fetched.
+
+The decoder says what it needs by events; here they are carried out, so what comes out holds content and one Finished.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import orjson
+
+from chat2api.clock import Clock
+from chat2api.errors import StreamInterruptedError, UpstreamError
+from chat2api.gateway.deadlines import AnswerLimits, deadline
+from chat2api.protocol.chatgpt.faults import Call, classify_failed
+from chat2api.protocol.chatgpt.history import read_last_turn
+from chat2api.protocol.events import (
+    Event,
+    Failed,
+    FileLink,
+    FilePointer,
+    Finished,
+    HandedOff,
+    ImagePending,
+    Started,
+    TextDelta,
+)
+from chat2api.protocol.prompt import Prompt
+from chat2api.upstream.chatgpt.client import ChatGPTClient
+from chat2api.upstream.chatgpt.session import Session
+
+log = logging.getLogger(__name__)
+
+MAX_CONTINUES = 3
+"""How often the rest of an answer is asked for that the backend cut at its own limit."""
+
+POLL_SECONDS = 2.0
+"""Pause between two looks at a stored conversation whose answer is still being made (protocol.md 10.1)."""
+
+
+class AnswerSource(Protocol):
+    """Where the events of an answer come from: a BackendTurn, or a stored conversation."""
+
+    @property
+    def raw_text(self) -> str:
+        """The last visible message so far as the backend wrote it."""
+        ...
+
+    async def next(self) -> list[Event]:
+        """Give the next events, an empty list after the end."""
+        ...
+
+    async def aclose(self) -> None:
+        """Abort what still comes in."""
+        ...
+
+
+class _StoredAnswer:
+    """The events of a stored turn, without the text that was given before."""
+
+    raw_text = ""
+
+    def __init__(self, events: Sequence[Event], given: str) -> None:
+        text = "".join(event.text for event in events if isinstance(event, TextDelta))
+        self._skip = len(given) if text.startswith(given) else 0
+        self._events = list(events)
+
+    async def next(self) -> list[Event]:
+        events, self._events = self._events, []
+        return [kept for event in events if (kept := self._unread(event)) is not None]
+
+    async def aclose(self) -> None:
+        self._events = []
+
+    def _unread(self, event: Event) -> Event | None:
+        if not isinstance(event, TextDelta) or not self._skip:
+            return event
+        rest = event.text[self._skip :]
+        self._skip = max(0, self._skip - len(event.text))
+        return TextDelta(rest) if rest else None
+
+
+@dataclass(slots=True)
+class TurnFollower:
+    """Follows one turn. Make one for each, iterate `events`, then `aclose`."""
+
+    client: ChatGPTClient
+    clock: Clock
+    session: Session
+    prompt: Prompt
+    limits: AnswerLimits
+    first_by: float
+    """When the first content must be here, by the loop's clock."""
+    turn: AnswerSource
+    _given: list[str] = field(default_factory=list)
+    _begun: bool = False
+    _content: bool = False
+    _continues: int = 0
+
+    async def events(self) -> AsyncGenerator[list[Event]]:
+        """Yield batches of at least one event; the last one ends with Finished.
+
+        Raises the error that a failure inside the stream stands for, UpstreamTimeoutError, TransportError,
+        StreamInterruptedError or UpstreamProtocolError.
+        """
+        whole_by = asyncio.get_running_loop().time() + self.limits.whole
+        ended = False
+        while not ended:
+            batch = []
+            for event in await self._next(whole_by):
+                followed = await self._follow(event)
+                ended = ended or isinstance(followed, Finished)
+                if followed is not None:
+                    batch.append(followed)
+            if batch:
+                yield batch
+
+    async def aclose(self) -> None:
+        """Abort the turn that is being read."""
+        await self.turn.aclose()
+
+    async def _next(self, whole_by: float) -> list[Event]:
+        """Wait for the next events within the limit of this phase."""
+        if not self._content:
+            at, phase, what = self.first_by, "first_content", "did not begin its answer in time"
+        else:
+            at = asyncio.get_running_loop().time() + self.limits.between_events
+            phase, what = "between_events", "went silent in the middle of its answer"
+        if whole_by < at:
+            at, phase, what = whole_by, "whole_answer", "took too long for its answer"
+        async with deadline(at, phase, f"The backend {what}."):
+            events = await self.turn.next()
+        if not events:
+            raise StreamInterruptedError("The backend's answer ended before its end.")
+        return events
+
+    async def _follow(self, event: Event) -> Event | None:
+        """Give what stands for an event in the answer, None when nothing does."""
+        match event:
+            case Started():
+                if self._begun:
+                    return None
+                self._begun = True
+            case FilePointer():
+                self._content = True
+                url = await self.client.file_url(self.session, event)
+                return FileLink(url, event.kind, event.name)
+            case Finished(continuable=True) if self._continues < MAX_CONTINUES and event.conversation_id is not None:
+                return None if await self._continue(event) else event
+            case Finished():
+                pass
+            case Failed():
+                raise classify_failed(event, call=Call("conversation", self.session.credential))
+            case HandedOff():
+                await self._resume(event)
+                return None
+            case ImagePending():
+                await self._poll(event.conversation_id)
+                return None
+            case TextDelta():
+                self._content = True
+                self._given.append(event.text)
+            case _:
+                self._content = True
+        return event
+
+    async def _continue(self, cut: Finished) -> bool:
+        """Go on with the rest of a cut answer; False when the backend does not give it, which is no failure."""
+        self._continues += 1
+        try:
+            rest = await self.client.continue_turn(
+                self.session, self.prompt.model, cut, sent_text=self.turn.raw_text, temporary=self.prompt.temporary
+            )
+        except UpstreamError as error:
+            log.info("the rest of a cut answer could not be had: %s", error)
+            return False
+        await self._replace(rest)
+        return True
+
+    async def _resume(self, handed: HandedOff) -> None:
+        try:
+            await self._replace(await self.client.resume_turn(self.session, handed))
+        except StreamInterruptedError:
+            await self._poll(handed.conversation_id)
+
+    async def _poll(self, conversation_id: str | None) -> None:
+        """Read the stored conversation until its last turn is whole, and go on with that."""
+        if conversation_id is None or self.prompt.temporary:
+            raise StreamInterruptedError(
+                "The backend finishes its answer elsewhere, and a temporary chat is not stored."
+            )
+        at = asyncio.get_running_loop().time() + self.limits.between_events if self._content else self.first_by
+        async with deadline(at, "stored_answer", "The backend did not finish its answer in time."):
+            while True:
+                stored = read_last_turn(
+                    orjson.loads(await self.client.stored_conversation(self.session, conversation_id))
+                )
+                if stored.is_done:
+                    break
+                await self.clock.sleep(POLL_SECONDS)
+        await self._replace(_StoredAnswer(stored.events, "".join(self._given)))
+
+    async def _replace(self, turn: AnswerSource) -> None:
+        old, self.turn = self.turn, turn
+        await old.aclose()

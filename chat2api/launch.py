@@ -1,0 +1,118 @@
+"""From settings to a running server: the process's own protection, the listener, what is said at the start."""
+
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from chat2api import __version__
+from chat2api.api.body import body_limit
+from chat2api.api.connection import ConnectionSettings
+from chat2api.api.context import running_runtime
+from chat2api.api.guards import BodyGuard, BodySettings
+from chat2api.api.request_bytes import HeadLimits
+from chat2api.api.server import Address, ServerSettings, Shutdown, serve
+from chat2api.app import create_app
+from chat2api.config import Config
+from chat2api.keys.operator import KEY_FILE
+from chat2api.logs import Redactor
+from chat2api.protocol.chatgpt import proof_of_work
+from chat2api.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+_PR_SET_DUMPABLE = 4
+
+
+def protect_process() -> None:
+    """Keep what this process writes and holds from others: private files, no core dumps (S19)."""
+    os.umask(0o077)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+async def run_server(config: Config, redactor: Redactor, *, demo: bool = False, unused: Sequence[str] = ()) -> int:
+    """Serve until told to stop; give the exit status. Raises ConfigError when an address cannot be used."""
+    app = create_app(config, demo=demo, redactor=redactor)
+    shutdown = Shutdown()
+
+    def ready(addresses: Sequence[Address]) -> None:
+        runtime = running_runtime(app)
+        runtime.watch_shutdown(shutdown.ending)
+        _log_start(runtime, unused)
+        _show_banner(runtime, addresses)
+
+    return await serve(
+        BodyGuard(app, limit_for=body_limit, settings=BodySettings(timeout=config.client_body_timeout)),
+        binds=[(host, config.port) for host in config.host],
+        settings=ServerSettings(
+            connection=ConnectionSettings(
+                head=HeadLimits(),
+                header_timeout=config.client_headers_timeout,
+                send_timeout=config.client_write_timeout,
+            ),
+            drain_accept=config.drain_accept,
+            drain_timeout=config.drain_timeout,
+        ),
+        shutdown=shutdown,
+        on_ready=ready,
+        on_draining=lambda: running_runtime(app).drain(),
+    )
+
+
+def _log_start(runtime: Runtime, unused: Sequence[str]) -> None:
+    """Log one block: version, settings, accounts by state, upstream."""
+    statistics = runtime.pool.statistics()
+    states = ", ".join(f"{count} {state}" for state, count in sorted(statistics.by_state.items())) or "none"
+    log.info("chat2api %s, proof of work: %s", __version__, proof_of_work.describe())
+    log.info("settings: %s", " ".join(f"{name}={text}" for name, text in runtime.config.summary().items()))
+    log.info("accounts: %d (%s)", statistics.total, states)
+    log.info(
+        "upstream: %s", "simulator for the demo key" if runtime.demo else ", ".join(runtime.config.chatgpt_base_url)
+    )
+    if unused:
+        log.warning("settings of similar servers that this one does not read: %s", ", ".join(unused))
+    if runtime.operator_keys.shut is not None:
+        log.error("%s", runtime.operator_keys.shut)
+
+
+def _show_banner(runtime: Runtime, addresses: Sequence[Address]) -> None:
+    """Say on standard output how to use the server."""
+    config = runtime.config
+    host, port = addresses[0]
+    shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1", "::1") else host
+    base = f"http://{shown}:{port}{'/' + config.api_prefix if config.api_prefix else ''}"
+    lines = ["", f"chat2api {__version__} listens on {base}", ""]
+    if runtime.demo is not None:
+        lines += [
+            "No account is set up: the built-in SIMULATOR answers the demo key below.",
+            "Its answers come from no model, and the response header x-chat2api-upstream says `simulator`.",
+            "The key ends with this run. To use your own account: python -m chat2api tokens add -",
+            "",
+            *_examples(base, runtime.demo.key),
+        ]
+    elif not runtime.pool.statistics().total:
+        lines += ["No account is set up yet. Add one: python -m chat2api tokens add -", ""]
+    if not config.authorization and runtime.operator_keys.shut is None:
+        lines.append(f"The operator key lies in {config.data_dir / KEY_FILE}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def _examples(base: str, key: str) -> list[str]:
+    body = '{"model": "auto", "stream": true, "messages": [{"role": "user", "content": "Name three rivers."}]}'
+    return [
+        f"curl -N {base}/v1/chat/completions \\",
+        f'  -H "Authorization: Bearer {key}" \\',
+        '  -H "Content-Type: application/json" \\',
+        f"  -d '{body}'",
+        "",
+        "from openai import OpenAI",
+        f'client = OpenAI(base_url="{base}/v1", api_key="{key}")',
+        "for chunk in client.chat.completions.create(",
+        '    model="auto", stream=True, messages=[{"role": "user", "content": "Name three rivers."}]',
+        "):",
+        '    print(chunk.choices[0].delta.content or "", end="")',
+        "",
+    ]

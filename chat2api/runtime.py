@@ -1,0 +1,264 @@
+"""Runtime: owns every long-lived part, opens them in order and closes them in reverse."""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, Protocol, TypeVar
+
+from chat2api.accounts.exits import Exits
+from chat2api.accounts.pool import AccountPool
+from chat2api.accounts.refresh import RefreshAnswer, ScheduledRefresh, TokenKeeper
+from chat2api.accounts.tokens import to_credential, to_new_account
+from chat2api.clock import Clock, SystemClock
+from chat2api.config import Config
+from chat2api.errors import Chat2APIError, DrainingError
+from chat2api.gateway.chatgpt import ChatGPTProvider
+from chat2api.gateway.offers import Offers
+from chat2api.gateway.provider import Provider
+from chat2api.gateway.sources import AccountSource, Sources, host_of, stable_choice
+from chat2api.keys.digests import find_digest, secret_digest
+from chat2api.keys.operator import OperatorKeys, load_operator_key
+from chat2api.logs import Redactor
+from chat2api.protocol.chatgpt.proof_of_work import PYTHON, variants
+from chat2api.protocol.openai.usage import load_tokenizer
+from chat2api.simulator.app import Simulator
+from chat2api.simulator.options import SimulatorOptions
+from chat2api.storage.records import Records
+from chat2api.storage.shared import MemoryShared, SharedState
+from chat2api.storage.sql_records import SqlRecords
+from chat2api.storage.values import Account
+from chat2api.upstream.chatgpt.calls import BackendCalls, CallSettings
+from chat2api.upstream.chatgpt.client import ChatGPTClient, ClientSettings
+from chat2api.upstream.chatgpt.requirements import RequirementsExchange
+from chat2api.upstream.chatgpt.solver import ProofSolver
+from chat2api.upstream.chatgpt.tokens import TokenExchange
+from chat2api.upstream.profiles import profile_for
+from chat2api.upstream.transport import Channel, CurlTransport, Transport
+
+log = logging.getLogger(__name__)
+
+OPERATOR_KEY_POLL = 1.0
+"""How soon a key that another process made is used, in seconds."""
+
+_REFRESH = "refresh "
+"""Begins the names of tasks that are never cancelled: a token that was sent must be stored (3.4)."""
+
+T = TypeVar("T")
+
+
+class Interruptible(Protocol):
+    """An answer that can be ended with an error."""
+
+    def interrupt(self, error: Chat2APIError) -> None:
+        """End it; what has arrived is still given first."""
+        ...
+
+
+class Demo:
+    """The demo: a simulator in this process, an account at it, and a key that opens it for this run alone."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        """Make a key for that simulator."""
+        self.simulator = simulator
+        self.key = "demo-" + secrets.token_urlsafe(24)
+        self._digest = secret_digest(self.key)
+
+    def key_matches(self, bearer: str) -> bool:
+        """Whether the bearer is the demo key."""
+        return find_digest(secret_digest(bearer), (self._digest,)) is not None
+
+
+class Runtime:
+    """All long-lived parts of one server. `open` makes it; `aclose` ends it."""
+
+    config: Config
+    clock: Clock
+    records: Records
+    shared: SharedState
+    pool: AccountPool
+    keeper: TokenKeeper
+    transport: Transport
+    client: ChatGPTClient
+    provider: Provider
+    sources: Sources
+    operator_keys: OperatorKeys
+    demo: Demo | None
+
+    def __init__(self, config: Config, clock: Clock, redactor: Redactor) -> None:
+        """Start with nothing open; use `open`."""
+        self.config = config
+        self.clock = clock
+        self.redactor = redactor
+        self.answers: set[Interruptible] = set()
+        """Answers on their way, for a stop that cannot wait."""
+        self.draining = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._resources = AsyncExitStack()
+
+    @classmethod
+    async def open(
+        cls, config: Config, *, demo: bool = False, clock: Clock | None = None, redactor: Redactor | None = None
+    ) -> "Runtime":
+        """Open everything. With demo, start the simulator if the pool has no account.
+
+        Raises StorageError when the records cannot be opened.
+        """
+        runtime = cls(config, clock or SystemClock(), redactor or Redactor())
+        try:
+            await runtime._open(demo)
+        except BaseException:
+            await runtime.aclose()
+            raise
+        return runtime
+
+    async def _open(self, demo: bool) -> None:
+        config = self.config
+        self.records = await SqlRecords.open(config.data_dir, secret_key=config.secret_key or None)
+        self._resources.push_async_callback(self.records.aclose)
+        self.shared = MemoryShared(self.clock)
+        self.transport = transport = CurlTransport(ca_file=config.upstream_ca_file or None)
+        self._resources.push_async_callback(transport.aclose)
+        native = variants()[0] != PYTHON
+        solver = ProofSolver(search_limit=config.proof_timeout if native else config.proof_fallback_timeout)
+        self._resources.push_async_callback(solver.aclose)
+        calls = BackendCalls(
+            transport,
+            CallSettings(
+                connect_timeout=config.connect_timeout,
+                preparation_timeout=config.preparation_timeout,
+                headers_timeout=config.upstream_headers_timeout,
+                language=config.oai_language,
+                auth_key=config.auth_key,
+            ),
+        )
+        requirements = RequirementsExchange(calls, solver, self.clock, hardest=config.pow_difficulty)
+        self.client = ChatGPTClient(
+            calls, requirements, self.clock, ClientSettings(conversation_only=config.conversation_only)
+        )
+        self._resources.push_async_callback(self._cancel_tasks)
+
+        exits = Exits(config.proxy_url, self.clock)
+        pool = await self._account_source(self.records, exits, config.chatgpt_base_url, config.openai_auth_token_url)
+        self.pool, self.keeper = pool.pool, pool.keeper
+        visitors = await self._account_source(
+            await self._in_memory(), exits, config.chatgpt_base_url, config.openai_auth_token_url
+        )
+        self.demo = await self._open_demo() if demo and not self.pool.statistics().total else None
+        demo_source = await self._demo_source(self.demo) if self.demo is not None else None
+        self.sources = Sources(pool, visitors, demo_source, self.clock)
+        self.provider = ChatGPTProvider(config, self.clock, self.client, self.sources, Offers(self.client, self.clock))
+
+        self.redactor.learn(*config.authorization, config.auth_key, config.secret_key)
+        self.operator_keys = OperatorKeys.configured(config.authorization)
+        if not config.authorization:
+            self.operator_keys = await load_operator_key(self.records, config.data_dir)
+            self.spawn(self._follow_operator_key(), name="operator key")
+        self.spawn(self._settle_doubts(), name="doubts")
+        if config.scheduled_refresh:
+            job = ScheduledRefresh(self.keeper, self.records, self.clock, random.Random())
+            self.spawn(job.run(), name="schedule")
+        await asyncio.to_thread(load_tokenizer)
+
+    async def aclose(self) -> None:
+        """Close everything in reverse; refreshes under way are finished first."""
+        await self._resources.aclose()
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
+        """Start background work that is kept until it ends and cancelled when the runtime closes."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def readiness(self) -> str:
+        """Give one word: ready, draining or degraded."""
+        if self.draining:
+            return "draining"
+        return "degraded" if self.operator_keys.shut is not None else "ready"
+
+    def drain(self) -> None:
+        """Take note that the server is stopping."""
+        self.draining = True
+
+    def watch_shutdown(self, ending: asyncio.Event) -> None:
+        """End all answers on their way once `ending` is set: the stop cannot wait any longer."""
+
+        async def watch() -> None:
+            await ending.wait()
+            self._interrupt_answers()
+
+        self.spawn(watch(), name="shutdown")
+
+    def _interrupt_answers(self) -> None:
+        for answer in list(self.answers):
+            answer.interrupt(DrainingError("The server was stopped in the middle of this answer.", final=True))
+
+    async def _account_source(
+        self, records: Records, exits: Exits, origins: tuple[str, ...], token_url: str, upstream: str | None = None
+    ) -> AccountSource:
+        config = self.config
+        pool = AccountPool(records, self.clock, in_order=not config.random_token, guessed_limits=config.enable_limit)
+        exchange = TokenExchange(
+            self.transport,
+            self.clock,
+            token_url=token_url,
+            client_id=config.openai_auth_client_id,
+            connect_timeout=config.connect_timeout,
+            timeout=config.refresh_timeout,
+        )
+
+        async def renew(account: Account, token: str) -> RefreshAnswer:
+            origin = stable_choice(account.id, origins)
+            is_cookie = account.kind == "session"
+            proxy = exits.choose(account.id, host_of(origin if is_cookie else token_url))
+            channel = Channel(account.id, proxy, profile_for(account.id))
+            if is_cookie:
+                fresh = await exchange.exchange_cookie(channel, origin, token)
+            else:
+                fresh = await exchange.refresh(channel, token)
+            self.redactor.learn(fresh.access, fresh.renewable or "")
+            return RefreshAnswer(fresh.access, fresh.renewable, fresh.expires_in, fresh.date_skew)
+
+        keeper = TokenKeeper(records, self.shared, self.clock, renew, self.spawn, on_change=pool.put, on_wait=pool.cool)
+        await pool.start()
+        self.spawn(pool.run(), name="pool")
+        return AccountSource(pool, keeper, records, origins, exits, upstream)
+
+    async def _in_memory(self) -> Records:
+        records = await SqlRecords.in_memory()
+        self._resources.push_async_callback(records.aclose)
+        return records
+
+    async def _open_demo(self) -> Demo:
+        simulator = Simulator(SimulatorOptions(delay=0.02, record=False))
+        await self._resources.enter_async_context(simulator)
+        return Demo(simulator)
+
+    async def _demo_source(self, demo: Demo) -> AccountSource:
+        records = await self._in_memory()
+        account = demo.simulator.control.accounts[0]
+        await records.add_accounts([to_new_account(to_credential(account.access_token))], self.clock.now())
+        url = demo.simulator.url
+        return await self._account_source(records, Exits((), self.clock), (url,), f"{url}/oauth/token", "simulator")
+
+    async def _follow_operator_key(self) -> None:
+        while True:
+            await self.clock.sleep(OPERATOR_KEY_POLL)
+            try:
+                self.operator_keys = await load_operator_key(self.records, self.config.data_dir)
+            except Chat2APIError as error:
+                log.warning("the operator key could not be read again: %s", error)
+
+    async def _settle_doubts(self) -> None:
+        left = await self.keeper.recover()
+        if left:
+            log.warning("%d account(s) in doubt: sign in again and add the new token", left)
+
+    async def _cancel_tasks(self) -> None:
+        for task in list(self._tasks):
+            if not task.get_name().startswith(_REFRESH):
+                task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,310 @@
+"""The conversation calls of the web backend: start a turn, continue it, resume it, and what belongs to its answer."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import quote, urlencode, urljoin
+
+import orjson
+
+from chat2api.clock import Clock
+from chat2api.errors import StreamInterruptedError, UpstreamError, UpstreamProtocolError
+from chat2api.protocol.chatgpt.faults import Call, classify_answer
+from chat2api.protocol.chatgpt.models import OfferedModel, parse_models
+from chat2api.protocol.chatgpt.request import (
+    Body,
+    Form,
+    Surroundings,
+    continue_body,
+    conversation_body,
+    needs_f_form,
+    prepare_body,
+    resume_body,
+    zone_at,
+)
+from chat2api.protocol.chatgpt.stream import ConversationDecoder
+from chat2api.protocol.events import Event, FilePointer, Finished, HandedOff
+from chat2api.protocol.prompt import ModelChoice, Prompt
+from chat2api.upstream.chatgpt.calls import BackendCalls
+from chat2api.upstream.chatgpt.requirements import RequirementsExchange
+from chat2api.upstream.chatgpt.session import Session
+from chat2api.upstream.transport import Response, ResponseStream
+
+log = logging.getLogger(__name__)
+
+ZONE_NAME = "America/Los_Angeles"
+"""The time zone that the calls tell, with its true offset of the day."""
+
+RESUME_OFFSETS = (0, 1, 2)
+"""What public clients try, in this order; what the number means is not known (protocol.md 4.6)."""
+
+_PATHS: dict[Form, str] = {"2024": "/conversation", "classic": "/conversation", "f": "/f/conversation"}
+_FAULT_BODY_LIMIT = 64 * 1024
+_DOWNLOAD_TRIES = 5
+_DOWNLOAD_PAUSE = 1.0
+
+
+class BackendTurn:
+    """One answer of the backend as events, while it comes in. Always `aclose` it."""
+
+    def __init__(self, stream: ResponseStream, decoder: ConversationDecoder) -> None:
+        """Decode that stream."""
+        self._stream = stream
+        self._decoder = decoder
+        self._closed = False
+
+    @property
+    def raw_text(self) -> str:
+        """The last visible message so far as the backend wrote it, for a turn that continues this one."""
+        return self._decoder.raw_text
+
+    @property
+    def conversation_id(self) -> str | None:
+        """The conversation's id, once the backend has told it."""
+        return self._decoder.conversation_id
+
+    async def next(self) -> list[Event]:
+        """Give the next events, at least one; an empty list after the end.
+
+        Raises TransportError when the connection broke, StreamInterruptedError or UpstreamProtocolError when the
+        answer ended without an end.
+        """
+        while not self._decoder.is_ended:
+            data = await self._stream.read()
+            events = self._decoder.feed(data) if data else self._decoder.close()
+            if events:
+                return events
+        return []
+
+    async def aclose(self) -> None:
+        """Abort what still comes in."""
+        await self._stream.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """How the client behaves. With conversation_only the gateway in front of the backend does the requirements."""
+
+    conversation_only: bool = False
+
+
+class ChatGPTClient:
+    """The backend as any session sees it."""
+
+    def __init__(
+        self, calls: BackendCalls, requirements: RequirementsExchange, clock: Clock, settings: ClientSettings
+    ) -> None:
+        """Make a client over these calls."""
+        self._calls = calls
+        self._requirements = requirements
+        self._clock = clock
+        self._settings = settings
+        self._only_f: set[str] = set()
+
+    async def start_turn(self, session: Session, prompt: Prompt) -> BackendTurn:
+        """Send a prompt and give its answer. Raises the UpstreamError that a refusal stands for.
+
+        The classic call comes first; where it is gone the newer one takes its place for the life of the process.
+        """
+        if not needs_f_form(prompt) and session.origin not in self._only_f:
+            try:
+                return await self._send(session, "classic", conversation_body(prompt, self._surroundings()))
+            except _EndpointGoneError:
+                log.info("the classic conversation call is gone; using the newer one")
+                self._only_f.add(session.origin)
+        around = self._surroundings()
+        body = conversation_body(prompt, around, form="f")
+        return await self._send(session, "f", body, prepare=prepare_body(prompt, around))
+
+    async def continue_turn(
+        self, session: Session, model: ModelChoice, cut: Finished, *, sent_text: str, temporary: bool
+    ) -> BackendTurn:
+        """Ask for the rest of an answer that the backend cut; `sent_text` is what was decoded of it."""
+        if cut.conversation_id is None or cut.message_id is None:
+            raise UpstreamProtocolError("The backend cut its answer without saying where.")
+        body = continue_body(cut.conversation_id, cut.message_id, model, self._surroundings(), temporary=temporary)
+        form: Form = "f" if session.origin in self._only_f else "classic"
+        return await self._send(session, form, body, continued_text=sent_text)
+
+    async def resume_turn(self, session: Session, handed: HandedOff) -> BackendTurn:
+        """Give the answer that the backend handed off to its resume call.
+
+        Raises StreamInterruptedError when it is not to be had there.
+        """
+        if handed.conversation_id is None:
+            raise StreamInterruptedError("The backend moved its answer elsewhere without saying where.")
+        extra: tuple[tuple[str, str], ...] = (("X-Oai-Turn-Trace-Id", str(uuid.uuid4())),)
+        if handed.resume_token is not None:
+            extra = (("X-Conduit-Token", handed.resume_token), *extra)
+        for offset in RESUME_OFFSETS:
+            body = orjson.dumps(resume_body(handed.conversation_id, offset))
+            stream = await self._calls.open_stream(
+                session, "/f/conversation/resume", body, conversation_id=handed.conversation_id, extra=extra
+            )
+            if stream.status == 200:
+                return BackendTurn(stream, ConversationDecoder())
+            answer = await _read_fault(stream)
+            if answer.status != 404:
+                raise self._refusal(session, answer, "conversation")
+        raise StreamInterruptedError("The backend moved its answer elsewhere, and it is not to be had there.")
+
+    async def stored_conversation(self, session: Session, conversation_id: str) -> bytes:
+        """Give a stored conversation as the backend's JSON."""
+        answer = await self._calls.get(
+            session, f"/conversation/{quote(conversation_id, safe='')}", route="/conversation/{conversation_id}"
+        )
+        return self._accepted(session, answer, "conversation").body
+
+    async def current_message(self, session: Session, conversation_id: str) -> str:
+        """Give the id of a stored conversation's last message."""
+        stored = orjson.loads(await self.stored_conversation(session, conversation_id))
+        current = stored.get("current_node") if isinstance(stored, dict) else None
+        if not isinstance(current, str):
+            raise UpstreamProtocolError("The backend's conversation does not say where it ends.")
+        return current
+
+    async def check_reachable(self, session: Session) -> None:
+        """Return when the backend's home page can be had through the session's exit; raise what it answered instead."""
+        self._accepted(session, await self._calls.load_page(session), "home page")
+
+    async def models(self, session: Session) -> tuple[OfferedModel, ...]:
+        """Give the models that the backend offers to this session."""
+        query = "iim=false&is_gizmo=false" if session.access_token is None else "history_and_training_disabled=false"
+        answer = self._accepted(session, await self._calls.get(session, f"/models?{query}"), "models")
+        try:
+            return parse_models(orjson.loads(answer.body))
+        except orjson.JSONDecodeError as error:
+            raise UpstreamProtocolError("The backend's list of models is not JSON.") from error
+
+    async def file_url(self, session: Session, pointer: FilePointer) -> str | None:
+        """Give the address of a file that the backend made, None when it cannot be had."""
+        path = _download_path(pointer)
+        if path is None:
+            return None
+        for attempt in range(_DOWNLOAD_TRIES):
+            if attempt:
+                await self._clock.sleep(_DOWNLOAD_PAUSE)
+            try:
+                answer = await self._calls.get(session, path)
+                facts = orjson.loads(answer.body) if answer.status == 200 else None
+            except (UpstreamError, orjson.JSONDecodeError) as error:
+                log.info("the address of a file could not be had: %s", error)
+                return None
+            if not isinstance(facts, dict):
+                return None
+            url = facts.get("download_url") or facts.get("url")
+            if isinstance(url, str) and url:
+                return urljoin(f"{session.origin}/", url)
+            if facts.get("status") != "retry":
+                return None
+        return None
+
+    async def _send(
+        self, session: Session, form: Form, body: Body, *, prepare: Body | None = None, continued_text: str = ""
+    ) -> BackendTurn:
+        trace = ("X-Oai-Turn-Trace-Id", str(uuid.uuid4()))
+        extra, build_id = await self._before_turn(session, prepare, trace)
+        conversation_id = cast("str | None", body.get("conversation_id"))
+        stream = await self._calls.open_stream(
+            session,
+            _PATHS[form],
+            orjson.dumps(body),
+            conversation_id=conversation_id,
+            build_id=build_id,
+            extra=(*extra, trace) if form == "f" else extra,
+        )
+        if stream.status == 200:
+            decoder = ConversationDecoder(own_message_ids=_message_ids(body), continued_text=continued_text)
+            return BackendTurn(stream, decoder)
+        answer = await _read_fault(stream)
+        if form != "f" and _is_endpoint_gone(answer):
+            raise _EndpointGoneError
+        raise self._refusal(session, answer, "conversation")
+
+    async def _before_turn(
+        self, session: Session, prepare: Body | None, trace: tuple[str, str]
+    ) -> tuple[tuple[tuple[str, str], ...], str | None]:
+        """Give the headers that the turn needs, and the web build: requirements and prepare call side by side."""
+        if self._settings.conversation_only:
+            return (), None
+        if prepare is None:
+            extra = await self._requirements.obtain(session)
+        else:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    obtaining = group.create_task(self._requirements.obtain(session))
+                    preparing = group.create_task(self._prepare(session, prepare, trace))
+            except* UpstreamError as errors:
+                raise errors.exceptions[0] from None
+            extra = (*obtaining.result(), ("X-Conduit-Token", preparing.result()))
+        build_id = (await self._requirements.page(session)).facts.build_id
+        return extra, build_id if build_id.startswith("prod-") else None
+
+    async def _prepare(self, session: Session, body: Body, trace: tuple[str, str]) -> str:
+        """Give the conduit token, "" when the backend gives none."""
+        answer = await self._calls.post(
+            session, "/f/conversation/prepare", orjson.dumps(body), extra=(("X-Conduit-Token", "no-token"), trace)
+        )
+        facts = orjson.loads(self._accepted(session, answer, "conversation").body)
+        token = facts.get("conduit_token") if isinstance(facts, dict) else None
+        return token if isinstance(token, str) else ""
+
+    def _accepted(self, session: Session, answer: Response, name: str) -> Response:
+        if answer.status == 200:
+            return answer
+        raise self._refusal(session, answer, name)
+
+    def _refusal(self, session: Session, answer: Response, name: str) -> UpstreamError:
+        call = Call(name, session.credential)
+        return classify_answer(answer.status, answer.headers, answer.body, call=call, now=self._clock.now())
+
+    def _surroundings(self) -> Surroundings:
+        now = self._clock.now()
+        return Surroundings(now=now, zone=zone_at(ZONE_NAME, now), new_id=lambda: str(uuid.uuid4()))
+
+
+class _EndpointGoneError(Exception):
+    """The conversation call that was tried does not exist (any more)."""
+
+
+async def _read_fault(stream: ResponseStream) -> Response:
+    """Give a refused call's whole answer, as far as anyone wants to read it, and close it."""
+    body = b""
+    try:
+        while len(body) < _FAULT_BODY_LIMIT and (data := await stream.read()):
+            body += data
+    except UpstreamError as error:
+        log.debug("a refusal's body broke off: %s", error)
+    finally:
+        await stream.aclose()
+    return Response(stream.status, stream.headers, body[:_FAULT_BODY_LIMIT], "")
+
+
+def _is_endpoint_gone(answer: Response) -> bool:
+    """Tell "no such call" from "no such conversation"."""
+    if answer.status in (405, 410):
+        return True
+    return answer.status == 404 and b"conversation_" not in answer.body
+
+
+def _message_ids(body: Body) -> Sequence[str]:
+    messages = cast("list[dict[str, object]]", body.get("messages", []))
+    return [cast(str, message["id"]) for message in messages]
+
+
+def _download_path(pointer: FilePointer) -> str | None:
+    """Give the call that tells a file's address (protocol.md 5.5)."""
+    scheme, _, rest = pointer.pointer.partition(":")
+    name = quote(rest.lstrip("/"), safe="")
+    conversation = quote(pointer.conversation_id or "", safe="")
+    if scheme == "file-service":
+        return f"/files/{name}/download"
+    if scheme == "sediment" and conversation:
+        return f"/conversation/{conversation}/attachment/{name}/download"
+    if scheme == "sandbox" and conversation and pointer.message_id:
+        query = urlencode({"message_id": pointer.message_id, "sandbox_path": rest})
+        return f"/conversation/{conversation}/interpreter/download?{query}"
+    return None
