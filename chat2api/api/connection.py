@@ -362,7 +362,11 @@ class HTTP1(H11Protocol):
             await self._owner.make_room()
             return
         self._owner.write(b"%x\r\n" % len(data))
-        await self._owner.send(data)
+        try:
+            await self._owner.send(data)
+        except BaseException:
+            self._owner.abort()  # half a chunk is out, and nothing may follow it
+            raise
         self._owner.write(b"\r\n")
 
     def refuse(self, error: BaseException) -> None:
@@ -583,6 +587,9 @@ class Connection(TCPServer):
                 await self._read_data()
                 patience = self.loop.call_later(self.settings.disconnect_grace, tasks.cancel)
             patience.cancel()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
         finally:
             await self._close()
 

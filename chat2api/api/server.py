@@ -373,6 +373,7 @@ class _Acceptor:
         self._has_room = has_room
         self._loop = asyncio.get_running_loop()
         self._spare: int | None = None
+        self._out_of_descriptors = False
         self._resting: dict[socket.socket, asyncio.TimerHandle] = {}
 
     def start(self) -> list[Address]:
@@ -417,12 +418,14 @@ class _Acceptor:
             except ConnectionAbortedError:
                 continue
             except OSError as error:
-                if error.errno not in _OUT_OF_DESCRIPTORS:
+                if error.errno in _OUT_OF_DESCRIPTORS:
+                    self._turn_away_some(listener)
+                else:
                     log.exception("could not accept a connection")
-                self._turn_away_some(listener)
                 self._rest(listener)
                 return
             sock.setblocking(False)
+            self._out_of_descriptors = False
             if self._has_room():
                 self._take(sock)
             else:
@@ -430,7 +433,9 @@ class _Acceptor:
 
     def _turn_away_some(self, listener: socket.socket) -> None:
         """Tell waiting clients that there is no room, one at a time on the spare descriptor."""
-        log.warning("out of file descriptors: turning clients away")
+        if not self._out_of_descriptors:
+            self._out_of_descriptors = True  # said once, not ten times a second
+            log.warning("out of file descriptors: turning clients away; raise the limit (ulimit -n)")
         if self._spare is None:
             return
         os.close(self._spare)

@@ -304,7 +304,6 @@ async def test_a_websocket_still_works_and_a_client_that_leaves_it_is_told() -> 
         client = await server.connect()
         websocket = WSConnection(ConnectionType.CLIENT)
         await client.send(websocket.send(Request(host="localhost", target="/ws")))
-        await client.send(websocket.send(TextMessage(data="hello\r\n")) if False else b"")
         seen: list[object] = []
         while not any(isinstance(event, AcceptConnection) for event in seen):
             websocket.receive_data(await client.reader.read(4096))
@@ -474,7 +473,7 @@ async def test_S37_heads_that_are_too_large_are_refused() -> None:
 # Clients that leave
 
 
-PHASES = ["body", "before_start", "after_start", "mid_stream", "endless_stream", "pipelined"]
+PHASES = ["body", "before_start", "after_start", "mid_stream", "endless_stream", "pipelined", "pipelined_much"]
 
 
 @pytest.mark.parametrize("leave", ["fin", "rst"])
@@ -487,7 +486,7 @@ async def test_R10_a_client_that_leaves_ends_the_app_at_once(phase: str, leave: 
         if phase == "body":
             reached.set()
             await asyncio.Event().wait()
-        if phase in ("before_start", "pipelined"):
+        if phase in ("before_start", "pipelined", "pipelined_much"):
             reached.set()
             await asyncio.Event().wait()
         await start_stream(send)
@@ -510,12 +509,12 @@ async def test_R10_a_client_that_leaves_ends_the_app_at_once(phase: str, leave: 
             await asyncio.gather(worker, return_exceptions=True)
             ended.set()
 
-    async with serving(app) as server:
+    async with serving(app, connection=ConnectionSettings(pipelined_held=10_000)) as server:
         client = await server.connect()
         if phase == "body":
             await client.send(b"POST /" + H + b"Content-Length: 100\r\n\r\nabc")
         else:
-            await client.send(GET * (3 if phase == "pipelined" else 1))
+            await client.send(GET * {"pipelined": 3, "pipelined_much": 5000}.get(phase, 1))
         await asyncio.wait_for(reached.wait(), WAIT)
         left_at = time.monotonic()
         if leave == "fin":
@@ -567,6 +566,15 @@ async def test_R10_quart_cancels_the_handler_and_its_generator() -> None:
                 leave(client)
                 assert await asyncio.wait_for(ended.get(), WAIT) == path
                 assert time.monotonic() - start < 0.5
+
+
+async def test_more_pipelined_requests_than_are_held_are_all_answered() -> None:
+    async with serving(echo, connection=ConnectionSettings(pipelined_held=500)) as server:
+        client = await server.connect()
+        sending = asyncio.create_task(client.send(b"".join(b"GET /%d" % n + H + b"\r\n" for n in range(800))))
+        for number in range(800):
+            assert (await client.response())[2] == b"GET /%d " % number
+        await sending
 
 
 async def test_an_app_that_ignores_a_disconnect_is_cancelled_after_a_while() -> None:

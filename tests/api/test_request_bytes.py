@@ -1,11 +1,12 @@
 """What `RequestBytes` lets through, and where it cuts."""
 
+import h11
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chat2api.api.request_bytes import HeadLimits, RequestBytes, check_head
-from chat2api.errors import InvalidRequestError
+from chat2api.errors import InvalidRequestError, MethodNotAllowedError
 
 HOST = b"Host: localhost\r\n"
 LIMITS = HeadLimits()
@@ -140,4 +141,58 @@ def test_the_next_request_waits_for_the_present_one() -> None:
     incoming.take()
 
     with pytest.raises(RuntimeError):
+        incoming.next_request()
+
+
+PIECES = [
+    b"GET / HTTP/1.1\r\n",
+    b"POST /a HTTP/1.1\r\n",
+    b"POST /a HTTP/1.0\r\n",
+    HOST,
+    b"Content-Length: 5\r\n",
+    b"Content-Length: 0\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close\r\n",
+    b"x: y\r\n",
+    b" folded\r\n",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\x00",
+    b" ",
+    b"5\r\nabcde\r\n",
+    b"0\r\n\r\n",
+    b"0\r\nt: 1\r\n\r\n",
+    b"abcde",
+    b";ext",
+    GET,
+    POST,
+    CHUNKED + PLAIN_END,
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map(b"".join))
+@example(GET + POST + CHUNKED + TRAILERS)
+def test_S39_whatever_passes_is_one_whole_request_to_the_parser_behind(data: bytes) -> None:
+    incoming = RequestBytes(LIMITS)
+    incoming.feed(data)
+    while True:
+        passed = b""
+        try:
+            while taken := incoming.take():
+                passed += taken
+        except (InvalidRequestError, MethodNotAllowedError):
+            return
+        if not passed:
+            return
+        parser = h11.Connection(h11.SERVER)
+        parser.receive_data(passed)
+        events = []
+        while (event := parser.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+            events.append(event)
+        assert isinstance(events[0], h11.Request)
+        assert any(isinstance(event, h11.EndOfMessage) for event in events) is incoming.complete
+        assert parser.trailing_data[0] == b""
+        if not incoming.complete:
+            return
         incoming.next_request()
