@@ -4,14 +4,13 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from chat2api import __version__
 from chat2api.api.body import body_limit
 from chat2api.api.connection import ConnectionSettings
 from chat2api.api.context import running_runtime
 from chat2api.api.guards import BodyGuard, BodySettings
-from chat2api.api.request_bytes import HeadLimits
 from chat2api.api.server import Address, ServerSettings, Shutdown, serve
 from chat2api.app import create_app
 from chat2api.config import Config
@@ -32,25 +31,36 @@ def protect_process() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-async def run_server(config: Config, redactor: Redactor, *, demo: bool = False, unused: Sequence[str] = ()) -> int:
-    """Serve until told to stop; give the exit status. Raises ConfigError when an address cannot be used."""
+async def run_server(
+    config: Config,
+    redactor: Redactor,
+    *,
+    demo: bool = False,
+    unused: Sequence[str] = (),
+    shutdown: Shutdown | None = None,
+    on_ready: Callable[[Runtime, Sequence[Address]], None] | None = None,
+) -> int:
+    """Serve until told to stop; give the exit status. Raises ConfigError when an address cannot be used.
+
+    `unused` names settings that are set in vain. `shutdown` None lets signals stop the server. `on_ready` is told the
+    real addresses in place of the banner on standard output.
+    """
     app = create_app(config, demo=demo, redactor=redactor)
-    shutdown = Shutdown()
+    handle_signals = shutdown is None
+    shutdown = shutdown or Shutdown()
 
     def ready(addresses: Sequence[Address]) -> None:
         runtime = running_runtime(app)
         runtime.watch_shutdown(shutdown.ending)
         _log_start(runtime, unused)
-        _show_banner(runtime, addresses)
+        (on_ready or _show_banner)(runtime, addresses)
 
     return await serve(
         BodyGuard(app, limit_for=body_limit, settings=BodySettings(timeout=config.client_body_timeout)),
         binds=[(host, config.port) for host in config.host],
         settings=ServerSettings(
             connection=ConnectionSettings(
-                head=HeadLimits(),
-                header_timeout=config.client_headers_timeout,
-                send_timeout=config.client_write_timeout,
+                header_timeout=config.client_headers_timeout, send_timeout=config.client_write_timeout
             ),
             drain_accept=config.drain_accept,
             drain_timeout=config.drain_timeout,
@@ -58,6 +68,7 @@ async def run_server(config: Config, redactor: Redactor, *, demo: bool = False, 
         shutdown=shutdown,
         on_ready=ready,
         on_draining=lambda: running_runtime(app).drain(),
+        handle_signals=handle_signals,
     )
 
 
