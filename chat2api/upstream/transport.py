@@ -179,6 +179,9 @@ IDLE_CHANNELS = 128
 curl parses the authorities' bundle once for each channel and keeps it with the connections: about 700 KiB.
 """
 
+FIRST_CONNECTION_WAIT = 1.0
+"""Seconds that a request waits for another one's first connection before it makes its own."""
+
 COOKIE_TIMEOUT = 86_400.0
 """Seconds without a request after which a channel's cookies are forgotten."""
 
@@ -294,18 +297,14 @@ class _Pool:
             self.multi = _Multi()
         return self.multi
 
-    async def wait_for_first(self, origin: str, connect_timeout: float) -> None:
-        """Return when no other request is making the first connection to that origin. Raises UpstreamTimeoutError."""
+    async def wait_for_first(self, origin: str, limit: float) -> None:
+        """Return when no other request is making the first connection to that origin, or after `limit` seconds."""
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + connect_timeout
+        give_up_at = loop.time() + limit
         pause = 0.0
         while origin not in self.reached and (first := self._first.get(origin)) is not None:
-            if not first.connecting:
-                break
-            if loop.time() >= give_up_at:
-                raise UpstreamTimeoutError(
-                    _TIMEOUT_TEXTS["connect"].format(host=urlsplit(origin).hostname), phase="connect"
-                )
+            if not first.connecting or loop.time() >= give_up_at:
+                return
             await asyncio.sleep(pause)
             pause = min(pause + 0.001, 0.01)
 
@@ -628,10 +627,11 @@ class CurlTransport:
     ) -> ResponseStream:
         """Give the answer as a stream; see Transport. Raises DrainingError once the transport is closed."""
         _check(channel, request)
-        pool = self._pool(channel)
-        started_at = asyncio.get_running_loop().time()
-        await pool.wait_for_first(_origin(request.url), connect_timeout)
-        connect_timeout -= asyncio.get_running_loop().time() - started_at
+        loop = asyncio.get_running_loop()
+        connect_by = loop.time() + connect_timeout
+        await self._pool(channel).wait_for_first(_origin(request.url), min(connect_timeout, FIRST_CONNECTION_WAIT))
+        pool = self._pool(channel)  # asked for again: the transport may have been closed meanwhile
+        connect_timeout = connect_by - loop.time()
         transfer = _Transfer(channel, request, pool, self._ca_file)
         try:
             await transfer.wait_for_headers(connect_timeout, headers_timeout)

@@ -19,6 +19,7 @@ from chat2api.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
+from chat2api.upstream import transport as transport_module
 from chat2api.upstream.profiles import profile_for
 from chat2api.upstream.transport import (
     HEADER_LIMIT,
@@ -198,23 +199,20 @@ async def test_a_compressed_answer_is_given_plain(transport: CurlTransport) -> N
 async def test_S37_an_answer_over_its_limit_is_refused_and_its_transfer_stopped(
     transport: CurlTransport, wire: Wire
 ) -> None:
-    gone = asyncio.Event()
+    exchanges: list[Exchange] = []
 
     async def endless(exchange: Exchange) -> None:
+        exchanges.append(exchange)
         await exchange.respond(200)
-        try:
-            while True:
-                await exchange.send(b"x" * 65536)
-        except ConnectionError:
-            gone.set()
+        while True:
+            await exchange.send(b"x" * 65536)
 
     async with wire.origin(endless) as origin:
+        request = Request("GET", origin.url)
         with pytest.raises(UpstreamProtocolError, match="longer than 1000000 bytes"):
-            await transport.fetch(
-                channel(), Request("GET", origin.url), connect_timeout=SOON, timeout=SOON, max_bytes=1_000_000
-            )
+            await transport.fetch(channel(), request, connect_timeout=SOON, timeout=SOON, max_bytes=1_000_000)
         async with asyncio.timeout(SOON):
-            await gone.wait()
+            await exchanges[0].gone.wait()
 
 
 async def test_a_head_without_end_is_refused(transport: CurlTransport) -> None:
@@ -457,6 +455,32 @@ async def test_a_transfer_that_waited_for_a_cancelled_connection_makes_its_own(t
         async with asyncio.timeout(SOON):
             answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert [isinstance(item, Response) for item in answers] == [False, True, True, True, True]
+
+
+async def test_a_first_connection_that_hangs_holds_the_others_up_for_a_moment_only(
+    transport: CurlTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_module, "FIRST_CONNECTION_WAIT", 0.1)
+    async with HttpProxy(mode="stall") as proxy:
+        on = channel(proxy=proxy.url())
+        requests = [fetch(transport, "https://127.0.0.1:1/", on=on) for _ in range(3)]
+        tasks = [asyncio.get_running_loop().create_task(request) for request in requests]
+        await until(lambda: proxy.connections >= 2, "the others do not wait for the first any more")
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def test_requests_that_wait_for_a_first_connection_end_with_the_transport(transport: CurlTransport) -> None:
+    async with HttpProxy(mode="stall") as proxy:
+        on = channel(proxy=proxy.url())
+        requests = [fetch(transport, "https://127.0.0.1:1/", on=on) for _ in range(3)]
+        tasks = [asyncio.get_running_loop().create_task(request) for request in requests]
+        await until(lambda: proxy.connections == 1, "the first one connects")
+        await transport.aclose()
+        async with asyncio.timeout(SOON):
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(end) for end in ends] == [TransportError, DrainingError, DrainingError]
 
 
 # Back-pressure
