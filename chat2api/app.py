@@ -36,6 +36,7 @@ def create_app(config: Config, *, demo: bool = False, redactor: Redactor | None 
     app.config["MAX_CONTENT_LENGTH"] = LARGE_BODY
     app.config["BODY_TIMEOUT"] = None  # the listener keeps R1's limits on slow bodies
     app.url_map.strict_slashes = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider's own setting
 
     for blueprint in (chat.blueprint, models.blueprint):
         _register(app, blueprint, prefix)
@@ -95,6 +96,7 @@ def _register(app: Quart, blueprint: Blueprint, prefix: str) -> None:
 
 async def _name_request(response: Response) -> Response:
     response.headers["X-Request-Id"] = logs.request_id.get()
+    response.headers["X-Content-Type-Options"] = "nosniff"
     if request.url_rule is None:
         response.headers["Cache-Control"] = "no-store"
     return response

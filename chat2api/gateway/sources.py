@@ -118,7 +118,7 @@ class Sources:
     async def _anonymous_account(self) -> str:
         """Give the one device that all sign-in-free chats of this process appear on."""
         if self._anonymous is None:
-            new = NewAccount("device", Secrets(), owner="anonymous")
+            new = NewAccount("device", Secrets(), device_id=str(uuid.uuid4()), owner="anonymous")
             added = await self.visitors.records.add_accounts([new], self._clock.now())
             self.visitors.pool.put(added[0].account)
             self._anonymous = added[0].account.id
