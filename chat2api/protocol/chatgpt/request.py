@@ -60,7 +60,7 @@ def zone_at(name: str, now: float) -> Zone:
     """
     try:
         zone = ZoneInfo(name)
-    except ZoneInfoNotFoundError as exc:
+    except (ZoneInfoNotFoundError, OSError) as exc:
         raise ValueError(f"unknown time zone: {name}") from exc
     offset = datetime.fromtimestamp(now, zone).utcoffset()
     return Zone(name, 0 if offset is None else -int(offset.total_seconds() // 60))
