@@ -414,16 +414,20 @@ class Turn:
         if view.show is Show.TEXT:
             self._pass_on(view, view.rewriter.flush())
         elif view.show is Show.CODE or view.show is Show.OUTPUT:
-            self._pending.append("```" if self._last_sign() == "\n" else "\n```")
+            self._pending.append("```" if self._text_tail().endswith("\n") else "\n```")
         self._current = None
 
     def _separate(self) -> None:
-        self._switch(None, is_reasoning=False) if self._is_reasoning else self._flush_pending()
-        if self._tail and self._tail != "\n\n":
-            self._pending.append("\n" if self._tail.endswith("\n") else "\n\n")
+        tail = self._text_tail()
+        if tail and tail != "\n\n":
+            self._switch(None, is_reasoning=False)
+            self._pending.append("\n" if tail.endswith("\n") else "\n\n")
 
-    def _last_sign(self) -> str:
-        return self._pending[-1][-1:] if self._pending and not self._is_reasoning else self._tail[-1:]
+    def _text_tail(self) -> str:
+        """Give the last two characters of the visible text; two dots stand for a file."""
+        if self._pending and not self._is_reasoning:
+            return (self._tail + "".join(self._pending[-2:]))[-2:]
+        return self._tail
 
     def _reason(self, view: _View, text: str) -> None:
         if not text:

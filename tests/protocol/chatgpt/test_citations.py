@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chat2api.protocol.chatgpt.citations import HOLD, CitationText, SandboxLink, Sources
 
-O, C, F = "\ue200", "\ue201", "\ue202"
+S, C, F = "\ue200", "\ue201", "\ue202"
 GROUPS = [
     {
         "entries": [
@@ -43,27 +43,27 @@ def render(text: str, *cuts: int, **metadata: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (f"A{O}cite{F}turn0search1{C}.", "A ([Site A](https://a.example/p))."),
-        (f"A {O}cite{F}turn0search1{F}turn2news0{C}",
+        (f"A{S}cite{F}turn0search1{C}.", "A ([Site A](https://a.example/p))."),
+        (f"A {S}cite{F}turn0search1{F}turn2news0{C}",
          "A ([Site A](https://a.example/p), [B (2)](https://b.example/x_%28y%29?k=1#top))"),
-        (f"A{O}cite{F}turn0search1{F}turn0search1{C}", "A ([Site A](https://a.example/p))"),
-        (f"A{O}cite{F}turn7search7{C}.", "A."),
-        (f"A{O}cite{F}turn0search9{C}.", "A."),
-        (f"{O}entity{F}[\"software\",\"Node.js\",\"runtime\"]{C} runs", "Node.js runs"),
-        (f"{O}product_entity{F}[\"turn0product1\",\"Lamp\"]{C}!", "Lamp!"),
-        (f"{O}url{F}label{F}https://c.example/{C}", "[label](https://c.example/)"),
-        (f"{O}link_title{F}label{F}turn0search1{C}", "[label](https://a.example/p)"),
-        (f"{O}url{F}label{F}javascript:x{C}.", "."),
-        (f"{O}video{F}Clip{F}turn0search1{C}", "[Clip](https://a.example/p)"),
-        (f"See:{O}navlist{F}News{F}turn0search1,turn2news0{C}",
+        (f"A{S}cite{F}turn0search1{F}turn0search1{C}", "A ([Site A](https://a.example/p))"),
+        (f"A{S}cite{F}turn7search7{C}.", "A."),
+        (f"A{S}cite{F}turn0search9{C}.", "A."),
+        (f"{S}entity{F}[\"software\",\"Node.js\",\"runtime\"]{C} runs", "Node.js runs"),
+        (f"{S}product_entity{F}[\"turn0product1\",\"Lamp\"]{C}!", "Lamp!"),
+        (f"{S}url{F}label{F}https://c.example/{C}", "[label](https://c.example/)"),
+        (f"{S}link_title{F}label{F}turn0search1{C}", "[label](https://a.example/p)"),
+        (f"{S}url{F}label{F}javascript:x{C}.", "."),
+        (f"{S}video{F}Clip{F}turn0search1{C}", "[Clip](https://a.example/p)"),
+        (f"See:{S}navlist{F}News{F}turn0search1,turn2news0{C}",
          "See:\n- [Site A](https://a.example/p)\n- [B (2)](https://b.example/x_%28y%29?k=1#top)\n"),
-        (f"a{O}i{F}turn0image1{C}b{O}forecast{F}x{C}c{O}genui{F}{{}}{C}d{O}products{F}{{}}{C}e", "abcde"),
-        (f"a{O}filecite{F}turn0file0{F}L1-L3{C}b", "ab"),
+        (f"a{S}i{F}turn0image1{C}b{S}forecast{F}x{C}c{S}genui{F}{{}}{C}d{S}products{F}{{}}{C}e", "abcde"),
+        (f"a{S}filecite{F}turn0file0{F}L1-L3{C}b", "ab"),
         ("\ue203bold\ue204\ue206 and \ue201", "bold and "),
-        (f"stray {O} sign", "stray  sign"),
-        (f"two {O}ci{O}cite{F}turn0search1{C}", "two ci ([Site A](https://a.example/p))"),
-        (f"cut {O}cite{F}turn0", "cut "),
-        (f"never closed {O}cite{F}turn0\n\nThe rest stays.", "never closed \n\nThe rest stays."),
+        (f"stray {S} sign", "stray  sign"),
+        (f"two {S}ci{S}cite{F}turn0search1{C}", "two ci ([Site A](https://a.example/p))"),
+        (f"cut {S}cite{F}turn0", "cut "),
+        (f"never closed {S}cite{F}turn0\n\nThe rest stays.", "never closed \n\nThe rest stays."),
     ],
 )  # fmt: skip
 def test_private_use_markup_becomes_markdown(text: str, expected: str) -> None:
@@ -81,15 +81,15 @@ def test_private_use_markup_becomes_markdown(text: str, expected: str) -> None:
     ],
 )
 def test_the_reference_of_the_very_text_is_the_target(reference: dict[str, Any], expected: str) -> None:
-    markup = f"{O}cite{F}turn0search5{C}"
+    markup = f"{S}cite{F}turn0search5{C}"
 
     assert render(f"A{markup}", content_references=[{"matched_text": markup, **reference}]) == f"A{expected}"
 
 
 def test_a_reference_is_found_by_its_position_while_its_text_is_incomplete() -> None:
-    reference = {"matched_text": O, "start_idx": 2, "type": "entity", "alt": "Node.js"}
+    reference = {"matched_text": S, "start_idx": 2, "type": "entity", "alt": "Node.js"}
 
-    assert render(f"\U0001f600 {O}entity{F}broken{C}", content_references=[reference]) == "\U0001f600 Node.js"
+    assert render(f"\U0001f600 {S}entity{F}broken{C}", content_references=[reference]) == "\U0001f600 Node.js"
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_links_to_files_of_the_interpreter_become_pointers(text: str, expected: 
 
 
 SAMPLES = (
-    f"A {O}cite{F}turn0search1{C} and 【7†source】, ![Plot](sandbox:/mnt/data/p.png)! "
-    f'[x][y](z) (sandy) {O}entity{F}["a","b"]{C}【标题】{O}navlist{F}N{F}turn2news0{C}[end'
+    f"A {S}cite{F}turn0search1{C} and 【7†source】, ![Plot](sandbox:/mnt/data/p.png)! "
+    f'[x][y](z) (sandy) {S}entity{F}["a","b"]{C}【标题】{S}navlist{F}N{F}turn2news0{C}[end'
 )
 OLD = [{"start_ix": SAMPLES.index("【7"), "metadata": {"url": "https://o.example/", "title": "Old"}}]
 
@@ -144,20 +144,20 @@ def test_T3_a_cut_anywhere_changes_nothing(cut: int) -> None:
     assert "https://o.example/" in whole
 
 
-@given(st.lists(st.sampled_from([O, C, F, "cite", "turn0search1", "【", "7", "†", "】", "[", "]", "(", "sandbox:", "/", ")", "!",
+@given(st.lists(st.sampled_from([S, C, F, "cite", "turn0search1", "【", "7", "†", "】", "[", "]", "(", "sandbox:", "/", ")", "!",
                                  "\n", "x" * 50, "oaicite:"])), st.lists(st.integers(0, 300)))  # fmt: skip
 def test_T3_any_text_cut_anywhere_gives_the_same(parts: list[str], cuts: list[int]) -> None:
     text = "".join(parts)
     rendered = render(text, *(min(cut, len(text)) for cut in cuts), search_result_groups=GROUPS)
 
     assert rendered == render(text, search_result_groups=GROUPS)
-    assert not any(sign in rendered for sign in (O, C, F))
+    assert not any(sign in rendered for sign in (S, C, F))
 
 
 def test_text_waits_for_a_target_that_comes_later() -> None:
     citations = rewriter()
 
-    assert citations.feed(f"A{O}cite{F}turn0search1{C} and on") == ["A"]
+    assert citations.feed(f"A{S}cite{F}turn0search1{C} and on") == ["A"]
     citations._sources.metadata = {"search_result_groups": GROUPS}
     assert citations.retry() == [" ([Site A](https://a.example/p))", " and on"]
     assert citations.is_idle
@@ -166,7 +166,7 @@ def test_text_waits_for_a_target_that_comes_later() -> None:
 def test_a_target_that_does_not_come_is_waited_for_only_so_long() -> None:
     citations = rewriter()
 
-    citations.feed(f"{O}cite{F}turn0search1{C}")
+    citations.feed(f"{S}cite{F}turn0search1{C}")
     pieces = citations.feed("x" * (HOLD + 1))
 
     assert pieces == ["x" * (HOLD + 1)]
