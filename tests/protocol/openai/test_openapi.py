@@ -6,8 +6,8 @@ from typing import cast
 import orjson
 import pytest
 
-from chat2api.errors import NotFoundError
-from chat2api.protocol.events import Finished, ReasoningDelta, Started, TextDelta
+from chat2api.errors import InvalidRequestError, NotFoundError
+from chat2api.protocol.events import Event, Finished, ReasoningDelta, Started, TextDelta
 from chat2api.protocol.openai.chat import ChatEncoder, ChatFolder, parse_chat_request
 from chat2api.protocol.openai.errors import error_object
 from chat2api.protocol.openai.models import model_list
@@ -16,7 +16,12 @@ from chat2api.protocol.openai.usage import Usage
 
 Node = dict[str, object]
 DOCUMENT = openapi_document("1.2.3")
-TURN = [Started("c", "m", "gpt-4o"), ReasoningDelta("hm"), TextDelta("hi"), Finished("stop", "c", "m", "gpt-4o")]
+TURN: list[Event] = [
+    Started("c", "m", "gpt-4o"),
+    ReasoningDelta("hm"),
+    TextDelta("hi"),
+    Finished("stop", "c", "m", "gpt-4o"),
+]
 
 
 def _nodes(value: object) -> Iterator[Node]:
@@ -53,7 +58,7 @@ def _check(value: object, schema: Node) -> None:
     if "const" in schema:
         assert value == schema["const"]
         return
-    names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    names = cast("list[str]", schema["type"] if isinstance(schema["type"], list) else [schema["type"]])
     kinds = {"object": dict, "array": list, "string": str, "integer": int, "null": type(None), "boolean": bool}
     assert type(value) in {kinds[name] for name in names}, (value, schema)
     if isinstance(value, dict):
@@ -120,5 +125,5 @@ def test_errors_and_models_are_as_described() -> None:
 def test_every_described_parameter_is_read() -> None:
     properties = cast(Node, _resolve("#/components/schemas/ChatRequest")["properties"])
     for name in properties:
-        with pytest.raises(Exception, match=rf"'{name}'"):
+        with pytest.raises(InvalidRequestError, match=rf"'{name}'"):
             parse_chat_request({"messages": [{"role": "user", "content": "x"}], name: object()})
