@@ -62,6 +62,9 @@ _EFFORTS: dict[str, ThinkingEffort] = {
     "max": "max",
 }
 
+# A name that nobody knows is told back in a header.
+_MODEL = re.compile(r"[\x20-\x7e]{1,256}")
+
 # Ids go into paths, headers and bodies of upstream calls.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _ACCOUNT_KEY = "chatgpt-account-id"
@@ -127,8 +130,8 @@ def _read_model(body: JsonObject) -> str:
     if body.get("model") is None:
         return DEFAULT_MODEL
     model = require_text(body, "model").strip()
-    if not model:
-        raise wrong_value("model", "it must not be blank.")
+    if not _MODEL.fullmatch(model):
+        raise wrong_value("model", "expected a model's name, at most 256 characters of ASCII.")
     return model
 
 
