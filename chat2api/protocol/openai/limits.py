@@ -64,6 +64,10 @@ class TurnLimiter:
         for event in events:
             if self._done:
                 break
+            if self._stop is None and self._budget is None:
+                self._out.append(event)
+                self._done = isinstance(event, Finished | Failed)
+                continue
             match event:
                 case TextDelta(text=text):
                     self._take_text(text)
