@@ -1,0 +1,92 @@
+"""`chat2api/accounts/exits.py`."""
+
+import pytest
+
+from chat2api.accounts.exits import Exits
+from chat2api.errors import AllAccountsCoolingError
+from tests.clocks import FakeClock
+
+THREE = ["http://one", "http://two", "http://three"]
+
+
+def test_without_proxies_there_is_the_direct_way(clock: FakeClock) -> None:
+    assert Exits([], clock).choose("account", "host") is None
+
+
+def test_an_account_keeps_its_exit_and_accounts_are_spread(clock: FakeClock) -> None:
+    exits = Exits(THREE, clock)
+
+    chosen = {key: {exits.choose(key, "host") for _ in range(5)} for key in map(str, range(300))}
+
+    assert all(len(found) == 1 for found in chosen.values())
+    counts = [sum(one in found for found in chosen.values()) for one in THREE]
+    assert min(counts) > 60
+
+
+def test_an_exit_that_goes_moves_only_its_own_accounts(clock: FakeClock) -> None:
+    before, after = Exits(THREE, clock), Exits(THREE[:2], clock)
+
+    for key in map(str, range(100)):
+        if before.choose(key, "host") != THREE[2]:
+            assert after.choose(key, "host") == before.choose(key, "host")
+
+
+def test_R3_an_unreachable_proxy_gives_way_for_30_s(clock: FakeClock) -> None:
+    exits = Exits(THREE, clock)
+    first = exits.choose("account", "host")
+    exits.report(first, "host", "unreachable")
+
+    other = exits.choose("account", "host")
+
+    assert other != first
+    assert exits.blocked_for(first, "host") == 30
+    assert exits.blocked_for(first, "another host") == 0
+    clock.advance(30)
+    assert exits.choose("account", "host") == first
+
+
+def test_R5_the_only_exit_is_not_closed_for_one_lost_connection(clock: FakeClock) -> None:
+    exits = Exits([], clock)
+    for _ in range(4):
+        exits.report(None, "host", "unreachable")
+    assert exits.choose("account", "host") is None
+
+    exits.report(None, "host", "unreachable")
+
+    with pytest.raises(AllAccountsCoolingError) as caught:
+        exits.choose("account", "host")
+    assert caught.value.retry_after == 30
+
+
+def test_R3_a_distrusted_exit_rests_longer_each_time(clock: FakeClock) -> None:
+    exits = Exits([], clock)
+    lengths = []
+    for _ in range(8):
+        exits.report(None, "host", "distrusted")
+        lengths.append(exits.blocked_for(None, "host"))
+        clock.advance(lengths[-1])
+
+    assert lengths == [60, 120, 240, 480, 960, 1920, 3600, 3600]
+
+
+def test_R3_after_its_rest_an_exit_gets_one_probe(clock: FakeClock) -> None:
+    exits = Exits([], clock)
+    exits.report(None, "host", "distrusted")
+    clock.advance(60)
+    assert exits.choose("first", "host") is None
+
+    with pytest.raises(AllAccountsCoolingError):
+        exits.choose("second", "host")
+
+    exits.report(None, "host", None)
+    assert exits.choose("second", "host") is None
+
+
+def test_an_exit_that_failed_this_request_is_taken_only_for_want_of_another(clock: FakeClock) -> None:
+    exits = Exits(THREE[:2], clock)
+    first = exits.choose("account", "host")
+
+    second = exits.choose("account", "host", avoid={first})
+
+    assert second != first
+    assert exits.choose("account", "host", avoid={first, second}) == first
