@@ -69,9 +69,8 @@ class Backend:
         record = self.recorder.add_request(request, name, user_id)
         outcome: Literal["completed", "aborted", "faulted"] = "aborted"
         try:
-            rule = self.rules.for_call(request, name, user_id)
-            fault = rule.fault if rule is not None else None
-            options = with_settings(self.options, rule.settings) if rule is not None else self.options
+            fault, settings = self.rules.for_call(request, name, user_id)
+            options = with_settings(self.options, settings)
             reply = self._reply(request, found, options, fault)
             delivery = Delivery(exchange, reply, fault, self._headers(), record, self.recorder, self.clock)
             outcome = await delivery.run()

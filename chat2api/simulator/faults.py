@@ -2,7 +2,7 @@
 
 A rule names calls (by route, path prefix, method or account), lets `skip` of them pass, acts on the next `times`, and
 is used up. It carries a fault, settings that replace options for that call, or both. Rules are looked at in the order
-in which they were added; each call takes the first that fits.
+in which they were added; a call takes the first fault and the first settings that fit it.
 
 Where a fault can act (`at`):
 
@@ -143,13 +143,19 @@ class Rules:
                 return rule.fault
         return None
 
-    def for_call(self, request: Request, route: str, account: str | None) -> Rule | None:
-        """Take the rule that acts on this call; None for an ordinary call."""
+    def for_call(self, request: Request, route: str, account: str | None) -> tuple[Fault | None, Mapping[str, JSON]]:
+        """Take what is laid on this call: at most one fault and one set of settings, also from two rules."""
+        fault: Fault | None = None
+        settings: Mapping[str, JSON] = {}
         for rule in self.listed:
-            at_accept = rule.fault is not None and rule.fault.at == "accept"
-            if not at_accept and rule.fits(request, route, account) and rule.take():
-                return rule
-        return None
+            if rule.fault is not None and (fault is not None or rule.fault.at == "accept"):
+                continue
+            if rule.settings and settings:
+                continue
+            if rule.fits(request, route, account) and rule.take():
+                fault = fault or rule.fault
+                settings = settings or rule.settings
+        return fault, settings
 
 
 def _check_names(given: Object, kind: type[Fault] | type[Rule]) -> None:

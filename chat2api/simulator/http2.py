@@ -76,8 +76,7 @@ class HTTP2Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End what still runs."""
         self._leave()
-        self._backend.recorder.counters.open_connections -= 1
-        self._backend.recorder.changed()
+        self._backend.recorder.close_connection()
 
     def pause_writing(self) -> None:
         """Hold the senders."""

@@ -104,6 +104,20 @@ class Recorder:
     """Habits that the backend tolerates but a browser would not have, one sentence each."""
     counters: Counters = field(default_factory=Counters)
     _watchers: set[asyncio.Event] = field(default_factory=set)
+    _connections: int = 0
+
+    def open_connection(self) -> int:
+        """Count a new TCP connection and give its number."""
+        self._connections += 1
+        self.counters.connections += 1
+        self.counters.open_connections += 1
+        self.changed()
+        return self._connections
+
+    def close_connection(self) -> None:
+        """Count the end of a connection."""
+        self.counters.open_connections -= 1
+        self.changed()
 
     def add_request(self, request: Request, route: str, account: str | None) -> ReplyRecord:
         """Record a request and open the record of its reply."""

@@ -43,7 +43,7 @@ class _Front(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._listener.fronts.discard(self)
-        self._listener.backend.recorder.counters.open_connections -= 1
+        self._listener.backend.recorder.close_connection()
 
     def shut_down(self) -> None:
         if self._transport is not None:
@@ -102,22 +102,20 @@ class Listener:
             accepted, _ = await loop.sock_accept(listening)
             # Without it a head and a body in two small writes wait 40 ms for the peer's acknowledgement.
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            counters = self.backend.recorder.counters
-            counters.connections += 1
-            counters.open_connections += 1
+            number = self.backend.recorder.open_connection()
             fault = self.backend.rules.for_connection()
-            self.tasks.start(self._admit(accepted, counters.connections, fault), f"admit-{counters.connections}")
+            self.tasks.start(self._admit(accepted, number, fault), f"admit-{number}")
 
     async def _admit(self, accepted: socket.socket, number: int, fault: Fault | None) -> None:
         if fault is not None and not await self._act(accepted, fault):
-            self.backend.recorder.counters.open_connections -= 1
+            self.backend.recorder.close_connection()
             return
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(lambda: _Front(self, number), accepted, ssl=self.tls)
         except OSError:  # also a failed TLS handshake
             accepted.close()
-            self.backend.recorder.counters.open_connections -= 1
+            self.backend.recorder.close_connection()
 
     async def _act(self, accepted: socket.socket, fault: Fault) -> bool:
         """Let a fault act on a fresh connection; give whether it may go on."""

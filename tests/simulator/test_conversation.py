@@ -81,17 +81,19 @@ async def test_a_conversation_belongs_to_its_account_and_workspace(sim: Simulato
 
 async def test_a_temporary_chat_can_go_on_for_a_while_but_is_in_no_list() -> None:
     clock = FakeClock()
-    async with Simulator(SimulatorOptions(temporary_lifetime=100.0), clock=clock) as sim:
-        async with WebClient(sim, sim.control.accounts[0]) as web:
-            answer = await web.ask("Say: one")
-            conversation_id = next(read_objects(answer.text))["conversation_id"]
-            parent = list(read_classic(answer.text))[-1]
-            assert (await web.get(f"/backend-api/conversation/{conversation_id}")).status_code == 404
-            assert (await web.get("/backend-api/conversations")).json()["total"] == 0
-            going_on = {"conversation_id": conversation_id, "parent_message_id": parent}
-            assert (await web.ask("What did I say?", **going_on)).status_code == 200
-            clock.advance(101)
-            assert (await web.ask("What did I say?", **going_on)).status_code == 404
+    async with (
+        Simulator(SimulatorOptions(temporary_lifetime=100.0), clock=clock) as sim,
+        WebClient(sim, sim.control.accounts[0]) as web,
+    ):
+        answer = await web.ask("Say: one")
+        conversation_id = next(read_objects(answer.text))["conversation_id"]
+        parent = list(read_classic(answer.text))[-1]
+        assert (await web.get(f"/backend-api/conversation/{conversation_id}")).status_code == 404
+        assert (await web.get("/backend-api/conversations")).json()["total"] == 0
+        going_on = {"conversation_id": conversation_id, "parent_message_id": parent}
+        assert (await web.ask("What did I say?", **going_on)).status_code == 200
+        clock.advance(101)
+        assert (await web.ask("What did I say?", **going_on)).status_code == 404
 
 
 @pytest.mark.parametrize("continuation", ["rest", "whole"])
