@@ -16,7 +16,7 @@ count from one, so a neighbour is accepted too).
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -36,8 +36,12 @@ SPECIAL = re.compile("[\ue200-\ue20f【]|!?\\[|!\\Z|\\((?=sandbox:|s?a?n?d?b?o?x
 _BEGUN = re.compile("\ue200[a-z_]{0,40}(?:(\ue202)|\ue201|\\Z)")
 _OLD = re.compile(r"【(\d{1,4}(?::\d{1,4})?†[^】\n]{0,200}|oaicite:\d{1,4})】")
 _OLD_BEGUN = re.compile(r"【(?:\d{0,4}|\d{1,4}:\d{0,4}|\d{1,4}(?::\d{1,4})?†[^】\n]{0,200}|o[aicte]{0,6}:?\d{0,4})\Z")
-_SANDBOX = re.compile(r"(!?)\[([^\[\]\n]{0,300})\]\((sandbox:[^()\n]{1,1000})\)|()()\((sandbox:[^()\n]{1,1000})\)")
-_LABEL = re.compile(r"!?\[[^\[\]\n]{0,300}")
+_SANDBOX = re.compile(
+    r"(!?)\[([^\[\]\n\ue200-\ue20f]{0,300})\]\((sandbox:[^()\n\ue200-\ue20f]{1,1000})\)|()()\((sandbox:[^()\n\ue200-\ue20f]{1,1000})\)"
+)
+_LABEL = re.compile(r"!?\[[^\[\]\n\ue200-\ue20f]{0,300}")
+_AFTER_LINK = re.compile(r"[)\n\ue200-\ue20f]")
+_SIGNS = re.compile("[\ue200-\ue20f]")
 _REF = re.compile(r"turn(\d+)([a-z_]+)(\d+)")
 _TRACKING = re.compile(r"([?&])utm_source=(?:chatgpt\.com|openai)(&|(?=#)|\Z)")
 _IMAGE_NAME = re.compile(r"\.(?:png|jpe?g|gif|webp|bmp|svg)\Z", re.IGNORECASE)
@@ -56,9 +60,10 @@ class SandboxLink(NamedTuple):
 class Sources:
     """Targets of the citations of one message, read from its metadata when asked."""
 
-    def __init__(self) -> None:
-        """Begin with nothing known."""
+    def __init__(self, elsewhere: Mapping[str, dict[str, Json]] | None = None) -> None:
+        """Begin with nothing known; `elsewhere` holds the metadata of other messages that found something."""
         self.metadata: dict[str, Json] = {}
+        self._elsewhere = {} if elsewhere is None else elsewhere
 
     def render(self, markup: str, start: int) -> str | None:
         """Give Markdown for a whole U+E200 … U+E201 that began at `start`; None while its target is not known."""
@@ -80,7 +85,7 @@ class Sources:
             return _in_brackets(links)
         if alternative := _alternative(reference):
             return alternative
-        if reference is not None and reference.get("status") == "done":
+        if reference is not None and (reference.get("status") == "done" or _is_hidden(reference, markup)):
             return ""
         return "" if kind == "filecite" else None
 
@@ -129,8 +134,9 @@ class Sources:
         return _unique(link for entry in found if (link := _link(entry)))
 
     def _entries(self) -> Iterator[dict[str, Json]]:
-        for group in _dicts(self.metadata.get("search_result_groups")):
-            yield from _dicts(group.get("entries"))
+        for metadata in (self.metadata, *self._elsewhere.values()):
+            for group in _dicts(metadata.get("search_result_groups")):
+                yield from _dicts(group.get("entries"))
         for reference in _dicts(self.metadata.get("content_references")):
             yield from _dicts(reference.get("items"))
             yield from _dicts(reference.get("sources"))
@@ -282,7 +288,12 @@ def _may_become_link(text: str) -> bool:
         rest = rest[1:]
     if "(sandbox:".startswith(rest):
         return True
-    return rest.startswith("(sandbox:") and len(rest) < 1010 and not any(sign in rest for sign in ")\n")
+    return rest.startswith("(sandbox:") and len(rest) < 1010 and _AFTER_LINK.search(rest) is None
+
+
+def _is_hidden(reference: dict[str, Json], markup: str) -> bool:
+    """Whether the backend knows the whole markup and shows nothing; while markup grows it counts as hidden too."""
+    return reference.get("type") == "hidden" and text_of(reference.get("matched_text")) == markup
 
 
 def _dicts(value: Json) -> list[dict[str, Json]]:
@@ -298,7 +309,7 @@ def _clean_url(url: str) -> str | None:
 
 
 def _clean_label(label: str) -> str:
-    return " ".join(label.replace("[", "(").replace("]", ")").split())
+    return " ".join(_SIGNS.sub("", label).replace("[", "(").replace("]", ")").split())
 
 
 def _link(item: dict[str, Json]) -> tuple[str, str] | None:
@@ -343,7 +354,7 @@ def _target(target: dict[str, Json]) -> str:
 def _alternative(reference: dict[str, Json] | None) -> str:
     """Give the backend's own Markdown for a reference, as its website copies it to the clipboard."""
     text = text_of(reference.get("alt")) if reference else ""
-    return re.sub(r"[?&]utm_source=chatgpt\.com(?=[)&\s#]|\Z)", "", text).strip()
+    return _SIGNS.sub("", re.sub(r"[?&]utm_source=chatgpt\.com(?=[)&\s#]|\Z)", "", text)).strip()
 
 
 def _name_in_json(text: str) -> str:
@@ -353,4 +364,4 @@ def _name_in_json(text: str) -> str:
     except orjson.JSONDecodeError:
         return ""
     names = [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
-    return names[1] if len(names) > 1 else ""
+    return _SIGNS.sub("", names[1]) if len(names) > 1 else ""

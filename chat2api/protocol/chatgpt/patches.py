@@ -26,6 +26,7 @@ Document = dict[str, Json]
 
 _MAX_DOCUMENTS = 512
 _MAX_LIST_GAP = 16
+_MAX_SHAPES = 64
 _MISSING: Json = object()
 
 TEXT_PATH = "/message/content/parts/0"
@@ -57,6 +58,12 @@ def text_of(value: Json) -> str:
     if type(value) is str:
         return value
     return str(value) if type(value) is Rope else ""
+
+
+def note_unknown(unknown: Counter[str], shape: str) -> None:
+    """Count a shape that was not understood, by a short printable name; past 64 names as "others"."""
+    name = shape[:60].encode("ascii", "backslashreplace").decode()
+    unknown[name if name in unknown or len(unknown) < _MAX_SHAPES else "others"] += 1
 
 
 class Change(NamedTuple):
@@ -117,7 +124,7 @@ class DeltaDocuments:
             return self._begin(value)
         document = self._documents.get(self._key)
         if document is None:
-            return self._nonsense("delta before its document")
+            return self._begin_unannounced(path, operation, value)
         if type(value) is list and self._is_patch(delta, value, path, operation):
             prefix = path if operation == "patch" else ""
             return [change for item in value for change in self._apply_item(document, item, prefix)]
@@ -154,6 +161,16 @@ class DeltaDocuments:
             # The sticky operation is that of a whole message and cannot be meant.
             self._operation = "append" if path.startswith("/message/content") else "replace"
         return self._path, self._operation
+
+    def _begin_unannounced(self, path: str, operation: str, value: Json) -> list[Change]:
+        """A resumed stream may begin behind its first document; then at least the answer's text is had."""
+        note_unknown(self._unknown, "delta before its document")
+        if path != TEXT_PATH or operation != "append" or type(value) is not str:
+            return []
+        content = {"content_type": "text", "parts": [value]}
+        document = {"message": {"author": {"role": "assistant"}, "content": content, "status": "in_progress"}}
+        self._documents[self._key] = document
+        return [Change("begin", document)]
 
     def _begin(self, document: Document) -> list[Change]:
         self._path, self._operation = "", "add"
@@ -241,7 +258,7 @@ class DeltaDocuments:
         return (here, tokens[-1]) if type(here) in (dict, list) else None
 
     def _nonsense(self, what: str) -> list[Change]:
-        self._unknown[f"delta: {what[:40]}"] += 1
+        note_unknown(self._unknown, f"delta: {what}")
         return []
 
 

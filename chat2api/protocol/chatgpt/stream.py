@@ -20,7 +20,7 @@ from collections.abc import Iterable
 import orjson
 
 from chat2api.errors import UpstreamError, UpstreamProtocolError
-from chat2api.protocol.chatgpt.patches import DeltaDocuments, Json, text_of
+from chat2api.protocol.chatgpt.patches import DeltaDocuments, Json, note_unknown, text_of
 from chat2api.protocol.chatgpt.turn import Turn
 from chat2api.protocol.chatgpt.visibility import mapping_of
 from chat2api.protocol.event_stream import MAX_EVENT, MAX_STREAM, EventStreamDecoder, ServerSentEvent
@@ -219,7 +219,7 @@ class ConversationDecoder:
                     # pairs, which a sender that cuts its text between UTF-16 units produces.
                     payload, position = decoder.raw_decode(text, position)
                 except (ValueError, RecursionError):
-                    self.unknown["unreadable data"] += 1
+                    note_unknown(self.unknown, "unreadable data")
                     return
                 self._read_payload(payload)
             position = _end_of_gap(text, position)
@@ -229,7 +229,7 @@ class ConversationDecoder:
             if type(payload) is list and payload:
                 self._read_delta({"v": payload})
             elif payload not in ("v1", None, "", [], 0):
-                self.unknown[f"payload: {type(payload).__name__}"] += 1
+                note_unknown(self.unknown, f"payload: {type(payload).__name__}")
         elif "type" in payload and type(payload["type"]) is str and not self._is_message(payload):
             self._read_side_event(payload["type"], payload)
         elif "message" in payload:
@@ -273,7 +273,7 @@ class ConversationDecoder:
             failed = _failure_of(payload)
             self._turn.fail(failed.message, failed.code)
         elif payload.keys() - {"conversation_id", "error", "error_code", "message", "pad"}:
-            self.unknown["object: " + ",".join(sorted(payload))[:60]] += 1
+            note_unknown(self.unknown, "object: " + ",".join(sorted(payload)))
 
     def _read_moderation(self, response: Json) -> None:
         if mapping_of(response).get("blocked") is True:
@@ -301,7 +301,7 @@ class ConversationDecoder:
         elif kind == "error" or event.get("error"):
             self._turn.fail(event.get("error") or event.get("message") or event, event.get("error_code"))
         elif kind not in _IGNORED_TYPES:
-            self.unknown[f"type: {kind[:40]}"] += 1
+            note_unknown(self.unknown, f"type: {kind}")
 
 
 def parse_json_answer(body: bytes) -> Event:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from chat2api.errors import StreamInterruptedError, UpstreamProtocolError
 from chat2api.protocol.chatgpt.citations import SPECIAL, CitationText, SandboxLink, Sources
-from chat2api.protocol.chatgpt.patches import Document, Json, Rope, text_of
+from chat2api.protocol.chatgpt.patches import Document, Json, Rope, note_unknown, text_of
 from chat2api.protocol.chatgpt.visibility import (
     KNOWN_TYPES,
     Show,
@@ -73,7 +73,7 @@ class _View:
         "status",
     )
 
-    def __init__(self, identifier: str | None) -> None:
+    def __init__(self, identifier: str | None, sources: Sources) -> None:
         self.id = identifier
         self.message: dict[str, Json] = {}
         self.role = ""
@@ -81,7 +81,7 @@ class _View:
         self.language = ""
         self.seen = Rope("")
         self.path: str | None = None
-        self.sources = Sources()
+        self.sources = sources
         self.rewriter = CitationText(self.sources)
         self.carry = ""
         self.has_written = False
@@ -118,6 +118,7 @@ class Turn:
         self._unknown = unknown
         self._own_ids = set(own_message_ids)
         self._views: dict[str, _View] = {}
+        self._found: dict[str, dict[str, Json]] = {}
         self._last: _View | None = None
         self._answer: _View | None = None
         self._current: _View | None = None
@@ -233,7 +234,7 @@ class Turn:
         if self.is_ended:
             return
         if self._answer is not None and self._answer.is_answered:
-            self._unknown["error after the answer"] += 1
+            note_unknown(self._unknown, "error after the answer")
             return
         if type(error) is dict:
             code = code or error.get("code") or error.get("error_code")
@@ -260,7 +261,7 @@ class Turn:
         key = identifier or f"{role_of(message)} without id"
         view = self._views.get(key)
         if view is None:
-            view = self._views[key] = _View(identifier or None)
+            view = self._views[key] = _View(identifier or None, Sources(self._found))
         view.message = message
         view.role = role_of(message)
         self._last = view
@@ -282,17 +283,19 @@ class Turn:
             or (metadata.get("async_task_type") == "image_gen")
         ):
             self._pending_image = view
-        if view.sources.metadata is not metadata or view.show is Show.TEXT:
-            view.sources.metadata = dict(metadata) if type(metadata) is not dict else metadata
-            if view.show is Show.TEXT and not view.rewriter.is_idle:
-                self._pass_on(view, view.rewriter.retry())
+        if type(metadata) is dict:
+            view.sources.metadata = metadata
+            if view.id and metadata.get("search_result_groups"):
+                self._found[view.id] = metadata
+        if view.show is Show.TEXT and not view.rewriter.is_idle:
+            self._pass_on(view, view.rewriter.retry())
 
     def _read_content(self, view: _View) -> None:
         message = view.message
         content = mapping_of(message.get("content"))
         content_type = text_of(content.get("content_type"))
         if content_type and content_type not in KNOWN_TYPES:
-            self._unknown[f"content_type: {content_type[:40]}"] += 1
+            note_unknown(self._unknown, f"content_type: {content_type}")
         if not view.has_written:
             view.show = classify(message, is_marked_reasoning=view.id in self._cot_ids)
             view.language = fence_language(message, view.show)

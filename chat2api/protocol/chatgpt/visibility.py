@@ -105,7 +105,7 @@ def classify(message: Mapping[str, Json], *, is_marked_reasoning: bool = False) 
     if content_type == "thoughts":
         return Show.THOUGHTS
     recipient = text_of(message.get("recipient")) or "all"
-    if recipient != "all":
+    if recipient not in ("all", "user"):
         return _classify_call(recipient, content_type, channel)
     if metadata.get("image_gen_async") or metadata.get("trigger_async_ux"):
         return Show.NOTHING

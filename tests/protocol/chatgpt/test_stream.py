@@ -386,6 +386,36 @@ def test_R15_unknown_shapes_are_counted_by_name_without_content() -> None:
     assert "SECRET" not in str(decoder.unknown)
 
 
+def test_R15_shapes_are_counted_under_a_bounded_number_of_printable_names() -> None:
+    decoder = ConversationDecoder()
+    for number in range(200):
+        decoder.feed(side(f"new {number} \ud800 {'x' * 100}"))
+
+    assert len(decoder.unknown) <= 65
+    assert sum(decoder.unknown.values()) == 200
+    assert all(name.isascii() and name.isprintable() for name in decoder.unknown)
+
+
+def test_a_resumed_stream_may_begin_behind_its_document() -> None:
+    events, failure = decode(append("Half an") + bare(" answer.") + COMPLETE + DONE)
+
+    assert text_in(events) == "Half an answer."
+    assert failure is None
+
+
+def test_sources_of_a_tool_serve_the_answer() -> None:
+    entry = {
+        "url": "https://a.example/",
+        "title": "A",
+        "ref_id": {"turn_index": 0, "ref_type": "search", "ref_index": 0},
+    }
+    tool = message("", id="t-1", role="tool", name="web.run", status="finished_successfully")
+    tool["metadata"] = {"search_result_groups": [{"entries": [entry]}]}
+    answer = finished("Yes\ue200cite\ue202turn0search0\ue201.", id="a-1")
+
+    assert text_in(decode(ENCODING + begin(tool) + begin(answer, 1) + DONE)[0]) == "Yes ([A](https://a.example/))."
+
+
 # Hostile bytes
 
 JSON_VALUES = st.recursive(
@@ -418,7 +448,7 @@ DELTAS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=80)
 @given(st.lists(DELTAS | JSON_VALUES, max_size=8), st.sampled_from(RECORDED))
 def test_T3_any_json_raises_our_own_errors_only(payloads: list[Any], path: Path) -> None:
     data = path.read_bytes()
@@ -430,7 +460,7 @@ def test_T3_any_json_raises_our_own_errors_only(payloads: list[Any], path: Path)
     assert sum(isinstance(item, End) for item in events) <= 1
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.sampled_from(RECORDED), st.randoms(use_true_random=False))
 def test_T3_mutated_streams_raise_our_own_errors_only(path: Path, chance: random.Random) -> None:
     data = bytearray(path.read_bytes())
