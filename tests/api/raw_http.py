@@ -12,7 +12,8 @@ from typing import Any, cast
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, Scope
 
 from chat2api.api.connection import ConnectionSettings
-from chat2api.api.server import Address, ServerSettings, Shutdown, serve
+from chat2api.api.listening import Address
+from chat2api.api.server import ServerSettings, Shutdown, serve
 
 WAIT = 5.0
 

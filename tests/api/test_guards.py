@@ -1,6 +1,7 @@
 """The guards around the app: sizes and slowness of bodies, and bodies that wait to be read."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,8 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart import Quart, Response, request
 
 from chat2api.api.connection import ConnectionSettings
-from chat2api.api.guards import BodyFlow, BodyGuard, BodySettings, PacedRequest
+from chat2api.api.guards import BodyFlow, BodyGuard, BodySettings, PacedRequest, refusal_bytes
+from chat2api.errors import PayloadTooLargeError
 from tests.api.raw_http import WAIT, Handler, app_of, echo, error_of, read_body, send_chunk, serving, start_stream
 
 H = b" HTTP/1.1\r\nHost: localhost\r\n"
@@ -265,3 +267,21 @@ async def test_R10_a_client_that_leaves_an_upload_nobody_reads_ends_the_handler(
         await asyncio.wait_for(ended.wait(), WAIT)
 
     assert time.monotonic() - start < 1.0
+
+
+def test_refusals_are_error_objects_with_what_clients_need() -> None:
+    head, _, body = refusal_bytes(PayloadTooLargeError("too much")).partition(b"\r\n\r\n")
+
+    assert json.loads(body)["error"] == {
+        "message": "too much",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "payload_too_large",
+    }
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert b"\r\nx-should-retry: false" in head
+    assert refusal_bytes(PayloadTooLargeError("too much"), with_body=False).endswith(b"\r\n\r\n")
+
+
+def test_refusals_tell_nothing_of_what_is_not_meant_for_callers() -> None:
+    assert b"secret" not in refusal_bytes(ValueError("secret"))
