@@ -11,8 +11,10 @@ from chat2api.api.body import body_limit
 from chat2api.api.connection import ConnectionSettings
 from chat2api.api.context import running_runtime
 from chat2api.api.guards import BodyGuard, BodySettings
-from chat2api.api.server import Address, ServerSettings, Shutdown, serve
+from chat2api.api.listening import Address
+from chat2api.api.server import ServerSettings, Shutdown, serve
 from chat2api.app import create_app
+from chat2api.clock import Clock
 from chat2api.config import Config
 from chat2api.keys.operator import KEY_FILE
 from chat2api.logs import Redactor
@@ -38,14 +40,16 @@ async def run_server(
     demo: bool = False,
     unused: Sequence[str] = (),
     shutdown: Shutdown | None = None,
+    clock: Clock | None = None,
     on_ready: Callable[[Runtime, Sequence[Address]], None] | None = None,
 ) -> int:
     """Serve until told to stop; give the exit status. Raises ConfigError when an address cannot be used.
 
-    `unused` names settings that are set in vain. `shutdown` None lets signals stop the server. `on_ready` is told the
+    `unused` names settings that are set in vain. `shutdown` None lets signals stop the server, `clock` None
+    means the machine's. `on_ready` is told the
     real addresses in place of the banner on standard output.
     """
-    app = create_app(config, demo=demo, redactor=redactor)
+    app = create_app(config, demo=demo, redactor=redactor, clock=clock)
     handle_signals = shutdown is None
     shutdown = shutdown or Shutdown()
 

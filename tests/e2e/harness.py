@@ -10,7 +10,8 @@ from typing import Any
 import openai
 
 from chat2api.accounts.tokens import parse_import, to_new_account
-from chat2api.api.server import Address, Shutdown
+from chat2api.api.listening import Address
+from chat2api.api.server import Shutdown
 from chat2api.clock import SystemClock
 from chat2api.config import Config
 from chat2api.launch import run_server
