@@ -52,10 +52,9 @@ class HangupWatch:
     def _notice(self) -> None:
         if self._epoll is not None:
             for descriptor, _events in self._epoll.poll(0):
-                left = self._waiting.get(descriptor)
-                if left is not None:
-                    self._forget(descriptor, left)
-                    left()
+                left = self._waiting[descriptor]
+                self._forget(descriptor, left)
+                left()
 
     def _forget(self, descriptor: int, left: Callable[[], None]) -> None:
         """Watch no more, unless the descriptor serves another connection by now."""

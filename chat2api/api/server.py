@@ -25,6 +25,8 @@ from chat2api.api.hangup import HangupWatch
 from chat2api.api.listening import Acceptor, Address, bind, connection_cap
 from chat2api.errors import ConfigError
 
+__all__ = ["Address", "Lifespan", "ServerSettings", "Shutdown", "bind", "serve"]
+
 log = logging.getLogger(__name__)
 
 
@@ -135,26 +137,24 @@ class _Server:
         self, on_ready: Callable[[Sequence[Address]], None] | None, on_draining: Callable[[], None] | None
     ) -> int:
         """Go through the whole life; see `serve`."""
-        failure: ConfigError | None = None
-        status = 1
-        async with asyncio.TaskGroup() as tasks:
-            try:
+        try:
+            async with asyncio.TaskGroup() as tasks:
                 await self._lifespan.start(tasks, self._settings.startup_timeout)
                 await self._accept_until_stopped(tasks, on_ready, on_draining)
                 status = await self._drain()
-                in_time = (
-                    self._settings.cut_grace if self._shutdown.ending.is_set() else self._settings.shutdown_timeout
-                )
-                if not await self._lifespan.stop(in_time):
+                hurried = self._shutdown.ending.is_set()
+                if not await self._lifespan.stop(
+                    self._settings.cut_grace if hurried else self._settings.shutdown_timeout
+                ):
                     status = 1
-            except ConfigError as error:
-                failure = error  # kept out of the group, which would wrap it
-            finally:
                 self._lifespan.cancel()
-        self._watch.close()
-        if failure is not None:
-            raise failure
-        return status
+            return status
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None  # callers wait for ConfigError, not for a group with one in it
+            raise
+        finally:
+            self._watch.close()
 
     async def _accept_until_stopped(
         self,

@@ -59,6 +59,14 @@ async def test_an_app_that_does_not_start_is_told_with_its_reason() -> None:
         await _run_lifespan([], "lifespan.startup.failed")
 
 
+async def test_what_the_caller_raises_when_ready_comes_out_as_it_is() -> None:
+    def fail(_: Sequence[Address]) -> None:
+        raise KeyError("caller")
+
+    with pytest.raises(KeyError, match="caller"):
+        await serve(app_of(echo), binds=[("127.0.0.1", 0)], on_ready=fail, handle_signals=False)
+
+
 async def test_an_app_that_starts_too_slowly_is_given_up() -> None:
     with pytest.raises(ConfigError, match=r"not ready within 0\.1 s"):
         await _run_lifespan([], hang=True)
