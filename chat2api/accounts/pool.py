@@ -29,7 +29,7 @@ from chat2api.storage.values import ANY_MODEL, Account, AccountState, Cooldown
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.5
 """How soon a change by another process is seen, and how soon guessed waits are on disk."""
 
 SWEEP_SECONDS = 3600.0
