@@ -14,6 +14,7 @@ from chat2api.api.context import CLEAN_UPS, bind_runtime
 from chat2api.api.cors import install_cors
 from chat2api.api.errors import install_error_handler
 from chat2api.api.openai import chat, models
+from chat2api.clock import Clock
 from chat2api.config import Config
 from chat2api.logs import Redactor
 from chat2api.runtime import Runtime
@@ -21,10 +22,12 @@ from chat2api.runtime import Runtime
 _TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
-def create_app(config: Config, *, demo: bool = False, redactor: Redactor | None = None) -> Quart:
+def create_app(
+    config: Config, *, demo: bool = False, redactor: Redactor | None = None, clock: Clock | None = None
+) -> Quart:
     """Make the app. With demo, the simulator answers a key of its own while no account is set up.
 
-    `redactor` is told the secrets that are loaded; it is the log's.
+    `redactor` is told the secrets that are loaded; it is the log's. `clock` None means the machine's.
     """
     prefix = f"/{config.api_prefix}" if config.api_prefix else ""
     app = Quart(
@@ -58,7 +61,7 @@ def create_app(config: Config, *, demo: bool = False, redactor: Redactor | None 
 
     @app.before_serving
     async def start() -> None:
-        bind_runtime(app, await Runtime.open(config, demo=demo, redactor=redactor))
+        bind_runtime(app, await Runtime.open(config, demo=demo, clock=clock, redactor=redactor))
 
     @app.after_serving
     async def stop() -> None:

@@ -45,9 +45,8 @@ async def run_server(
 ) -> int:
     """Serve until told to stop; give the exit status. Raises ConfigError when an address cannot be used.
 
-    `unused` names settings that are set in vain. `shutdown` None lets signals stop the server, `clock` None
-    means the machine's. `on_ready` is told the
-    real addresses in place of the banner on standard output.
+    `unused` names settings that are set in vain. `shutdown` None lets signals stop the server; `clock` None means the
+    machine's. `on_ready` is told the real addresses in place of the banner on standard output.
     """
     app = create_app(config, demo=demo, redactor=redactor, clock=clock)
     handle_signals = shutdown is None

@@ -138,7 +138,6 @@ class Runtime:
         self.client = ChatGPTClient(
             calls, requirements, self.clock, ClientSettings(conversation_only=config.conversation_only)
         )
-        self._resources.push_async_callback(self._cancel_tasks)
 
         exits = Exits(config.proxy_url, self.clock)
         pool = await self._account_source(self.records, exits, config.chatgpt_base_url, config.openai_auth_token_url)
@@ -163,8 +162,11 @@ class Runtime:
         await asyncio.to_thread(load_tokenizer)
 
     async def aclose(self) -> None:
-        """Close everything in reverse; refreshes under way are finished first."""
-        await self._resources.aclose()
+        """Stop the background work, let refreshes under way finish, then close everything in reverse."""
+        try:
+            await self._cancel_tasks()
+        finally:
+            await self._resources.aclose()
 
     def spawn(self, work: Coroutine[Any, Any, T], name: str) -> "asyncio.Task[T]":
         """Start background work that is kept until it ends and cancelled when the runtime closes."""

@@ -214,9 +214,7 @@ class Told:
         if not self.headers["content-type"].startswith("text/event-stream"):
             (choice,) = [choice for choice in self.json["choices"] if choice["index"] == index]
             return choice["message"].get(kind) or ""
-        deltas = [
-            choice["delta"] for chunk in self.chunks for choice in chunk["choices"] if choice["index"] == index
-        ]
+        deltas = [choice["delta"] for chunk in self.chunks for choice in chunk["choices"] if choice["index"] == index]
         return "".join(delta.get(kind) or "" for delta in deltas)
 
     def finish_reasons(self, index: int = 0) -> list[str]:
@@ -253,13 +251,19 @@ class Bench:
         return len(self.control.requests_to("conversation"))
 
     async def ask(
-        self, stream: bool = False, *, key: str | None = OPERATOR_KEY, headers: Mapping[str, str] | None = None,
+        self,
+        stream: bool = False,
+        *,
+        key: str | None = OPERATOR_KEY,
+        headers: Mapping[str, str] | None = None,
         **fields: object,
     ) -> Told:
         """Ask for a chat completion and read all of the answer."""
         bearer = {} if key is None else {"Authorization": f"Bearer {key}"}
         answer = await self.http.post(
-            "/v1/chat/completions", json=chat_body(stream, **fields), headers=bearer | dict(headers or {})  # type: ignore[arg-type]
+            "/v1/chat/completions",
+            json=chat_body(stream, **fields),
+            headers=bearer | dict(headers or {}),  # type: ignore[arg-type]
         )
         return Told(answer.status_code, answer.headers, answer.content)
 
