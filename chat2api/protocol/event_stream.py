@@ -115,6 +115,7 @@ class EventStreamDecoder:
             raise UpstreamProtocolError(f"The backend sent a line longer than {self._max_line} bytes.")
         events: list[ServerSentEvent] = []
         data = self._data
+        is_small = len(block) <= self._max_event
         for line in block.split(b"\n"):
             if not line:
                 if data:
@@ -122,7 +123,12 @@ class EventStreamDecoder:
                 else:
                     self._name = b""
             elif line.startswith(b"data: "):
-                self._add_data(line[6:], events)
+                if is_small and not data:
+                    # The usual event has one data line, which cannot be too long here.
+                    data.append(line[6:])
+                    self._data_size = len(line) - 6
+                else:
+                    self._add_data(line[6:], events)
             elif line.startswith(b"event: "):
                 self._set_name(line[7:], events)
             elif not line.startswith(b":"):

@@ -14,7 +14,7 @@ Different visible messages are set apart by a blank line, as are blocks of reaso
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 from chat2api.errors import StreamInterruptedError, UpstreamProtocolError
@@ -45,9 +45,6 @@ from chat2api.protocol.events import (
 )
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_IDLE_PATHS = frozenset({"/message/metadata/token_count", "/message/update_time", "/message/weight"})
-"""What changes with each delta and says nothing."""
-
 _TAIL = 24
 """Characters of a text's end that are looked for in its rewritten form."""
 
@@ -186,11 +183,8 @@ class Turn:
         elif path.startswith("/message/content"):
             self.update(document)
 
-    def amend(self, document: Document, paths: Iterable[str]) -> None:
+    def amend(self, document: Document, paths: Collection[str]) -> None:
         """Take changes beside the content: status, metadata, recipient, error; one call for all of a delta."""
-        paths = [path for path in paths if path not in _IDLE_PATHS]
-        if not paths:
-            return
         view = self._known(document)
         if view is None or "/error" in paths:
             self.update(document)

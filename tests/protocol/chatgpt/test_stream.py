@@ -516,20 +516,20 @@ HEAD = ENCODING + begin(message()) + append("Hi")
     ids=["bare", "patches", "after the end", "unclosed", "unresolved", "brackets", "old citations"],
 )
 def test_T3_a_long_answer_costs_no_more_than_its_length(stream: bytes) -> None:
-    assert seconds_for(stream) < 2.5
+    assert seconds_for(stream) < 5.0
 
 
 def test_T3_long_thoughts_cost_no_more_than_their_length() -> None:
     content = {"content_type": "thoughts", "thoughts": [{"summary": "", "content": ""}]}
     growing = append(WORD, "/message/content/thoughts/0/content") + bare(WORD) * 20_000
 
-    assert seconds_for(ENCODING + begin(message(content=content)) + growing + begin(finished("Yes"), 1) + DONE) < 2.5
+    assert seconds_for(ENCODING + begin(message(content=content)) + growing + begin(finished("Yes"), 1) + DONE) < 5.0
 
 
 def test_T3_a_classic_stream_of_thousands_of_snapshots_is_quick() -> None:
     snapshots = b"".join(event(envelope(message("word " * count))) for count in range(0, 5_000, 2))
 
-    assert seconds_for(snapshots + event(envelope(finished("word " * 5_000))) + DONE) < 2.5
+    assert seconds_for(snapshots + event(envelope(finished("word " * 5_000))) + DONE) < 5.0
 
 
 def test_neighbouring_deltas_of_one_read_come_as_one_event() -> None:
