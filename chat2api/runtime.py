@@ -18,7 +18,7 @@ from chat2api.errors import Chat2APIError, DrainingError
 from chat2api.gateway.chatgpt import ChatGPTProvider
 from chat2api.gateway.offers import Offers
 from chat2api.gateway.provider import Provider
-from chat2api.gateway.sources import AccountSource, Sources, host_of, stable_choice
+from chat2api.gateway.sources import AccountSource, Sources, host_of, stable_order
 from chat2api.keys.digests import find_digest, secret_digest
 from chat2api.keys.operator import OperatorKeys, load_operator_key
 from chat2api.logs import Redactor
@@ -213,7 +213,7 @@ class Runtime:
         )
 
         async def renew(account: Account, token: str) -> RefreshAnswer:
-            origin = stable_choice(account.id, origins)
+            origin = stable_order(account.id, origins)[0]
             is_cookie = account.kind == "session"
             proxy = exits.choose(account.id, host_of(origin if is_cookie else token_url))
             channel = Channel(account.id, proxy, profile_for(account.id))

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from chat2api.accounts.exits import Exit
 from chat2api.accounts.health import Attempts, Decision, Verdict
 from chat2api.accounts.pool import Lease, Outcome
 from chat2api.clock import Clock
@@ -30,7 +29,7 @@ from chat2api.errors import (
 from chat2api.gateway.deadlines import AnswerLimits, answer_limits, deadline, is_reasoning
 from chat2api.gateway.offers import Offers
 from chat2api.gateway.provider import AnswerFacts, Caller
-from chat2api.gateway.sources import Claim, Sources, host_of
+from chat2api.gateway.sources import Claim, Sources, Way, host_of
 from chat2api.gateway.turns import TurnFollower
 from chat2api.protocol.chatgpt.models import choose_model, reply_name
 from chat2api.protocol.events import Event, FileLink, Finished, ReasoningDelta, TextDelta
@@ -149,7 +148,7 @@ class _Answering:
         """
         first_by = asyncio.get_running_loop().time() + self.limits.first_content
         attempts = Attempts(self.config.retry_times)
-        avoid: set[Exit] = set()
+        avoid: set[Way] = set()
         decision, account_id = Decision("next"), self.claim.account_id
         failure: UpstreamError | None = None
         while True:
@@ -175,7 +174,7 @@ class _Answering:
                 raise self._told(failure)
             account_id = lease.account.id if decision.action == "same" else self.claim.account_id
             if attempt.session is not None and verdict.exit_fault is not None:
-                avoid.add(attempt.session.proxy)
+                avoid.add((attempt.session.origin, attempt.session.proxy))
 
     async def _lease(self, account_id: str | None, attempts: Attempts, failure: UpstreamError | None) -> Lease:
         """Lease the account for the next attempt; when there is none left, tell what the last attempt met."""
@@ -223,7 +222,7 @@ class _Attempt:
         self.begun = False
         """Whether content was given, after which nothing may be tried again."""
 
-    async def events(self, avoid: set[Exit], *, renew: bool) -> AsyncGenerator[list[Event]]:
+    async def events(self, avoid: set[Way], *, renew: bool) -> AsyncGenerator[list[Event]]:
         """Yield the turn's events from the first content on."""
         work = self._answering
         source = work.claim.source

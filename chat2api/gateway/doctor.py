@@ -79,7 +79,7 @@ class Doctor:
         lease = await self._source.pool.lease(model="doctor", account_id=account.id)
         outcome: Outcome | Exception = Outcome.ABANDONED
         try:
-            session = await self._source.open_session(lease, workspace=None, avoid=frozenset())
+            session = await self._source.open_session(lease, workspace=None)
             offered = await self._client.models(session)
             outcome = Outcome.SERVED
         except Chat2APIError as error:

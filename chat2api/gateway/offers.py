@@ -84,7 +84,7 @@ class Offers:
             lease = await source.pool.lease(model=_MODELS, account_id=account_id)
             outcome: Outcome | Exception = Outcome.ABANDONED
             try:
-                session = await source.open_session(lease, workspace=workspace, avoid=frozenset())
+                session = await source.open_session(lease, workspace=workspace)
                 offered = await self._client.models(session)
                 outcome = Outcome.SERVED
             except UpstreamError as error:

@@ -16,11 +16,15 @@ from chat2api.accounts.pool import AccountPool, Lease
 from chat2api.accounts.refresh import TokenKeeper
 from chat2api.accounts.tokens import read_claims, tell_kind
 from chat2api.clock import Clock
-from chat2api.errors import InvalidAPIKeyError
+from chat2api.errors import AllAccountsCoolingError, InvalidAPIKeyError
 from chat2api.gateway.provider import Caller
 from chat2api.storage.records import Records
 from chat2api.storage.values import NewAccount, Secrets
 from chat2api.upstream.chatgpt.session import Credential, Session
+
+
+Way = tuple[str, Exit]
+"""A way to the backend: a value of CHATGPT_BASE_URL and an exit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +42,15 @@ class AccountSource:
     upstream: str | None = None
 
     async def open_session(
-        self, lease: Lease, *, workspace: str | None, avoid: Set[Exit], renew: bool = False
+        self, lease: Lease, *, workspace: str | None, avoid: Set[Way] = frozenset(), renew: bool = False
     ) -> Session:
         """Give the session of a leased account, its access token renewed where that is due (or `renew` asks for it).
 
-        `workspace` is what the caller asked for; `avoid` are exits that failed this request. Raises
+        `workspace` is what the caller asked for; `avoid` are ways that failed this request. Raises
         AccountRejectedError when the account needs a new sign-in, AllAccountsCoolingError when no exit may be used.
         """
         account = lease.account
-        origin = stable_choice(account.id, self.origins)
-        proxy = self.exits.choose(account.id, host_of(origin), avoid=avoid)
+        origin, proxy = self._choose_way(account.id, avoid)
         credential: Credential = "anonymous" if account.kind == "device" else "account"
         if account.kind == "access" and account.owner is not None:
             credential = "caller"
@@ -61,6 +64,20 @@ class AccountSource:
             workspace_id=workspace or account.workspace_id,
             credential=credential,
         )
+
+    def _choose_way(self, account_id: str, avoid: Set[Way]) -> Way:
+        """Give the account's own origin and exit, or the next ones while those cannot be used or failed just now."""
+        proxies = {origin: {way[1] for way in avoid if way[0] == origin} for origin in self.origins}
+        order = stable_order(account_id, self.origins)
+        order.sort(key=lambda origin: len(proxies[origin]) >= len(self.exits.all))
+        blocked: AllAccountsCoolingError | None = None
+        for origin in order:
+            try:
+                return origin, self.exits.choose(account_id, host_of(origin), avoid=proxies[origin])
+            except AllAccountsCoolingError as error:
+                blocked = error
+        assert blocked is not None, "there is always an origin"
+        raise blocked
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +142,12 @@ class Sources:
         return self._anonymous
 
 
-def stable_choice(key: str, choices: Sequence[str]) -> str:
-    """Give the same choice for the same key always, with few moves when the choices change (rendezvous hashing)."""
-    return min(choices, key=lambda choice: hashlib.blake2b(f"{key}\0{choice}".encode(), digest_size=8).digest())
+def stable_order(key: str, choices: Sequence[str]) -> list[str]:
+    """Give the choices in the key's own order, the same always, with few moves when one comes or goes.
+
+    This is rendezvous hashing: each key ranks the choices by a digest of both.
+    """
+    return sorted(choices, key=lambda choice: hashlib.blake2b(f"{key}\0{choice}".encode(), digest_size=8).digest())
 
 
 def host_of(origin: str) -> str:
