@@ -22,7 +22,6 @@ from chat2api.storage.records import Records
 from chat2api.storage.values import NewAccount, Secrets
 from chat2api.upstream.chatgpt.session import Credential, Session
 
-
 Way = tuple[str, Exit]
 """A way to the backend: a value of CHATGPT_BASE_URL and an exit."""
 

@@ -318,7 +318,8 @@ class Turn:
 
     def _read_finished(self, view: _View, content_type: str, text: str) -> None:
         if view.show is Show.CANVAS and (document := canvas_text(text)):
-            self._say(view, document)
+            self._turn_to(view)
+            self._pass_on(view, [*view.rewriter.feed(document), *view.rewriter.flush()])
         metadata = mapping_of(view.message.get("metadata"))
         if content_type == "system_error" or (view.role == "tool" and metadata.get("is_error")):
             content = mapping_of(view.message.get("content"))
@@ -346,7 +347,9 @@ class Turn:
             else:
                 self._pass_on(view, view.rewriter.feed(text))
         elif view.show is Show.REASONING or view.show is Show.THOUGHTS:
-            self._reason(view, text)
+            if self._reasoning_from is not view:
+                self._leave_reasoning()
+            self._reason(view, view.rewriter.feed(text))
         elif view.show is not Show.NOTHING:
             self._say(view, text)
 
@@ -405,6 +408,7 @@ class Turn:
             self._pending.append(f"```{view.language}\n")
 
     def _leave(self) -> None:
+        self._leave_reasoning()
         view = self._current
         if view is None:
             return
@@ -426,7 +430,8 @@ class Turn:
             return (self._tail + "".join(self._pending[-2:]))[-2:]
         return self._tail
 
-    def _reason(self, view: _View, text: str) -> None:
+    def _reason(self, view: _View, pieces: list[str | SandboxLink]) -> None:
+        text = "".join(piece if isinstance(piece, str) else piece.name for piece in pieces)
         if not text:
             return
         self._switch(view, is_reasoning=True)
@@ -437,6 +442,10 @@ class Turn:
         view.has_written = True
         self._pending.append(text)
         self._has_reasoned = True
+
+    def _leave_reasoning(self) -> None:
+        if self._reasoning_from is not None:
+            self._reason(self._reasoning_from, self._reasoning_from.rewriter.flush())
 
     def _point(self, view: _View, pointer: FilePointer) -> None:
         self._start(view)

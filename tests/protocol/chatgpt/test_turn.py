@@ -180,6 +180,18 @@ def test_reasoning_of_several_messages_is_set_apart() -> None:
     assert made.take()[1:] == [ReasoningDelta("a\n\nb"), TextDelta("c")]
 
 
+def test_reasoning_holds_no_markup() -> None:
+    made = turn(
+        message("see \ue200cite\ue202turn0search0\ue201 and [f](sandbox:/mnt/data/f)!", id="m-1", channel="analysis"),
+        message("cut \ue200ci", id="m-2", channel="analysis"),
+        finished("Done."),
+    )
+    made.conclude()
+    events = made.take()
+
+    assert events[1:3] == [ReasoningDelta("see  and f!\n\ncut "), TextDelta("Done.")]
+
+
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
