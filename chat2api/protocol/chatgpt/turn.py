@@ -415,6 +415,7 @@ class Turn:
         if view.show is Show.TEXT:
             self._pass_on(view, view.rewriter.flush())
         elif view.show is Show.CODE or view.show is Show.OUTPUT:
+            self._switch(view, is_reasoning=False)
             self._pending.append("```" if self._text_tail().endswith("\n") else "\n```")
         self._current = None
 
