@@ -43,8 +43,9 @@ class ReasoningDelta:
 class FilePointer:
     """A file that the backend made, to be asked for with one more call.
 
-    `pointer` is `file-service://…`, `sediment://…` or `sandbox:/mnt/data/…`; `name` is the alternative text or
-    file name.
+    `pointer` is `file-service://…`, `sediment://…` or `sandbox:/mnt/data/…`; `name` is the alternative text, the
+    prompt it was drawn from or the file name, "" when none is known. Its place in the text is where it stands among the
+    deltas, which hold the blank lines around it: it is rendered as `![name](url)` or `[name](url)` and nothing else.
     """
 
     pointer: str
