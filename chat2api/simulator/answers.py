@@ -97,7 +97,7 @@ class Composer:
             self._hand_off()
             return turn
         begun = len(turn.steps)
-        getattr(self, kind)()
+        getattr(self, "text" if kind == "websocket_2024" else kind)()
         self._epilogue(begun, kind)
         turn.stored = self._messages_to_keep(turn.steps)
         return turn

@@ -26,7 +26,8 @@ misunderstanding cannot pass on both sides.
     backend.py    the way of a request                routes.py     paths and handlers
     accounts.py, sign_in.py                           proof.py, sentinel.py
     conversation.py, request_body.py, history.py      answers.py -> script.py -> encoders.py; replies.py
-    files.py, pages.py, refusals.py                   recorder.py, control.py, command.py
+    files.py, pages.py, refusals.py                   sockets.py, websocket.py: the web sockets of 2024 and 2026
+    recorder.py, control.py, command.py
 """
 
 from pathlib import Path

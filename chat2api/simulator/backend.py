@@ -19,6 +19,7 @@ from chat2api.simulator.refusals import named_answer, refuse
 from chat2api.simulator.routes import Call, Route, find_route
 from chat2api.simulator.sentinel import Sentinel
 from chat2api.simulator.sign_in import SignIn
+from chat2api.simulator.sockets import Sockets
 from chat2api.simulator.wire import Answer, Exchange, Headers, PeerGone, Refusal, Reply, Request
 
 _UNKNOWN = "unknown"
@@ -39,9 +40,11 @@ class Backend:
         self.sentinel = Sentinel(self.book, self.recorder)
         self.history = History(self.book)
         self.files = Files(self.book)
-        conversations = Conversations(self.book, self.sentinel, self.history, self.files, self.recorder)
+        sockets = Sockets(self.book)
+        conversations = Conversations(self.book, self.sentinel, self.history, self.files, sockets, self.recorder)
         parts = (
             conversations,
+            sockets,
             self.sentinel,
             SignIn(self.book),
             self.history,

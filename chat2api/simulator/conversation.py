@@ -16,6 +16,7 @@ from chat2api.simulator.request_body import TurnRequest, parts_of, read_turn_req
 from chat2api.simulator.routes import BASE, Call, Route, route
 from chat2api.simulator.script import Step
 from chat2api.simulator.sentinel import Sentinel
+from chat2api.simulator.sockets import Sockets
 from chat2api.simulator.wire import Answer, EventStream, Object, Reply, json_answer
 
 _STREAM_HEADERS = (
@@ -32,13 +33,20 @@ class Conversations:
     """Opens turns and keeps what is needed to go on with them."""
 
     def __init__(
-        self, book: AccountBook, sentinel: Sentinel, history: History, files: Files, recorder: Recorder
+        self,
+        book: AccountBook,
+        sentinel: Sentinel,
+        history: History,
+        files: Files,
+        sockets: Sockets,
+        recorder: Recorder,
     ) -> None:
         """Work on these parts of the backend."""
         self._book = book
         self._sentinel = sentinel
         self._history = history
         self._files = files
+        self._sockets = sockets
         self._recorder = recorder
         self._conduits: dict[str, tuple[str, str | None]] = {}
         """Owner and turn trace id by conduit token."""
@@ -57,7 +65,6 @@ class Conversations:
             route("conversation", "POST", BASE + "/f/conversation", self.modern, "anybody"),
             route("resume", "POST", BASE + "/f/conversation/resume", self.resume, "anybody"),
             route("stop", "POST", BASE + "/stop_conversation", self.stop, "anybody"),
-            route("register_websocket", "POST", BASE + "/register-websocket", self.register_websocket, "account"),
         ]
 
     def prepare(self, call: Call) -> Answer:
@@ -122,12 +129,17 @@ class Conversations:
         encoding = call.options.encoding
         if encoding == "auto":
             encoding = "v1" if wanted.wants_v1 else "classic"
-        if call.options.answer == "websocket_2024":
-            return self._websocket_answer(call, conversation)
         context = self._context(call, wanted, conversation, turn_id, encoding)
         turn = compose_turn(call.options.answer, context)
         self._store(call, conversation, turn, context.resume_token)
-        return self._stream(call, turn.steps, encoding, conversation)
+        if turn.resume:
+            frames = encode(turn.resume, "v1", conversation.id, call.options)
+            items = [frame.data.decode() for frame in frames]
+            self._sockets.say_2026(call.caller.key, f"conversation-turn-{turn_id}", items)
+        stream = self._stream(call, turn.steps, encoding, conversation)
+        if call.options.answer == "websocket_2024":
+            return self._websocket_answer(call, conversation, stream)
+        return stream
 
     def _check_headers(self, call: Call) -> None:
         if "text/event-stream" not in (call.request.header("accept") or ""):
@@ -229,14 +241,16 @@ class Conversations:
             split=options.split,
         )
 
-    def _websocket_answer(self, call: Call, conversation: Conversation) -> Answer:
-        token = self._book.random_text("websocket", 80)
-        host = call.request.header("host") or "localhost"
-        scheme = "wss" if call.request.scheme == "https" else "ws"
+    def _websocket_answer(self, call: Call, conversation: Conversation, stream: EventStream) -> Answer:
+        """Answer where the stream is, and put it there."""
+        response_id = self._book.random_uuid("response")
+        self._sockets.say_2024(
+            call.caller.key, conversation.id, response_id, b"".join(frame.data for frame in stream.frames)
+        )
         answer: Object = {
-            "wss_url": f"{scheme}://{host}/client/hubs/conversations?access_token={token}",
+            "wss_url": self._sockets.address_2024(call),
             "conversation_id": conversation.id,
-            "response_id": self._book.random_uuid("response"),
+            "response_id": response_id,
             "websocket_request_id": self._book.random_uuid("websocket"),
         }
         return json_answer(answer)
@@ -266,14 +280,6 @@ class Conversations:
         conversation = self._history.find(call, str(call.body().get("conversation_id")), stored=False)
         conversation.pending.clear()
         return json_answer({"status": "ok"})
-
-    def register_websocket(self, call: Call) -> Answer:
-        """Answer a web socket address of the 2024 kind."""
-        host = call.request.header("host") or "localhost"
-        token = self._book.random_text("websocket", 80)
-        return json_answer(
-            {"wss_url": f"wss://{host}/client/hubs/conversations?access_token={token}", "expires_at": ""}
-        )
 
 
 def _role(message: Object) -> str:

@@ -14,7 +14,7 @@ import orjson
 from chat2api.clock import Clock
 from chat2api.simulator.faults import Fault
 from chat2api.simulator.recorder import Recorder, ReplyRecord
-from chat2api.simulator.wire import Answer, EventStream, Exchange, Headers, Reply
+from chat2api.simulator.wire import Answer, EventStream, Exchange, Headers, Reply, Socket
 
 _GATHER = 16_384
 _BLOCK = 65_536
@@ -52,6 +52,9 @@ class Delivery:
             self._recorder.start_stream(self._record)
         if self._fault_at("before_headers") and not await self._act():
             return "faulted"
+        if isinstance(self._reply, Socket):
+            await self._exchange.open_socket(self._reply)
+            return "completed"
         status = self._reply.status if isinstance(self._reply, Answer) else 200
         length = len(self._reply.body) if isinstance(self._reply, Answer) else None
         headers = (*self._headers, *self._reply.headers)

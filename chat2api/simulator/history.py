@@ -2,6 +2,7 @@
 
 import copy
 import datetime
+from collections import deque
 from dataclasses import dataclass, field
 
 from chat2api.simulator.accounts import AccountBook
@@ -11,6 +12,8 @@ from chat2api.simulator.routes import API, Call, Route, route
 from chat2api.simulator.script import Step
 from chat2api.simulator.wire import JSON, Answer, Object, json_answer
 
+_MAX_TEMPORARY = 2_000
+"""Temporary chats kept: enough for any test, and a load run for hours stays small."""
 _ID = r"(?P<id>[0-9A-Za-z-]{8,64})"
 
 
@@ -94,6 +97,7 @@ class History:
         """Start empty."""
         self._book = book
         self._conversations: dict[str, Conversation] = {}
+        self._temporary: deque[str] = deque()
 
     def routes(self) -> list[Route]:
         """Give the operations."""
@@ -125,6 +129,10 @@ class History:
         conversation.nodes[root] = Node(root, None, None)
         conversation.current_node = root
         self._conversations[conversation.id] = conversation
+        if temporary:
+            self._temporary.append(conversation.id)
+            if len(self._temporary) > _MAX_TEMPORARY:
+                self._conversations.pop(self._temporary.popleft(), None)
         return conversation
 
     def find(self, call: Call, conversation_id: str, *, stored: bool) -> Conversation:
@@ -137,10 +145,6 @@ class History:
         if conversation.temporary and (stored or conversation.expires_at <= call.now):
             raise refuse("conversation_not_found")
         return conversation
-
-    def forget(self, conversation: Conversation) -> None:
-        """Drop a conversation, for load runs that would only fill memory."""
-        self._conversations.pop(conversation.id, None)
 
     def list_conversations(self, call: Call) -> Answer:
         """Answer a page of the list, newest first."""

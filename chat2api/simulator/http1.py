@@ -14,7 +14,8 @@ import h11
 
 from chat2api.simulator.backend import Backend
 from chat2api.simulator.tasks import Tasks
-from chat2api.simulator.wire import Headers, PeerGone, Request
+from chat2api.simulator.websocket import WebSocket, accept_value
+from chat2api.simulator.wire import Headers, PeerGone, Request, Socket
 
 _WRITE_BUFFER = 65_536
 _MAX_HEADERS = 65_536
@@ -81,6 +82,7 @@ class HTTP1Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._keep_alive = True
         self._closing = False
+        self._socket: WebSocket | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start on a transport."""
@@ -93,6 +95,9 @@ class HTTP1Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes of the peer."""
         if self._closing:
+            return
+        if self._socket is not None:
+            self._socket.feed(data)
             return
         self._parser.receive_data(data)
         if self._task is None:
@@ -182,7 +187,7 @@ class HTTP1Connection(asyncio.Protocol):
         self._task = self._tasks.start(self._serve(request), f"http1-{self._number}")
 
     async def _serve(self, request: Request) -> None:
-        exchange = HTTP1Exchange(self, request.method == "HEAD")
+        exchange = HTTP1Exchange(self, request)
         whole = False
         try:
             await self._backend.serve(request, exchange)
@@ -208,6 +213,18 @@ class HTTP1Connection(asyncio.Protocol):
         self._transport.write(data)
         await self._gate.wait()
 
+    async def open_socket(self, socket: Socket) -> None:
+        """Speak web socket until it is closed; bytes that came with the handshake are its first. Raises PeerGone."""
+        assert self._transport is not None
+        self._socket = WebSocket(socket, self.write, self._transport.write)
+        rest, _ = self._parser.trailing_data
+        if rest:
+            self._socket.feed(rest)
+        try:
+            await self._socket.run()
+        finally:
+            socket.on_close()
+
     def close(self) -> None:
         """Send what is buffered, then FIN."""
         self._closing = True
@@ -224,10 +241,11 @@ class HTTP1Connection(asyncio.Protocol):
 class HTTP1Exchange:
     """The way out for one reply over HTTP/1.1."""
 
-    def __init__(self, connection: HTTP1Connection, without_body: bool) -> None:
-        """Make one; `without_body` for HEAD."""
+    def __init__(self, connection: HTTP1Connection, request: Request) -> None:
+        """Make one for the reply to this request."""
         self._connection = connection
-        self._without_body = without_body
+        self._request = request
+        self._without_body = request.method == "HEAD"
         self._chunked = False
         self.ended = False
 
@@ -252,6 +270,20 @@ class HTTP1Exchange:
         if self._chunked and not self._without_body:
             await self._connection.write(b"0\r\n\r\n")
         self.ended = True
+
+    async def open_socket(self, socket: Socket) -> None:
+        """Answer the handshake and speak web socket; 400 for a request that asks for none."""
+        key = self._request.header("sec-websocket-key")
+        if key is None or (self._request.header("upgrade") or "").lower() != "websocket":
+            await self.send_headers(400, (), 0)
+            await self.end()
+            return
+        lines = ["HTTP/1.1 101 Switching Protocols", "upgrade: websocket", "connection: Upgrade"]
+        lines.append(f"sec-websocket-accept: {accept_value(key)}")
+        if socket.sub_protocol is not None:
+            lines.append(f"sec-websocket-protocol: {socket.sub_protocol}")
+        await self._connection.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        await self._connection.open_socket(socket)
 
     def close(self) -> None:
         """Send FIN."""

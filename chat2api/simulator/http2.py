@@ -13,7 +13,7 @@ import h2.settings
 from chat2api.simulator.backend import Backend
 from chat2api.simulator.http1 import WriteGate, abort_with_reset
 from chat2api.simulator.tasks import Tasks
-from chat2api.simulator.wire import PeerGone, Request
+from chat2api.simulator.wire import PeerGone, Request, Socket
 
 _WRITE_BUFFER = 65_536
 _MAX_BODY = 256 * 1024 * 1024
@@ -254,6 +254,11 @@ class HTTP2Exchange:
         """End the stream."""
         if not self._without_body:
             await self._connection.end(self._number)
+
+    async def open_socket(self, socket: Socket) -> None:
+        """Refuse: browsers open web sockets over HTTP/1.1 unless the server offers extended CONNECT."""
+        await self.send_headers(400, (), 0)
+        await self.end()
 
     def close(self) -> None:
         """Send FIN: the whole connection ends."""

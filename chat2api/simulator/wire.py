@@ -5,8 +5,9 @@ wrong on the way out (pace, stalls, resets) is done later, by `delivery.py`, thr
 effect on the simulated state is whole or absent, never half done.
 """
 
+import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.cookies import CookieError, SimpleCookie
@@ -111,7 +112,20 @@ class EventStream:
     split: int | None = None
 
 
-Reply: TypeAlias = Answer | EventStream
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """A reply that opens a web socket.
+
+    `outgoing` holds texts to send, None closes; `receive` is called with each text of the peer, `on_close` at the end.
+    """
+
+    outgoing: "asyncio.Queue[str | None]"
+    receive: Callable[[str], None]
+    on_close: Callable[[], None]
+    sub_protocol: str | None = None
+
+
+Reply: TypeAlias = Answer | EventStream | Socket
 
 
 @dataclass(slots=True)
@@ -142,6 +156,10 @@ class Exchange(Protocol):
 
     async def end(self) -> None:
         """End the body as the protocol wants it."""
+        ...
+
+    async def open_socket(self, socket: Socket) -> None:
+        """Turn the connection into a web socket and return when it is closed; 400 where that cannot be."""
         ...
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from chat2api.simulator.app import Simulator
 from tests.simulator.web_client import WebClient, read_classic, read_objects
 
 
@@ -76,6 +77,19 @@ async def test_all_conversations_are_hidden_at_once(web: WebClient) -> None:
     assert (await _patch(web, "conversations", {"is_visible": True})).status_code == 422
     assert (await _patch(web, "conversations", {"is_visible": False})).status_code == 200
     assert (await web.get("/backend-api/conversations")).json()["items"] == []
+
+
+async def test_only_the_newest_temporary_chats_are_kept(
+    web: WebClient, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chat2api.simulator.history._MAX_TEMPORARY", 2)
+    opened = []
+    for _ in range(3):
+        text = (await web.ask("Say: one")).text
+        opened.append({"conversation_id": next(read_objects(text))["conversation_id"]})
+        opened[-1]["parent_message_id"] = list(read_classic(text))[-1]
+    assert (await web.ask("Say: two", **opened[0])).status_code == 404
+    assert (await web.ask("Say: two", **opened[2])).status_code == 200
 
 
 async def test_titles_feedback_shares_and_status(web: WebClient) -> None:
