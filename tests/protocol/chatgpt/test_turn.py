@@ -174,6 +174,17 @@ def test_fences_close_before_the_next_message() -> None:
     assert made.take()[1:] == [TextDelta("Look:\n\n```python\nx\n```\n\nDone")]
 
 
+def test_a_fence_closes_in_the_text_though_reasoning_came_between() -> None:
+    code = message(id="m-1", recipient="python", content={"content_type": "code", "language": "python", "text": "x"})
+    made = turn(code, message("hm [", id="m-2", channel="analysis"), finished("Done", id="m-3"))
+
+    assert made.take()[1:] == [
+        TextDelta("```python\nx"),
+        ReasoningDelta("hm ["),
+        TextDelta("\n```\n\nDone"),
+    ]
+
+
 def test_reasoning_of_several_messages_is_set_apart() -> None:
     made = turn(message("a", id="m-1", channel="analysis"), message("b", id="m-2", channel="analysis"), message("c"))
 
