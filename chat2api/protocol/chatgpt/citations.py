@@ -30,7 +30,7 @@ HOLD = 1024
 MAX_MARKUP = 16 * 1024
 """Characters after which an unclosed U+E200 is given up."""
 
-SPECIAL = re.compile("[\ue200-\ue20f【]|!?\\[|!\\Z|\\((?=sandbox:|s?a?n?d?b?o?x?\\Z)")
+_SPECIAL = re.compile("[\ue200-\ue20f【]|!?\\[|!\\Z|\\((?=sandbox:|s?a?n?d?b?o?x?\\Z)")
 """Where markup may begin; text without a match is plain."""
 
 _BEGUN = re.compile("\ue200[a-z_]{0,40}(?:(\ue202)|\ue201|\\Z)")
@@ -162,13 +162,16 @@ class CitationText:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is held back, so that plain text may pass beside this object (see `skip_plain`)."""
+        """Whether nothing is held back."""
         return not self._held
 
-    def skip_plain(self, text: str) -> None:
-        """Take note of text without markup that the caller passes on by itself; only while `is_idle`."""
+    def pass_plain(self, text: str) -> bool:
+        """Take text that needs no rewriting and give True: the caller passes it on as it is. Else do nothing."""
+        if self._held or _SPECIAL.search(text) is not None:
+            return False
         self._offset += len(text)
         self._last = text[-1:] or self._last
+        return True
 
     def feed(self, text: str) -> list[str | SandboxLink]:
         """Give what can be told of the text by now, in order."""
@@ -190,7 +193,7 @@ class CitationText:
         held, position = self._held, 0
         self._waits_for_source = False
         while True:
-            found = SPECIAL.search(held, position)
+            found = _SPECIAL.search(held, position)
             if found is None:
                 self._pass(out, held[position:])
                 position = len(held)

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable
 from typing import Literal
 
 from chat2api.errors import StreamInterruptedError, UpstreamProtocolError
-from chat2api.protocol.chatgpt.citations import SPECIAL, CitationText, SandboxLink, Sources
+from chat2api.protocol.chatgpt.citations import CitationText, SandboxLink, Sources
 from chat2api.protocol.chatgpt.patches import Document, Json, Rope, note_unknown, text_of
 from chat2api.protocol.chatgpt.visibility import (
     KNOWN_TYPES,
@@ -341,8 +341,7 @@ class Turn:
         if view.show is Show.TEXT:
             if self._repeated is not None:
                 text = self._after_repetition(view, text)
-            if view.rewriter.is_idle and SPECIAL.search(text) is None:
-                view.rewriter.skip_plain(text)
+            if view.rewriter.pass_plain(text):
                 self._say(view, text)
             else:
                 self._pass_on(view, view.rewriter.feed(text))

@@ -175,7 +175,8 @@ def test_a_target_that_does_not_come_is_waited_for_only_so_long() -> None:
 def test_plain_text_that_passed_beside_counts_for_positions() -> None:
     citations = rewriter(citations=[{"start_ix": 5, "metadata": {"url": "https://a.example/", "title": "T"}}])
 
-    citations.skip_plain("12345")
+    assert citations.pass_plain("12345")
+    assert not citations.pass_plain("【")
 
     assert citations.feed("【7†source】") == [" ([T](https://a.example/))"]
 
