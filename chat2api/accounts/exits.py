@@ -7,7 +7,7 @@ while its exit cannot be used.
 import hashlib
 from collections.abc import Sequence, Set
 
-from chat2api.accounts.health import DISTRUST_SECONDS, EXIT_SECONDS, Breaker, ExitFault
+from chat2api.accounts.health import DISTRUST_SECONDS, EXIT_SECONDS, Breaker, ExitFault, clamp_stated
 from chat2api.clock import Clock
 from chat2api.errors import AllAccountsCoolingError
 
@@ -50,8 +50,11 @@ class Exits:
             retry_after=soonest,
         )
 
-    def report(self, used: Exit, host: str, fault: ExitFault | None) -> None:
-        """Tell how a call through this exit went: None for well, else what the exit did (`Verdict.exit_fault`)."""
+    def report(self, used: Exit, host: str, fault: ExitFault | None, *, seconds: float | None = None) -> None:
+        """Tell how a call through this exit went: None for well, else what the exit did (`Verdict.exit_fault`).
+
+        `seconds` is the rest that the backend stated (`Verdict.exit_seconds`).
+        """
         breaker, now = self._breaker(used, host), self._clock.monotonic()
         match fault:
             case None:
@@ -60,13 +63,18 @@ class Exits:
                 breaker.open(now, EXIT_SECONDS)
             case "unreachable" | "failing":
                 # The only exit is not closed for one lost connection: there is no other to go to.
-                breaker.fail(now)
+                breaker.fail(now, by_share=self._share_may_open(host, now))
             case "distrusted":
-                breaker.open(now, DISTRUST_SECONDS)
+                breaker.open(now, DISTRUST_SECONDS, seconds=clamp_stated(seconds))
 
     def blocked_for(self, used: Exit, host: str) -> float:
         """Give for how many seconds an exit may not be used for a host; 0 when it may."""
         return self._breaker(used, host).blocked_for(self._clock.monotonic())
+
+    def _share_may_open(self, host: str, now: float) -> bool:
+        """Whether statistics may close one more exit: never more than half, or a bad hour would close them all."""
+        closed = sum(self._breaker(one, host).blocked_for(now) > 0 for one in self._exits)
+        return (closed + 1) * 2 <= len(self._exits)
 
     def _breaker(self, used: Exit, host: str) -> Breaker:
         return self._breakers.setdefault((used, host), Breaker())

@@ -63,7 +63,8 @@ class Verdict:
     """What a failure means.
 
     `same_account` and `next_account` say where another attempt makes sense; `refresh` that the same account needs
-    a new access token first. `state` is the account's new state with its reason. `exit_fault` is for the exit.
+    a new access token first. `state` is the account's new state with its reason. `exit_fault` is for the
+    exit, `exit_seconds` the rest that the backend stated for it.
     `maybe_duplicate` means that the backend may have acted on the request: it is repeated once at most.
     """
 
@@ -73,6 +74,7 @@ class Verdict:
     wait: Wait | None = None
     state: tuple[AccountState, str] | None = None
     exit_fault: ExitFault | None = None
+    exit_seconds: float | None = None
     maybe_duplicate: bool = False
 
 
@@ -115,17 +117,23 @@ def double(bounds: tuple[float, float], strikes: int) -> float:
     return float(min(first * 2 ** min(strikes, 32), longest))
 
 
-def _limit_wait(error: AccountLimitedError, model: str, strikes: int) -> Wait:
-    if error.retry_after is None:
-        return Wait(double(GUESSED_SECONDS, strikes), model, False, "guessed_limit")
+def clamp_stated(seconds: float | None) -> float | None:
+    """Give a time that the backend stated, between the shortest and longest that are taken from it."""
     shortest, longest = STATED_SECONDS
-    return Wait(min(max(error.retry_after, shortest), longest), model, True, "stated_limit")
+    return min(max(seconds, shortest), longest) if seconds is not None else None
+
+
+def _limit_wait(error: AccountLimitedError, model: str, strikes: int) -> Wait:
+    stated = clamp_stated(error.retry_after)
+    if stated is None:
+        return Wait(double(GUESSED_SECONDS, strikes), model, False, "guessed_limit")
+    return Wait(stated, model, True, "stated_limit")
 
 
 def _judge_challenge(error: ChallengedError, strikes: int) -> Verdict:
     """A check is never gone round: no other attempt, here or elsewhere."""
     if error.scope == "exit":
-        return Verdict(exit_fault="distrusted")
+        return Verdict(exit_fault="distrusted", exit_seconds=error.retry_after)
     if error.scope == "account":
         return Verdict(wait=Wait(HUMAN_CHECK_SECONDS, ANY_MODEL, False, "human_check"))
     return Verdict(
@@ -227,20 +235,20 @@ class Breaker:
         self._strikes = 0
         self._open_until = self._probe_until = None
 
-    def fail(self, now: float) -> None:
-        """Tell that a call failed."""
+    def fail(self, now: float, *, by_share: bool = True) -> None:
+        """Tell that a call failed. `by_share` False lets only failures in a row open it."""
         self._note(now, failed=True)
         self._row += 1
         calls = len(self._recent)
         if self._open_until is not None:
             if now >= self._open_until:
                 self.open(now, EXIT_SECONDS)
-        elif self._row >= self._IN_A_ROW or (calls >= self._WINDOW_CALLS and self._failures * 2 >= calls):
+        elif self._row >= self._IN_A_ROW or (by_share and calls >= self._WINDOW_CALLS and self._failures * 2 >= calls):
             self.open(now, EXIT_SECONDS)
 
-    def open(self, now: float, bounds: tuple[float, float]) -> None:
-        """Open it for the next of the doubling times between these bounds; never shortens what is open."""
-        until = now + double(bounds, self._strikes)
+    def open(self, now: float, bounds: tuple[float, float], *, seconds: float | None = None) -> None:
+        """Open it for `seconds`, or the next of the doubling times between these bounds; never for less than it is."""
+        until = now + (seconds if seconds is not None else double(bounds, self._strikes))
         self._open_until = max(until, self._open_until or 0.0)
         self._probe_until = None
         self._strikes += 1

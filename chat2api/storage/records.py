@@ -49,8 +49,9 @@ class Records(Protocol):
         ...
 
     async def add_accounts(self, new: Sequence[NewAccount], now: float) -> tuple[Added, ...]:
-        """Add accounts or merge them into known ones, all in one transaction; answers in the same order.
+        """Add accounts or merge them into known ones; answers in the same order.
 
+        Each account is added whole or not at all. An import that was cut off can be repeated: it merges.
         Known means: one of its tokens was seen before, or user and workspace are the same. A tombstone that is
         met comes back to life. New tokens of a known account replace its tokens, settle its doubts and make it
         ok. The operator's import of a caller's private account makes it the pool's; never the other way round.

@@ -49,6 +49,9 @@ DATABASE_NAME = "records.db"
 KEY_NAME = "records.key"
 MARK_NAME = "records.db.mark"
 
+_ADD_BATCH = 100
+"""Accounts added in one transaction: a long import must not keep a renewed token waiting for its commit."""
+
 
 class Mark(TypedDict):
     """What the file beside the database says: whose it is and how many refreshes that database had seen."""
@@ -119,7 +122,11 @@ class SqlRecords:
 
     async def add_accounts(self, new: Sequence[NewAccount], now: float) -> tuple[Added, ...]:
         """See Records."""
-        return await self._write(lambda tables: tuple(tables.add(one, now) for one in new))
+        added: list[Added] = []
+        for start in range(0, len(new), _ADD_BATCH):
+            batch = new[start : start + _ADD_BATCH]
+            added += await self._write(lambda tables, batch=batch: [tables.add(one, now) for one in batch])  # type: ignore[misc]  # a default binds the loop's value
+        return tuple(added)
 
     async def set_state(self, account: Account, state: AccountState, reason: str | None, now: float) -> Account | None:
         """See Records."""

@@ -7,6 +7,7 @@ Only standard SQL: what differs between SQLite and PostgreSQL is in how a transa
 import secrets
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
 import sqlalchemy as sa
 
@@ -28,6 +29,16 @@ from chat2api.storage.values import (
 
 MERGED = "merged"
 """The reason of a tombstone whose account was folded into another; such a one is not brought back."""
+
+
+# Built once: building a statement costs more than SQLite's work on it.
+_LAST_POSITION = sa.select(sa.func.max(accounts.c.position))
+_INSERT_ACCOUNT = sa.insert(accounts)
+_INSERT_TOKEN = sa.insert(tokens)
+_INSERT_DIGEST = sa.insert(token_digests)
+_ACCOUNT_BY_TOKEN = sa.select(accounts).where(
+    accounts.c.id.in_(sa.select(token_digests.c.account_id).where(token_digests.c.digest == sa.bindparam("digest")))
+)
 
 
 class Tables:
@@ -65,8 +76,8 @@ class Tables:
 
     def account_by_token(self, token: str) -> Account | None:
         """Give the account that ever had this token, tombstones included."""
-        digests = sa.select(token_digests.c.account_id).where(token_digests.c.digest == self._digest(token))
-        return self._one_account(accounts.c.id.in_(digests))
+        row = self._db.execute(_ACCOUNT_BY_TOKEN, {"digest": self._digest(token)}).mappings().one_or_none()
+        return _to_account(row) if row else None
 
     def changes(self, since: int) -> Changes:
         """Give what changed after a revision."""
@@ -286,33 +297,37 @@ class Tables:
         return _to_account(row) if row else None
 
     def _insert(self, new: NewAccount, token: str, now: float) -> Account:
-        account_id = f"acc_{secrets.token_hex(8)}"
-        last = self._db.scalar(sa.select(sa.func.max(accounts.c.position)))
-        self._db.execute(
-            sa.insert(accounts).values(
-                id=account_id,
-                position=(last or 0) + 1,
-                label=self._sealer.digest("label", token)[:10],
-                kind=new.kind,
-                state="ok",
-                state_at=now,
-                plan=new.identity.plan,
-                user_id=new.identity.user_id,
-                workspace_id=new.workspace_id,
-                home_workspace_id=new.identity.home_workspace_id,
-                email=new.identity.email,
-                device_id=new.device_id or str(uuid.uuid4()),
-                expires_at=new.expires_at,
-                generation=0,
-                added_at=now,
-                owner=new.owner,
-                revision=self._next_revision(),
-            )
+        account = Account(
+            id=f"acc_{secrets.token_hex(8)}",
+            label=self._sealer.digest("label", token)[:10],
+            kind=new.kind,
+            state="ok",
+            reason=None,
+            state_at=now,
+            plan=new.identity.plan,
+            user_id=new.identity.user_id,
+            workspace_id=new.workspace_id,
+            home_workspace_id=new.identity.home_workspace_id,
+            email=new.identity.email,
+            device_id=new.device_id or str(uuid.uuid4()),
+            expires_at=new.expires_at,
+            generation=0,
+            added_at=now,
+            owner=new.owner,
+            rotates=None,
+            deleted_at=None,
+            revision=self._next_revision(),
         )
-        self._store_secrets(account_id, new, token, now)
-        account = self.account(account_id)
-        assert account is not None
-        self._claim_merge_key(account, now)
+        last = self._db.scalar(_LAST_POSITION)
+        # `add` looked for the key before: nobody has it.
+        key = _merge_key(account.owner, account.user_id, account.workspace)
+        self._db.execute(_INSERT_ACCOUNT, {**asdict(account), "position": (last or 0) + 1, "merge_key": key})
+        secrets_given = (("access", new.secrets.access), ("renewable", new.secrets.renewable))
+        sealed = [self._seal(account.id, name, plain, now) for name, plain in secrets_given if plain is not None]
+        if sealed:
+            self._db.execute(_INSERT_TOKEN, sealed)
+        for seen in {token, new.secrets.access or token}:
+            self._remember(seen, account.id, now)
         return account
 
     def _merge(self, known: Account, new: NewAccount, now: float) -> Added:
@@ -391,19 +406,21 @@ class Tables:
             )
         )
 
-    def _store_secrets(self, account_id: str, new: NewAccount, token: str, now: float) -> None:
-        for name, plain in (("access", new.secrets.access), ("renewable", new.secrets.renewable)):
-            if plain is not None:
-                self._store_token(account_id, name, plain, now)
-        for seen in {token, new.secrets.access or token}:
-            self._remember(seen, account_id, now)
+    def _seal(self, account_id: str, name: str, plain: str, now: float) -> dict[str, object]:
+        """Give the row of a token."""
+        return {
+            "account_id": account_id,
+            "name": name,
+            "sealed": self._sealer.seal("tokens", f"{account_id}/{name}", "sealed", plain),
+            "key_version": self._sealer.version,
+            "stored_at": now,
+        }
 
     def _store_token(self, account_id: str, name: str, plain: str, now: float) -> None:
-        sealed = self._sealer.seal("tokens", f"{account_id}/{name}", "sealed", plain)
-        values = {"sealed": sealed, "key_version": self._sealer.version, "stored_at": now}
+        row = self._seal(account_id, name, plain, now)
         same = (tokens.c.account_id == account_id, tokens.c.name == name)
-        if not self._db.execute(sa.update(tokens).where(*same).values(**values)).rowcount:
-            self._db.execute(sa.insert(tokens).values(account_id=account_id, name=name, **values))
+        if not self._db.execute(sa.update(tokens).where(*same).values(**row)).rowcount:
+            self._db.execute(_INSERT_TOKEN, row)
 
     def _remembers(self, token: str) -> bool:
         query = sa.select(token_digests.c.digest).where(token_digests.c.digest == self._digest(token))
@@ -413,7 +430,7 @@ class Tables:
         digest = self._digest(token)
         same = token_digests.c.digest == digest
         if not self._db.execute(sa.update(token_digests).where(same).values(account_id=account_id)).rowcount:
-            self._db.execute(sa.insert(token_digests).values(digest=digest, account_id=account_id, seen_at=now))
+            self._db.execute(_INSERT_DIGEST, {"digest": digest, "account_id": account_id, "seen_at": now})
 
     def _end_intent(self, intent: RefreshIntent) -> bool:
         return bool(self._db.execute(sa.delete(refresh_intents).where(*_same_intent(intent))).rowcount)

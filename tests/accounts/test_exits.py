@@ -90,3 +90,22 @@ def test_an_exit_that_failed_this_request_is_taken_only_for_want_of_another(cloc
 
     assert second != first
     assert exits.choose("account", "host", avoid={first, second}) == first
+
+
+def test_R7_a_rest_that_the_backend_stated_is_kept(clock: FakeClock) -> None:
+    exits = Exits([], clock)
+
+    exits.report(None, "host", "distrusted", seconds=3600)
+    exits.report(None, "host", "distrusted")
+
+    assert exits.blocked_for(None, "host") == 3600
+
+
+def test_R5_statistics_never_close_more_than_half_of_the_exits(clock: FakeClock) -> None:
+    exits = Exits(["http://one", "http://two", "http://three", "http://four"], clock)
+    for _ in range(20):
+        for one in ("http://one", "http://two", "http://three", "http://four"):
+            exits.report(one, "host", None)
+            exits.report(one, "host", "failing")
+
+    assert sum(exits.blocked_for(f"http://{name}", "host") > 0 for name in ("one", "two", "three", "four")) == 2

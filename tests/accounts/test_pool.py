@@ -458,7 +458,7 @@ async def test_R29_a_lease_ends_for_any_list_of_accounts(records: SqlRecords, cl
     errors = [limited(5), limited(None), AccountRejectedError("", reason="token_expired"), ChallengedError("")]
     served = 0
 
-    for _ in range(1000):
+    for _ in range(300):
         exclude = {rng.choice(accounts).id for _ in range(rng.randrange(16))}
         try:
             lease = await pool.lease(model=rng.choice(["a", "b"]), exclude=exclude)
@@ -471,7 +471,7 @@ async def test_R29_a_lease_ends_for_any_list_of_accounts(records: SqlRecords, cl
         await lease.release(rng.choice(errors) if rng.random() < 0.4 else Outcome.SERVED)
         served += 1
 
-    assert served > 100
+    assert served > 50
     assert pool.statistics().in_flight == 0
 
 
