@@ -33,9 +33,9 @@ from chat2api.clock import Clock
 from chat2api.errors import (
     AccountLimitedError,
     AccountRejectedError,
+    Chat2APIError,
     StorageError,
     TransportError,
-    UpstreamError,
     UpstreamTimeoutError,
 )
 from chat2api.storage.records import Records
@@ -103,8 +103,8 @@ class Exchange(Protocol):
 
     Raises AccountRejectedError when the server says that the token is dead (invalid_grant and its like);
     TransportError with `request_sent`, or UpstreamTimeoutError of a phase after connect, when the outcome is
-    unknown: no answer, or a 200 that is cut, empty or without an access token; any other UpstreamError for an answer
-    that cannot have consumed the token: 429, 5xx, a page, a connection that never stood.
+    unknown: no answer, or a 200 that is cut, empty or without an access token; any other Chat2APIError when the token
+    cannot have been consumed: 429, 5xx, a page, a connection that never stood, no exit to send through.
     """
 
     async def __call__(self, account: Account, token: str) -> RefreshAnswer:
@@ -258,7 +258,7 @@ class TokenKeeper:
             try:
                 await self.renew(account)
                 renewed += 1
-            except (UpstreamError, StorageError) as error:
+            except Chat2APIError as error:
                 log.warning("account %s was not renewed: %s", account.label, error)
                 failed += 1
         return RefreshTally(renewed, failed)
@@ -313,7 +313,7 @@ class TokenKeeper:
             return held.token
         try:
             return await self._obtain(view)
-        except (UpstreamError, StorageError) as error:
+        except Chat2APIError as error:
             # Early renewal is a precaution: while the old token lives, its failure costs nobody an answer.
             if held is not None and self._lives(held) and (why != "refused" or renewed):
                 if self._pause_left(account.id) <= 0:
@@ -365,7 +365,8 @@ class TokenKeeper:
             answer = await self._exchange(account, token)
         except AccountRejectedError as error:
             return await self._take_rejection(account, intent, error)
-        except UpstreamError as error:
+        except Chat2APIError as error:
+            # Not only the server's errors: no exit may be free to send through, and then nothing was sent.
             if not _outcome_unknown(error) or account.rotates is False:
                 # A server that did not rotate last time gave the token back, whatever became of the answer.
                 if intent.retried_at is None:
@@ -404,7 +405,7 @@ class TokenKeeper:
             self._on_change(changed)
         raise error
 
-    async def _take_silence(self, account: Account, token: str, intent: RefreshIntent, error: UpstreamError) -> str:
+    async def _take_silence(self, account: Account, token: str, intent: RefreshIntent, error: Chat2APIError) -> str:
         """The token may be consumed: say so on disk, then try the same token once, while servers may accept it."""
         if intent.retried_at is None:
             self.in_doubt_total += 1
@@ -429,7 +430,7 @@ class TokenKeeper:
         )
         return await self._try_again(account, view.secrets.renewable or "", intent, error)
 
-    async def _try_again(self, account: Account, token: str, intent: RefreshIntent, error: UpstreamError) -> str:
+    async def _try_again(self, account: Account, token: str, intent: RefreshIntent, error: Chat2APIError) -> str:
         """Send the same token once more if that is still allowed, else raise `error`."""
         age = self._clock.now() - intent.started_at
         if intent.retried_at is not None or not 0 <= age < RETRY_SECONDS or await self._records.restored():
@@ -485,7 +486,7 @@ class TokenKeeper:
             return
         try:
             await self._join_flight(account, "doubt")
-        except (UpstreamError, StorageError) as error:
+        except Chat2APIError as error:
             log.warning("account %s is in doubt: %s", account.label, error)
 
     async def _load(self, account: Account) -> _Held | None:
@@ -521,7 +522,7 @@ class TokenKeeper:
                 return changed
         return None
 
-    async def _pause(self, account: Account, error: UpstreamError) -> None:
+    async def _pause(self, account: Account, error: Chat2APIError) -> None:
         """Let the account's refresh wait: the time the server stated, or a guess that doubles."""
         before = self._pauses.get(account.id)
         strikes = before.strikes if before is not None else 0
@@ -538,7 +539,7 @@ class TokenKeeper:
         return pause.until - self._clock.monotonic() if pause is not None else 0.0
 
 
-def _outcome_unknown(error: UpstreamError) -> bool:
+def _outcome_unknown(error: Chat2APIError) -> bool:
     """Whether the server may have acted on a request although we have no answer."""
     if isinstance(error, TransportError):
         return error.request_sent
