@@ -13,6 +13,7 @@ from chat2api.api.body import LARGE_BODY
 from chat2api.api.context import CLEAN_UPS, bind_runtime
 from chat2api.api.cors import install_cors
 from chat2api.api.errors import install_error_handler
+from chat2api.api.guards import PacedRequest
 from chat2api.api.openai import chat, models
 from chat2api.clock import Clock
 from chat2api.config import Config
@@ -38,6 +39,8 @@ def create_app(
     )
     app.config["MAX_CONTENT_LENGTH"] = LARGE_BODY
     app.config["BODY_TIMEOUT"] = None  # the listener keeps R1's limits on slow bodies
+    app.config["RESPONSE_TIMEOUT"] = None  # and on clients that do not read; Quart would cut whole answers, too
+    app.request_class = PacedRequest
     app.url_map.strict_slashes = False
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider's own setting
 

@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+import resource
 import sys
 from collections.abc import Callable, Sequence
 
@@ -27,8 +28,10 @@ _PR_SET_DUMPABLE = 4
 
 
 def protect_process() -> None:
-    """Keep what this process writes and holds from others: private files, no core dumps (S19)."""
+    """Keep what this process writes and holds from others (private files, no core dumps; S19), and lift its own limits."""
     os.umask(0o077)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
