@@ -130,7 +130,7 @@ class Composer:
         title = self._options.title
         if title in ("middle", "twice"):
             self._put_title_in_the_middle(begun)
-        good = kind not in ("error_midway", "blocked", "interrupted")
+        good = kind not in ("error_midway", "error_late", "blocked", "interrupted")
         if title in ("end", "twice") and good:
             self._side("title_generation", title=self._context.title)
         if not self._v1:
@@ -264,17 +264,22 @@ class Composer:
     def _say(self, pieces: Sequence[str], *, tool: bool = False, as_lists: bool = False) -> None:
         """The visible answer, to its good end."""
         message = self._final_message()
+        if self._options.early_markers:
+            self._marker(message["id"], "final_channel_token|user_visible_token", "first")
         self._turn.steps.append(Open(message))
         self._server_metadata(message["id"], tool=tool)
-        self._marker(message["id"], "final_channel_token|user_visible_token", "first")
+        if not self._options.early_markers:
+            self._marker(message["id"], "final_channel_token|user_visible_token", "first")
         if len(pieces) > 1:
             self._turn.steps.append(Grow(TEXT, pieces[:-1], as_lists))
         last = tuple(Change(TEXT, "append", piece) for piece in pieces[-1:])
         closing = self._closing()
-        if self._options.late_finish:
-            self._turn.steps += [Patch((*last, closing[0]), delta=True), Patch(closing[1:])]
-        else:
+        if self._options.finish == "together":
             self._turn.steps.append(Patch((*last, *closing), delta=True))
+        else:
+            self._turn.steps.append(Patch((*last, closing[0]), delta=True))
+        if self._options.finish == "late":
+            self._turn.steps.append(Patch(closing[1:]))
         self._marker(message["id"], "last_token", "last")
 
     def _tool_call(self, recipient: str, language: str, code: str) -> None:
@@ -466,16 +471,24 @@ class Composer:
         self._turn.steps.append(Grow(TEXT, self._context.pieces[:half]))
         self._error("Something went wrong while generating the response.")
 
+    def error_late(self) -> None:
+        """The whole answer, finished, and then an error all the same."""
+        self._say(self._context.pieces)
+        self._error("Something went wrong after the answer.")
+
     def _hand_off(self) -> None:
         """Say where the answer is; write it for the resume call and for those who poll."""
         context = self._context
         topic = f"conversation-turn-{context.turn_id}"
-        options: list[JSON] = [
-            {"type": "resume_sse_endpoint", "topic_id": topic},
-            {"type": "subscribe_ws_topic", "topic_id": topic},
-        ]
+        kinds = ("resume_sse_endpoint", "subscribe_ws_topic")
+        shapes: Object = {
+            "list": [{"type": kind, "topic_id": topic} for kind in kinds],
+            "object": {"transport": "sse", "resume_token": context.resume_token},
+        }
+        shape = self._options.handoff_options
+        more: Object = {"options": shapes[shape]} if shape in shapes else {}
         before = len(self._turn.steps)
-        self._side("stream_handoff", turn_exchange_id=context.turn_id, options=options)
+        self._side("stream_handoff", turn_exchange_id=context.turn_id, **more)
         said = self._turn.steps
         self._turn.steps = said[:before]
         self._say(context.pieces)

@@ -11,7 +11,7 @@ from chat2api.simulator.history import Conversation, History, user_texts
 from chat2api.simulator.options import SimulatorOptions
 from chat2api.simulator.recorder import Recorder
 from chat2api.simulator.refusals import named_answer, refuse, refuse_field, refuse_text
-from chat2api.simulator.replies import compose_reply, compose_title, cut_words, number_of_events
+from chat2api.simulator.replies import NumberedWords, compose_reply, compose_title, cut_words
 from chat2api.simulator.request_body import TurnRequest, parts_of, read_turn_request
 from chat2api.simulator.routes import BASE, Call, Route, route
 from chat2api.simulator.script import Step
@@ -215,7 +215,7 @@ class Conversations:
             conversation.said, conversation.unsaid = [], []
             return said + pieces if options.continuation == "whole" else pieces
         if options.events is not None:
-            return number_of_events(options.events)
+            return NumberedWords(1, options.events)
         return cut_words(compose_reply(prompts, pictures) if options.text is None else options.text)
 
     def _store(self, call: Call, conversation: Conversation, turn: Turn, resume_token: str) -> None:

@@ -34,6 +34,7 @@ AnswerKind = Literal[
     "empty",
     "error",
     "error_midway",
+    "error_late",
     "handoff",
     "handoff_poll",
     "websocket_2024",
@@ -118,8 +119,12 @@ class SimulatorOptions:
     echoes: bool = True
     """Send the system and user messages first."""
     side_events: bool = True
-    late_finish: bool = False
-    """Send finish_details and end_turn in an event after the one that closes the message."""
+    finish: Literal["together", "late", "absent"] = "together"
+    """Where end_turn and finish_details stand: with the status, in an event of their own behind it, or nowhere."""
+    early_markers: bool = False
+    """Send a message's markers before the message."""
+    handoff_options: Literal["list", "object", "absent"] = "list"
+    """Shape of `options` in stream_handoff."""
     late_events: bool = False
     """Send more after message_stream_complete."""
     title: Literal["end", "middle", "twice", "absent"] = "end"

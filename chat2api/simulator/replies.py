@@ -1,7 +1,9 @@
 """What the simulated model says: small, deterministic, and about what was asked."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
 
 _LISTS = {
     "river": ("Nile", "Amazon", "Danube", "Mekong", "Volga", "Rhine", "Ganges", "Loire", "Yukon", "Zambezi"),
@@ -21,14 +23,38 @@ _SUM = re.compile(r"(-?\d{1,9})\s*([-+*x×])\s*(-?\d{1,9})")
 _PIECES = re.compile(r"\s*\S+|\s+$")
 
 
+@dataclass(frozen=True, slots=True)
+class NumberedWords(Sequence[str]):
+    """Pieces for load: `word1 `, `word2 ` and so on from `first` to `last`, made when they are asked for."""
+
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        """Give how many there are."""
+        return max(0, self.last - self.first + 1)
+
+    def __iter__(self) -> Iterator[str]:
+        """Give them in order."""
+        return (f"word{number} " for number in range(self.first, self.last + 1))
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "NumberedWords": ...
+
+    def __getitem__(self, index: int | slice) -> "str | NumberedWords":
+        """Give one word, or a run of words; slices have no step. Raises IndexError."""
+        numbers = range(self.first, self.last + 1)[index]
+        if isinstance(numbers, range):
+            return NumberedWords(numbers.start, numbers.stop - 1)
+        return f"word{numbers} "
+
+
 def cut_words(text: str) -> list[str]:
     """Cut a text into pieces of one word each, blanks in front; joined they are the text again."""
     return _PIECES.findall(text)
-
-
-def number_of_events(count: int) -> list[str]:
-    """Give that many pieces, each a word and its number."""
-    return [f"word{number} " for number in range(1, count + 1)]
 
 
 def compose_reply(prompts: Sequence[str], pictures: int = 0) -> str:

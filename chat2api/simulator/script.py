@@ -3,10 +3,11 @@
 A document is `{"message": {...}, "conversation_id": ..., "error": null}`; paths are JSON pointers into it.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import orjson
 
 from chat2api.simulator.wire import JSON, Object
 
@@ -27,6 +28,12 @@ class Change:
     def to_json(self) -> Object:
         """Give it as it stands in a patch."""
         return {"p": self.path, "o": self.operation, "v": self.value}
+
+    def copy(self) -> "Change":
+        """Give a change whose value nobody else holds."""
+        if isinstance(self.value, (dict, list)):
+            return Change(self.path, self.operation, orjson.loads(orjson.dumps(self.value)))
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,12 @@ class Side:
 
 
 Step: TypeAlias = Open | Grow | Patch | Side
+
+
+def copy_json(value: Object) -> Object:
+    """Give a copy that shares nothing; several times faster than copy.deepcopy."""
+    copied: Object = orjson.loads(orjson.dumps(value))
+    return copied
 
 
 def apply_change(document: Object, change: Change) -> None:
@@ -121,12 +134,12 @@ def play(steps: Sequence[Step]) -> list[Object]:
     document: Object = {}
     for step in steps:
         if isinstance(step, Open):
-            message = copy.deepcopy(step.message)
+            message = copy_json(step.message)
             document = {"message": message}
             finished = [known for known in finished if known["id"] != message["id"]] + [message]
         elif isinstance(step, Grow):
             apply_change(document, Change(step.path, "append", "".join(step.pieces)))
         elif isinstance(step, Patch):
-            for change in copy.deepcopy(step.changes):
-                apply_change(document, change)
+            for change in step.changes:
+                apply_change(document, change.copy())
     return finished

@@ -1,5 +1,6 @@
 """Tests of the kinds of answers: what each shows on the wire, in both encodings, and what is stored."""
 
+import re
 from typing import Any, get_args
 
 import pytest
@@ -59,6 +60,7 @@ _OUTLINES: dict[str, list[tuple[str, str, str]]] = {
     "empty": [],
     "error": [],
     "error_midway": [_FINAL],
+    "error_late": [_FINAL],
     "handoff": [],
     "handoff_poll": [],
 }
@@ -173,7 +175,7 @@ async def test_a_block_is_said_by_moderation(web: WebClient, sim: Simulator, enc
     assert not any(value.get("type") == "message_stream_complete" for value in values)
 
 
-@pytest.mark.parametrize(("kind", "begun"), [("error", False), ("error_midway", True)])
+@pytest.mark.parametrize(("kind", "begun"), [("error", False), ("error_midway", True), ("error_late", True)])
 async def test_an_error_inside_the_stream_has_no_message(
     web: WebClient, sim: Simulator, kind: str, begun: bool
 ) -> None:
@@ -199,3 +201,61 @@ async def test_a_tool_call_is_finished_but_does_not_end_the_turn(web: WebClient,
     call = (await _messages(web, sim, "code", "v1"))[0]
     assert (call["status"], call["end_turn"]) == ("finished_successfully", False)
     assert call["metadata"]["finish_details"]["stop_tokens"] == [200012]
+
+
+def _types(text: str) -> list[str]:
+    return [str(value.get("type", "delta")) for value in read_objects(text)]
+
+
+@pytest.mark.parametrize(
+    ("title", "places"), [("end", [False]), ("middle", [True]), ("twice", [True, False]), ("absent", [])]
+)
+async def test_the_title_may_come_in_mid_text(web: WebClient, sim: Simulator, title: str, places: list[bool]) -> None:
+    for encoding, read in zip(_ENCODINGS, (read_classic, read_v1), strict=True):
+        text = await _answer(web, sim, "text", encoding, title=title, text="one two three four five")
+        assert visible_text(read(text)) == "one two three four five"
+        before_the_end = [" five" in text[: place.start()] for place in re.finditer("title_generation", text)]
+        assert [not ended for ended in before_the_end] == places
+
+
+@pytest.mark.parametrize(
+    ("finish", "count", "end_turn"), [("together", 1, True), ("late", 2, True), ("absent", 1, None)]
+)
+async def test_the_finish_may_be_late_or_missing(
+    web: WebClient, sim: Simulator, finish: str, count: int, end_turn: bool | None
+) -> None:
+    text = await _answer(web, sim, "text", "v1", finish=finish)
+    assert sum(value.get("o") == "patch" for value in read_objects(text)) == count
+    final = list(read_v1(text).values())[-1]
+    assert (final["status"], final["end_turn"]) == ("finished_successfully", end_turn)
+    assert ("finish_details" in final["metadata"]) is (finish != "absent")
+
+
+async def test_side_events_can_be_early_late_or_missing(web: WebClient, sim: Simulator) -> None:
+    usual = _types(await _answer(web, sim, "text", "v1"))
+    assert "message_stream_complete" in usual
+    assert usual[-1] == "conversation_detail_metadata"
+    assert "message_stream_complete" not in _types(await _answer(web, sim, "text", "v1", complete=False))
+    late = _types(await _answer(web, sim, "text", "v1", late_events=True))
+    assert late.index("message_stream_complete") < late.index("beacon_ui_response") == len(late) - 1
+    early = _types(await _answer(web, sim, "text", "v1", early_markers=True, echoes=False))
+    assert early.index("message_marker") < early.index("delta")
+    bare = _types(await _answer(web, sim, "text", "v1", side_events=False, title="absent", complete=False))
+    assert set(bare) == {"delta"}
+
+
+@pytest.mark.parametrize(("shape", "kind"), [("list", list), ("object", dict), ("absent", type(None))])
+async def test_a_hand_off_has_options_of_several_shapes(
+    web: WebClient, sim: Simulator, shape: str, kind: type[object]
+) -> None:
+    text = await _answer(web, sim, "handoff", "v1", handoff_options=shape)
+    offer = next(value for value in read_objects(text) if value.get("type") == "stream_handoff")
+    assert isinstance(offer.get("options"), kind)
+
+
+async def test_load_of_any_size_is_served(web: WebClient, sim: Simulator) -> None:
+    for count in (0, 1, 2, 50):
+        for kind in ("text", "blocked"):
+            for encoding in _ENCODINGS:
+                text = await _answer(web, sim, kind, encoding, events=count)
+                assert (f"word{count} " in text) is (count > 0 and (kind == "text" or count <= 2))

@@ -7,6 +7,7 @@ import pytest
 
 from chat2api.simulator.encoders import encode
 from chat2api.simulator.options import SimulatorOptions
+from chat2api.simulator.replies import NumberedWords
 from chat2api.simulator.script import TEXT, Change, Grow, Open, Patch, Side, Step, play
 from chat2api.simulator.wire import Object
 from tests.simulator.web_client import read_classic, read_events, read_v1
@@ -106,6 +107,15 @@ def test_each_oddity_looks_as_described() -> None:
     assert "data: 2024-05-01 10:00:00.000000\n\n" in _text("classic", timestamps=True)
     assert "}data: {" in _text("classic", glued=True)
     assert "\n" not in _text("v1", newline="\r\n").replace("\r\n", "")
+
+
+@pytest.mark.parametrize("options", [{}, {"pad": 3}, {"newline": "\r\n"}, {"comments": True}])
+@pytest.mark.parametrize("count", [1, 2, 300])
+def test_prepared_bytes_of_load_are_those_of_any_text(options: dict[str, Any], count: int) -> None:
+    words = NumberedWords(1, count)
+    load: list[Step] = [Open(_message("m-1")), Grow(TEXT, words), Grow(TEXT, words)]
+    plain: list[Step] = [Open(_message("m-1")), Grow(TEXT, list(words)), Grow(TEXT, list(words))]
+    assert _text("v1", load, **options) == _text("v1", plain, **options)
 
 
 @pytest.mark.parametrize(("done", "count"), [("once", 1), ("twice", 2), ("absent", 0)])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chat2api.simulator.replies import compose_reply, compose_title, cut_words, number_of_events
+from chat2api.simulator.replies import NumberedWords, compose_reply, compose_title, cut_words
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,14 @@ def test_pieces_joined_are_the_text(text: str) -> None:
 
 
 def test_load_has_as_many_pieces_as_asked_for() -> None:
-    assert number_of_events(3) == ["word1 ", "word2 ", "word3 "]
+    words = NumberedWords(1, 4)
+    assert list(words) == ["word1 ", "word2 ", "word3 ", "word4 "]
+    assert (len(words), words[0], words[-1]) == (4, "word1 ", "word4 ")
+    assert list(words[1:-1]) == ["word2 ", "word3 "]
+    assert list(words[:2]) + list(words[2:]) == list(words)
+    assert list(words[4:]) == list(NumberedWords(1, 0)) == []
+    with pytest.raises(IndexError):
+        _ = words[4]
 
 
 def test_titles_are_short() -> None:
