@@ -132,10 +132,11 @@ async def survey(folder: Path, server: Server) -> dict[str, int]:
     assert view is not None and view.secrets.renewable is not None
     good = server.accepts(view.secrets.renewable)
     flagged = account.state in ("in_doubt", "needs_sign_in")
-    if good and view.intent is not None:
-        # Killed in its second try, before the token left: the operator says that it may be sent.
+    doubted = view.intent if good else None
+    if doubted is not None:
+        # Killed in its second try, before the token left: the operator says that it may be sent, and sees it done.
         assert flagged
-        await records.abandon_refresh(view.intent, 0.0, state="ok")
+        await records.abandon_refresh(doubted, 0.0, state="ok")
     if not good:
         number = server.grant()["present"] + 1
         server.save(Grant(present=number, alive=True, resent=server.grant()["resent"]))
@@ -143,6 +144,8 @@ async def survey(folder: Path, server: Server) -> dict[str, int]:
         await records.sweep(1e12)
         await add(records, new_account(0, renewable=rotating(number)))
     await records.aclose()
+    if doubted is not None:
+        await cycle(folder, server, None)
     return {"lost": int(not good and not flagged), "in_doubt": int(not good), "flagged": int(not good and flagged)}
 
 
