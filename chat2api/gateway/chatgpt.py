@@ -167,6 +167,7 @@ class _Answering:
             finally:
                 verdict = await attempt.finish(failure)
             if attempt.begun:
+                failure.final = True  # a client that repeats by itself would pay for the answer twice
                 raise failure
             decision = attempts.decide(failure, verdict, lease.account.id, jitter=self.rng.random())
             log.info("account %s: %s: %s; %s", lease.account.label, type(failure).__name__, failure, decision.action)
@@ -192,7 +193,20 @@ class _Answering:
                 raise self._told(failure or AccountRejectedError(error.message, reason="token_expired")) from None
             if failure is None or isinstance(failure, AccountRejectedError):
                 raise
+            if isinstance(failure, AccountLimitedError):
+                await self._tell_soonest(failure)
             raise self._told(failure) from None
+
+    async def _tell_soonest(self, failure: AccountLimitedError) -> None:
+        """Raise AllAccountsCoolingError with the soonest end of all waits; return when nobody waits.
+
+        Every account has been tried, and left out of the last pick for that.
+        """
+        try:
+            lease = await self.claim.source.pool.lease(model=self.prompt.model.slug, workspace=self._pool_workspace())
+        except NoAccountError:
+            return
+        await lease.release(Outcome.ABANDONED)
 
     def _pool_workspace(self) -> str | None:
         """The workspace that restricts the pick; an account of the caller's own is picked by name."""

@@ -9,8 +9,6 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import orjson
-
 from chat2api.clock import Clock
 from chat2api.errors import StreamInterruptedError, UpstreamError
 from chat2api.gateway.deadlines import AnswerLimits, deadline
@@ -108,8 +106,12 @@ class TurnFollower:
         whole_by = asyncio.get_running_loop().time() + self.limits.whole
         ended = False
         while not ended:
-            batch = []
+            batch: list[Event] = []
             for event in await self._next(whole_by):
+                if batch and _leads_elsewhere(event):
+                    # Following it may take long or fail: what came before it is given first, since it counts.
+                    yield batch
+                    batch = []
                 followed = await self._follow(event)
                 ended = ended or isinstance(followed, Finished)
                 if followed is not None:
@@ -194,9 +196,7 @@ class TurnFollower:
         at = asyncio.get_running_loop().time() + self.limits.between_events if self._content else self.first_by
         async with deadline(at, "stored_answer", "The backend did not finish its answer in time."):
             while True:
-                stored = read_last_turn(
-                    orjson.loads(await self.client.stored_conversation(self.session, conversation_id))
-                )
+                stored = read_last_turn(await self.client.stored_conversation(self.session, conversation_id))
                 if stored.is_done:
                     break
                 await self.clock.sleep(POLL_SECONDS)
@@ -205,3 +205,10 @@ class TurnFollower:
     async def _replace(self, turn: AnswerSource) -> None:
         old, self.turn = self.turn, turn
         await old.aclose()
+
+
+def _leads_elsewhere(event: Event) -> bool:
+    """Whether following the event takes another call, or ends the turn with an error."""
+    if isinstance(event, Finished):
+        return event.continuable
+    return isinstance(event, FilePointer | Failed | HandedOff | ImagePending)

@@ -524,7 +524,9 @@ class _Transfer:
         if isinstance(error, CurlError):
             self._finish(self._describe(error))
         elif error is None and not self._block.complete:
-            self._finish(TransportError(f"{self._host} ended the answer before its headers.", phase="headers"))
+            sent = self._request_sent()
+            text = f"{self._host} ended the answer before its headers."
+            self._finish(TransportError(text, phase="headers", request_sent=sent))
         else:
             self._finish(error)
 

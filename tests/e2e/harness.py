@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -224,7 +224,7 @@ class Told:
         return [choice["finish_reason"] for choice in choices if choice["index"] == index and choice["finish_reason"]]
 
 
-def chat_body(stream: bool = False, content: str = QUESTION, **fields: object) -> dict[str, object]:
+def chat_body(stream: bool = False, *, content: str = QUESTION, **fields: object) -> dict[str, object]:
     """Give the body of a chat completion."""
     return {"model": "auto", "messages": [{"role": "user", "content": content}], "stream": stream, **fields}
 
@@ -256,14 +256,14 @@ class Bench:
         *,
         key: str | None = OPERATOR_KEY,
         headers: Mapping[str, str] | None = None,
-        **fields: object,
+        **fields: Any,
     ) -> Told:
         """Ask for a chat completion and read all of the answer."""
         bearer = {} if key is None else {"Authorization": f"Bearer {key}"}
         answer = await self.http.post(
             "/v1/chat/completions",
             json=chat_body(stream, **fields),
-            headers=bearer | dict(headers or {}),  # type: ignore[arg-type]
+            headers=bearer | dict(headers or {}),
         )
         return Told(answer.status_code, answer.headers, answer.content)
 
@@ -315,7 +315,7 @@ async def open_bench(
         clock = HouseClock(speed)
         sim = Simulator(options or SimulatorOptions(accounts=1), tls=wire != "plain", clock=_SimulatorClock(clock))
         await stack.enter_async_context(sim)
-        given = {"RANDOM_TOKEN": "false"}
+        given: dict[str, Any] = {"RANDOM_TOKEN": "false"}
         if wire != "plain":
             given |= {
                 "CHATGPT_BASE_URL": sim.tls_url,

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import quote, urlencode, urljoin
@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode, urljoin
 import orjson
 
 from chat2api.clock import Clock
-from chat2api.errors import StreamInterruptedError, UpstreamError, UpstreamProtocolError
+from chat2api.errors import Chat2APIError, StreamInterruptedError, UpstreamError, UpstreamProtocolError
 from chat2api.protocol.chatgpt.faults import Call, classify_answer
 from chat2api.protocol.chatgpt.models import OfferedModel, parse_models
 from chat2api.protocol.chatgpt.request import (
@@ -54,7 +54,7 @@ class BackendTurn:
         """Decode that stream."""
         self._stream = stream
         self._decoder = decoder
-        self._closed = False
+        self._breach: UpstreamError | None = None
 
     @property
     def raw_text(self) -> str:
@@ -72,16 +72,29 @@ class BackendTurn:
         Raises TransportError when the connection broke, StreamInterruptedError or UpstreamProtocolError when the
         answer ended without an end.
         """
+        if self._breach is not None:
+            raise self._breach
         while not self._decoder.is_ended:
             data = await self._stream.read()
-            events = self._decoder.feed(data) if data else self._decoder.close()
+            events = self._decoder.feed(data) if data else self._close()
             if events:
                 return events
-        return []
+        return self._close()
 
     async def aclose(self) -> None:
         """Abort what still comes in."""
         await self._stream.aclose()
+
+    def _close(self) -> list[Event]:
+        """Give the last events; what is wrong with the end is raised once all that came before it was given."""
+        try:
+            return self._decoder.close()
+        except UpstreamError as error:
+            rest = self._decoder.take_rest()
+            if not rest:
+                raise
+            self._breach = error
+            return rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +120,15 @@ class ChatGPTClient:
     async def start_turn(self, session: Session, prompt: Prompt) -> BackendTurn:
         """Send a prompt and give its answer. Raises the UpstreamError that a refusal stands for.
 
-        The classic call comes first; where it is gone the newer one takes its place for the life of the process.
+        The classic call comes first; where it is gone and the newer one is there, that takes its place for the life of
+        the process.
         """
-        if not needs_f_form(prompt) and session.origin not in self._only_f:
-            try:
-                return await self._send(session, "classic", conversation_body(prompt, self._surroundings()))
-            except _EndpointGoneError:
-                log.info("the classic conversation call is gone; using the newer one")
-                self._only_f.add(session.origin)
         around = self._surroundings()
-        body = conversation_body(prompt, around, form="f")
-        return await self._send(session, "f", body, prepare=prepare_body(prompt, around))
+        return await self._send_turn(
+            session,
+            None if needs_f_form(prompt) else conversation_body(prompt, around),
+            lambda: (conversation_body(prompt, around, form="f"), prepare_body(prompt, around)),
+        )
 
     async def continue_turn(
         self, session: Session, model: ModelChoice, cut: Finished, *, sent_text: str, temporary: bool
@@ -126,8 +137,7 @@ class ChatGPTClient:
         if cut.conversation_id is None or cut.message_id is None:
             raise UpstreamProtocolError("The backend cut its answer without saying where.")
         body = continue_body(cut.conversation_id, cut.message_id, model, self._surroundings(), temporary=temporary)
-        form: Form = "f" if session.origin in self._only_f else "classic"
-        return await self._send(session, form, body, continued_text=sent_text)
+        return await self._send_turn(session, body, lambda: (body, body), continued_text=sent_text)
 
     async def resume_turn(self, session: Session, handed: HandedOff) -> BackendTurn:
         """Give the answer that the backend handed off to its resume call.
@@ -151,17 +161,16 @@ class ChatGPTClient:
                 raise self._refusal(session, answer, "conversation")
         raise StreamInterruptedError("The backend moved its answer elsewhere, and it is not to be had there.")
 
-    async def stored_conversation(self, session: Session, conversation_id: str) -> bytes:
-        """Give a stored conversation as the backend's JSON."""
+    async def stored_conversation(self, session: Session, conversation_id: str) -> dict[str, object]:
+        """Give a stored conversation, the backend's JSON object."""
         answer = await self._calls.get(
             session, f"/conversation/{quote(conversation_id, safe='')}", route="/conversation/{conversation_id}"
         )
-        return self._accepted(session, answer, "conversation").body
+        return self._read_object(session, answer, "conversation")
 
     async def current_message(self, session: Session, conversation_id: str) -> str:
         """Give the id of a stored conversation's last message."""
-        stored = orjson.loads(await self.stored_conversation(session, conversation_id))
-        current = stored.get("current_node") if isinstance(stored, dict) else None
+        current = (await self.stored_conversation(session, conversation_id)).get("current_node")
         if not isinstance(current, str):
             raise UpstreamProtocolError("The backend's conversation does not say where it ends.")
         return current
@@ -202,6 +211,35 @@ class ChatGPTClient:
                 return None
         return None
 
+    async def _send_turn(
+        self,
+        session: Session,
+        classic: Body | None,
+        newer: Callable[[], tuple[Body, Body]],
+        *,
+        continued_text: str = "",
+    ) -> BackendTurn:
+        """Send by the classic call, or by the newer one where there is no classic one (any more).
+
+        `newer` gives the newer call's body and that of the prepare call before it.
+        """
+        is_gone = False
+        if classic is not None and session.origin not in self._only_f:
+            try:
+                return await self._send(session, "classic", classic, continued_text=continued_text)
+            except _EndpointGoneError:
+                is_gone = True
+        body, prepare = newer()
+        try:
+            turn = await self._send(session, "f", body, prepare=prepare, continued_text=continued_text)
+        except _EndpointGoneError as error:
+            raise UpstreamProtocolError("ChatGPT no longer has the conversation call.") from error
+        if is_gone:
+            # Remembered only now: a backend that refuses both forms for a while is not one that has dropped the first.
+            log.info("the classic conversation call is gone; using the newer one")
+            self._only_f.add(session.origin)
+        return turn
+
     async def _send(
         self, session: Session, form: Form, body: Body, *, prepare: Body | None = None, continued_text: str = ""
     ) -> BackendTurn:
@@ -220,7 +258,7 @@ class ChatGPTClient:
             decoder = ConversationDecoder(own_message_ids=_message_ids(body), continued_text=continued_text)
             return BackendTurn(stream, decoder)
         answer = await _read_fault(stream)
-        if form != "f" and _is_endpoint_gone(answer):
+        if _is_endpoint_gone(answer):
             raise _EndpointGoneError
         raise self._refusal(session, answer, "conversation")
 
@@ -237,7 +275,7 @@ class ChatGPTClient:
                 async with asyncio.TaskGroup() as group:
                     obtaining = group.create_task(self._requirements.obtain(session))
                     preparing = group.create_task(self._prepare(session, prepare, trace))
-            except* UpstreamError as errors:
+            except* Chat2APIError as errors:
                 raise errors.exceptions[0] from None
             extra = (*obtaining.result(), ("X-Conduit-Token", preparing.result()))
         build_id = (await self._requirements.page(session)).facts.build_id
@@ -248,9 +286,20 @@ class ChatGPTClient:
         answer = await self._calls.post(
             session, "/f/conversation/prepare", orjson.dumps(body), extra=(("X-Conduit-Token", "no-token"), trace)
         )
-        facts = orjson.loads(self._accepted(session, answer, "conversation").body)
-        token = facts.get("conduit_token") if isinstance(facts, dict) else None
+        if _is_endpoint_gone(answer):
+            raise UpstreamProtocolError("ChatGPT no longer has the call that prepares a turn.")
+        token = self._read_object(session, answer, "conversation").get("conduit_token")
         return token if isinstance(token, str) else ""
+
+    def _read_object(self, session: Session, answer: Response, name: str) -> dict[str, object]:
+        """Give the JSON object that a call answered."""
+        try:
+            facts = orjson.loads(self._accepted(session, answer, name).body)
+        except orjson.JSONDecodeError as error:
+            raise UpstreamProtocolError(f"ChatGPT's answer to the {name} call is not JSON.") from error
+        if not isinstance(facts, dict):
+            raise UpstreamProtocolError(f"ChatGPT's answer to the {name} call is not an object.")
+        return facts
 
     def _accepted(self, session: Session, answer: Response, name: str) -> Response:
         if answer.status == 200:
@@ -284,10 +333,10 @@ async def _read_fault(stream: ResponseStream) -> Response:
 
 
 def _is_endpoint_gone(answer: Response) -> bool:
-    """Tell "no such call" from "no such conversation"."""
+    """Tell "no such call" from "no such conversation", which comes with a code."""
     if answer.status in (405, 410):
         return True
-    return answer.status == 404 and b"conversation_" not in answer.body
+    return answer.status == 404 and b'"code"' not in answer.body
 
 
 def _message_ids(body: Body) -> Sequence[str]:
