@@ -4,7 +4,8 @@ One request, one answer, never a second try: what a failure means for the token 
 it is decided by the one who keeps the token.
 """
 
-from dataclasses import dataclass, field
+import uuid
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlencode
@@ -90,9 +91,14 @@ class TokenExchange:
         return self._read(answer, "access_token", "refresh_token")
 
     async def exchange_cookie(self, channel: Channel, origin: str, cookie: str) -> RenewedTokens:
-        """Exchange a login cookie, whole or its chunks joined by `|||`; raises as `refresh` does."""
+        """Exchange a login cookie, whole or its chunks joined by `|||`; raises as `refresh` does.
+
+        The call has a cookie jar of its own: in the account's jar chunks of an earlier cookie would lie, which the
+        server would put together with this one's and take for a cookie that it does not know.
+        """
         headers = (("Accept", "application/json"), ("Referer", f"{origin}/"), ("Cookie", _cookie_header(cookie)))
-        answer = await self._fetch(channel, Request("GET", f"{origin}/api/auth/session", headers))
+        apart = replace(channel, key=f"{channel.key} {uuid.uuid4()}")
+        answer = await self._fetch(apart, Request("GET", f"{origin}/api/auth/session", headers))
         if answer.status == 200 and _json_object(answer.body) is not None and b"accessToken" not in answer.body:
             raise AccountRejectedError("The login cookie is not signed in any more.", reason="session_ended")
         renewed = self._read(answer, "accessToken", "sessionToken")
