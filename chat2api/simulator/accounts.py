@@ -23,7 +23,8 @@ IOS_CLIENT = "pdlLIX2Y72MIl2rhLhTE9VV9bN905kBh"
 CODEX_CLIENT = "app_EMoamEEZ73f0CkXaXp7hrann"
 PLATFORM_CLIENT = "app_2SKx67EdpoN0G6j64rFvigXD"
 
-_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" * 4
+"""Translates any byte to a letter that may stand in a token."""
 _AUTH_CLAIM = "https://api.openai.com/auth"
 _PAID = frozenset({"go", "plus", "pro", "prolite", "team", "business", "edu", "enterprise"})
 
@@ -142,7 +143,7 @@ class AccountBook:
 
     def random_text(self, purpose: str, length: int) -> str:
         """Give letters, digits, '-' and '_'."""
-        return "".join(_ALPHABET[byte % 64] for byte in self.random_bytes(purpose, length))
+        return self.random_bytes(purpose, length).translate(_LETTERS).decode("ascii")
 
     def random_uuid(self, purpose: str) -> str:
         """Give a version 4 UUID."""
