@@ -10,11 +10,13 @@ DEV_STAMP = $(VENV)/.ready-dev
 
 help:
 	@echo "make run      set up and start the server on port 5005 (with the simulator while there is no account)"
+	@echo "make setup    only set up what the server needs"
 	@echo "make test     set up what the suite needs and pass it"
-	@echo "make check    ruff, ruff format, mypy --strict, import-linter"
+	@echo "make check    set up the same and run ruff, mypy --strict and import-linter"
 	@echo "make bench    measure on this machine, as ratios in one run"
 	@echo "make nightly  the long runs: kill tests, timing of the promised limits"
 	@echo "make lock     write the hashed requirements anew"
+	@echo "make clean    remove what the others made, but not the data folder"
 
 run: setup
 	@exec $(BIN)/python -m chat2api serve --demo

@@ -1,8 +1,12 @@
 """Deployment files: what they set exists, and the Dockerfile's own steps make a server that starts."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import pytest
 import yaml
 
 from chat2api.config import Config, describe_settings
+from chat2api.keys.operator import KEY_FILE
 
 ROOT = Path(__file__).parent.parent
 COMPOSE_FILES = ["docker-compose.yml", "docker-compose-warp.yml"]
@@ -26,8 +31,10 @@ def load(name: str) -> dict[str, Any]:
 def test_compose_sets_only_settings_that_exist_with_values_that_are_valid(name: str) -> None:
     environment: dict[str, str] = load(name)["services"]["chat2api"]["environment"]
     assert set(environment) <= SETTINGS
+    # An `.env` that was written for `make run` must not move the container's listener or its data.
+    assert {"HOST", "PORT", "DATA_DIR"} <= set(environment)
     values = {key: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value) for key, value in environment.items()}
-    Config.from_env({"HOST": "0.0.0.0", **values})
+    assert not Config.from_env(values).loopback
 
 
 @pytest.mark.parametrize("name", COMPOSE_FILES)
@@ -68,19 +75,55 @@ def test_the_dockerfile_sets_settings_that_exist_and_does_not_run_as_root() -> N
 
 def test_the_dockerfile_copies_what_the_server_needs(tmp_path: Path) -> None:
     """Copy what the Dockerfile copies into a clean folder and run the server's code from there, as the image does."""
-    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").partition("\nFROM python")[0]
+    stages = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE):
+    copies = re.findall(r"^COPY (?!--from)(.+)$", stages[1], re.MULTILINE)
+    assert copies
+    for line in copies:
         *sources, target = line.split()
         for source in sources:
             assert f"!{source}" in ignored, f"{source} is kept out of the image's context"
             destination = tmp_path / (target if target != "./" else source)
-            subprocess.run(["cp", "-r", ROOT / source, destination], check=True)
+            if (ROOT / source).is_dir():
+                shutil.copytree(ROOT / source, destination, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+            else:
+                shutil.copy(ROOT / source, destination)
     done = subprocess.run(
         [sys.executable, "-I", "-c", _START.format(root=str(tmp_path))], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == (ROOT / "version.txt").read_text().strip()
+
+
+def test_the_image_checks_its_health_on_the_port_that_the_host_sets() -> None:
+    """Run the HEALTHCHECK itself: well against a server that answers, ill against a port where nobody does."""
+    check = re.search(r"HEALTHCHECK .*?CMD (\[.*?\])\n", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.DOTALL)
+    assert check is not None
+    _, *arguments = json.loads(check[1])
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/healthz" else 404)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        environ = {"PORT": str(server.server_port)}
+        assert subprocess.run([sys.executable, *arguments], env=environ, timeout=30).returncode == 0
+        thread.join(10)
+    assert subprocess.run([sys.executable, *arguments], env=environ, stderr=subprocess.DEVNULL).returncode != 0
+
+
+def test_the_operator_key_lies_where_readme_looks_for_it_in_the_container() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    folder = re.search(r"DATA_DIR=(\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    assert folder is not None
+    assert f"cat {folder[1]}/{KEY_FILE}" in readme
+    assert f"cat {Config().data_dir}/{KEY_FILE}" in readme
 
 
 _START = """

@@ -1,0 +1,234 @@
+"""Documents: what they name exists, what they promise is what the code says."""
+
+import io
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from itertools import takewhile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from chat2api import __version__, errors
+from chat2api.api.errors import answer_error
+from chat2api.app import create_app
+from chat2api.cli import main
+from chat2api.config import SAMPLE_KEYS, Config, describe_settings
+from tests.documents import ROOT, env_example, with_settings_table
+
+DOCUMENTS = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
+
+# Every host that a document may name: ours on loopback, those of the services themselves, and reserved examples.
+HOSTS = {
+    "localhost",
+    "127.0.0.1",
+    "chatgpt.com",
+    "auth.openai.com",
+    "chat.example.org",
+    "keepachangelog.com",
+    "semver.org",
+}
+
+# Raised under their subclasses only, or never told to a caller.
+NOT_TOLD = {errors.Chat2APIError, errors.UpstreamError, errors.ConfigError}
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def code_of(name: str) -> Iterator[str]:
+    """Yield the lines of a document's shell blocks, comments and continuations taken out, and its inline code."""
+    text = text_of(name)
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        yield from (line.partition("  #")[0].strip() for line in block.replace("\\\n", " ").splitlines())
+    yield from re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+def told_errors() -> list[type[errors.Chat2APIError]]:
+    found, rest = [], [errors.Chat2APIError]
+    while rest:
+        kind = rest.pop()
+        rest += kind.__subclasses__()
+        if kind not in NOT_TOLD and kind.__module__ == errors.__name__:
+            found.append(kind)
+    return found
+
+
+# ---- settings ----
+
+
+def test_the_example_env_file_is_what_config_says() -> None:
+    assert text_of(".env.example") == env_example(), "run `python -m tests.documents`"
+
+
+def test_the_table_of_settings_is_what_config_says() -> None:
+    assert text_of("README.md") == with_settings_table(text_of("README.md")), "run `python -m tests.documents`"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_setting_that_a_document_names_exists(name: str) -> None:
+    known = {setting.name for setting in describe_settings()} | {"GO_CHATGPT_API_PROXY"}
+    others = {"OPENAI_BASE_URL", "OPENAI_API_KEY", "LABEL", "FILE"}
+    named = {word for code in code_of(name) for word in re.findall(r"\b[A-Z][A-Z]+(?:_[A-Z]+)+\b", code)}
+    assert named <= known | others
+
+
+def test_R23_settings_that_readme_writes_out_are_valid() -> None:
+    written = {
+        (key, value)
+        for code in code_of("README.md")
+        for key, value in re.findall(r"\b([A-Z][A-Z_]+)=([^\s`]+)", code)
+        if key in {setting.name for setting in describe_settings()}
+    }
+    assert {key for key, _ in written} >= {"HOST", "HISTORY_DISABLED", "CONVERSATION_ONLY", "ENABLE_LIMIT"}
+    for key, value in written:
+        assert Config.from_env({key: value}) is not None
+
+
+# ---- commands ----
+
+
+def commands() -> set[tuple[str, ...]]:
+    """Give the words after `chat2api` of every command that a document names."""
+    found = set()
+    for code in (code for name in DOCUMENTS for code in code_of(name)):
+        words = code.split()
+        places = [place for place, word in enumerate(words) if word.rpartition("/")[2] == "chat2api"]
+        if words[:1] == ["docker"]:
+            places = places[1:]  # the first is the container
+        if places:
+            found.add(tuple(words[places[-1] + 1 :]))
+    return found
+
+
+def test_documents_name_the_commands_that_matter() -> None:
+    assert commands() >= {
+        ("tokens", "add", "-"),
+        ("tokens", "list"),
+        ("keys", "operator"),
+        ("doctor",),
+        ("serve", "--help"),
+    }
+
+
+@pytest.mark.parametrize("words", sorted(commands()), ids=" ".join)
+def test_every_command_that_a_document_names_exists(words: tuple[str, ...]) -> None:
+    actions = list(takewhile(str.isalpha, (word for word in words if word.islower())))
+    told = io.StringIO()
+    with redirect_stdout(told), pytest.raises(SystemExit) as ended:
+        main([*actions, "--help"])
+    assert ended.value.code == 0
+    assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--\w+", told.getvalue()))
+    operands = [word for word in words if not word.startswith("--") and word not in actions]
+    assert not operands or re.search(r"LABEL|FILE", told.getvalue())
+
+
+def test_every_make_target_that_a_document_names_exists() -> None:
+    named = {target for name in DOCUMENTS for code in code_of(name) for target in re.findall(r"^make ([a-z]+)", code)}
+    assert {"run", "test", "check", "bench", "lock"} <= named
+    for target in named:
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+
+
+def test_make_help_names_every_target_for_people() -> None:
+    makefile = text_of("Makefile")
+    phony = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())  # type: ignore[index]
+    told = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, timeout=30).stdout
+    assert set(re.findall(r"^make (\w+)", told, re.MULTILINE)) == phony - {"help"}
+
+
+# ---- errors ----
+
+
+def error_rows() -> set[tuple[int, str, str | None]]:
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \| (.*?) \|", text_of("README.md"), re.MULTILINE)
+    return {(int(status), kind, None if code == "by case" else code.strip("`")) for status, kind, code in rows}
+
+
+def test_T1_the_table_of_errors_is_what_the_classes_say() -> None:
+    expected = {(kind.status, kind.type, kind.default_code) for kind in told_errors()}
+    assert error_rows() == expected | {(500, "server_error", "internal_error")}
+
+
+async def test_T1_what_the_table_says_of_an_unexpected_failure_is_what_a_caller_sees() -> None:
+    answer = await answer_error(RuntimeError("secret detail"))
+    body = await answer.get_json()
+    assert (answer.status_code, body["error"]["type"], body["error"]["code"]) in error_rows()
+    assert "secret" not in str(body)
+
+
+# ---- routes ----
+
+
+def test_the_routes_that_readme_lists_are_those_that_there_are() -> None:
+    app = create_app(Config())
+    real = {
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if rule.endpoint != "static"
+    }
+    section = text_of("README.md").partition("## What is supported")[2].partition("## Conversations")[0]
+    assert set(re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/\S*)`", section)) == real
+
+
+# ---- links and places ----
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name: str) -> None:
+    text = text_of(name)
+    headings = {
+        re.sub(r"[^\w\- ]", "", line.lstrip("# ")).lower().replace(" ", "-")
+        for line in re.findall(r"^#+ .*$", text, re.MULTILINE)
+    }
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in headings
+        elif not urlsplit(target).scheme:
+            assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("name", [*DOCUMENTS, ".env.example", "docker-compose.yml", "docker-compose-warp.yml"])
+def test_documents_name_no_host_but_known_ones_and_no_place_on_somebodys_machine(name: str) -> None:
+    text = text_of(name)
+    hosts = {urlsplit(url).hostname for url in re.findall(r"https?://[^\s`'\"<>)\]]+", text)}
+    assert hosts <= HOSTS
+    assert not re.search(r"/(?:home|root|Users|work|tmp)/\w", text)
+
+
+@pytest.mark.parametrize("name", [path for path in DOCUMENTS if path != "SECURITY.md"])
+def test_documents_say_nothing_of_unlimited_use(name: str) -> None:
+    assert not re.search(r"\bunlimited\b|\bfree (?:api|access|gpt)\b|\bbypass", text_of(name), re.IGNORECASE)
+
+
+def test_G1_readme_warns_of_the_terms_before_it_tells_how_to_begin() -> None:
+    before, _, after = text_of("README.md").partition("## Two commands")
+    assert after
+    assert "terms of use" in before
+    assert "cost the account" in before
+    assert "own responsibility" in before
+
+
+def test_the_changelog_has_this_version() -> None:
+    assert f"## [{__version__}]" in text_of("CHANGELOG.md")
+
+
+def test_S2_no_document_prints_a_key_that_would_be_taken() -> None:
+    for name in [*DOCUMENTS, ".env.example"]:
+        for key in re.findall(r"AUTHORIZATION[=:] *([\w-]{3,})", text_of(name)):
+            assert key in SAMPLE_KEYS
+
+
+def test_the_parts_that_are_written_by_a_program_need_a_place_to_be_written_to() -> None:
+    with pytest.raises(ValueError, match="no table"):
+        with_settings_table("# README without a table\n")
+
+
+def test_documents_are_where_people_look_for_them() -> None:
+    assert all((ROOT / name).is_file() for name in [*DOCUMENTS, "LICENSE", ".env.example", "Makefile"])
+    assert Path(ROOT / ".ci" / "run").stat().st_mode & 0o111
