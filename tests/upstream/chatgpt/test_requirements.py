@@ -327,7 +327,7 @@ async def test_R14_an_answer_of_a_wrong_shape_is_a_named_error(bench: Bench, rou
         await bench.exchange.obtain(bench.session())
 
 
-@pytest.mark.parametrize("fault", [Fault("reset"), Fault("close", at="mid_stream")])
+@pytest.mark.parametrize("fault", [Fault("reset"), Fault("close", at="mid_headers"), Fault("close", at="mid_stream")])
 async def test_a_broken_connection_is_told_and_nothing_is_sent_twice(bench: Bench, fault: Fault) -> None:
     bench.control.fail("requirements", fault)
     with pytest.raises(TransportError) as caught:

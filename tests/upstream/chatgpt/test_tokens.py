@@ -206,6 +206,7 @@ async def test_R29_any_other_answer_leaves_the_token_as_it_is(
 
 
 UNKNOWN = [
+    Fault("close", at="mid_headers", effect=True),
     Fault("answer", status=200, body='{"access_token": "eyJhbGci', effect=True),
     Fault("answer", status=200, body="{}", effect=True),
     Fault("answer", status=200, body='{"access_token": 5}', effect=True),
