@@ -427,7 +427,7 @@ async def test_the_models_are_those_of_the_plan(bench: Bench) -> None:
     assert "iim=false" in bench.control.requests[-1].request.target
 
 
-@pytest.mark.parametrize("body", ["[]", "null", "5", "{}", '{"models": 5}', "<", ""])
+@pytest.mark.parametrize("body", ["null", "5", "{}", '{"models": 5}', "<", ""])
 async def test_R14_a_list_of_models_of_a_wrong_shape_is_a_named_error(bench: Bench, body: str) -> None:
     headers = (("content-type", "application/json"),)
     bench.control.fail("models", Fault("answer", status=200, headers=headers, body=body))
