@@ -9,12 +9,13 @@ from contextlib import AsyncExitStack
 from typing import Any, Protocol, TypeVar
 
 from chat2api.accounts.exits import Exits
+from chat2api.accounts.health import ExitFault, judge
 from chat2api.accounts.pool import AccountPool
 from chat2api.accounts.refresh import RefreshAnswer, ScheduledRefresh, TokenKeeper
 from chat2api.accounts.tokens import to_credential, to_new_account
 from chat2api.clock import Clock, SystemClock
 from chat2api.config import Config
-from chat2api.errors import Chat2APIError, DrainingError
+from chat2api.errors import Chat2APIError, DrainingError, UpstreamError
 from chat2api.gateway.chatgpt import ChatGPTProvider
 from chat2api.gateway.offers import Offers
 from chat2api.gateway.provider import Provider
@@ -29,7 +30,7 @@ from chat2api.simulator.options import SimulatorOptions
 from chat2api.storage.records import Records
 from chat2api.storage.shared import MemoryShared, SharedState
 from chat2api.storage.sql_records import SqlRecords
-from chat2api.storage.values import Account
+from chat2api.storage.values import ANY_MODEL, Account
 from chat2api.upstream.chatgpt.calls import BackendCalls, CallSettings
 from chat2api.upstream.chatgpt.client import ChatGPTClient, ClientSettings
 from chat2api.upstream.chatgpt.requirements import RequirementsExchange
@@ -215,12 +216,20 @@ class Runtime:
         async def renew(account: Account, token: str) -> RefreshAnswer:
             origin = stable_order(account.id, origins)[0]
             is_cookie = account.kind == "session"
-            proxy = exits.choose(account.id, host_of(origin if is_cookie else token_url))
+            host = host_of(origin if is_cookie else token_url)
+            proxy = exits.choose(account.id, host)
             channel = Channel(account.id, proxy, profile_for(account.id))
-            if is_cookie:
-                fresh = await exchange.exchange_cookie(channel, origin, token)
-            else:
-                fresh = await exchange.refresh(channel, token)
+            fault: ExitFault | None = None
+            try:
+                if is_cookie:
+                    fresh = await exchange.exchange_cookie(channel, origin, token)
+                else:
+                    fresh = await exchange.refresh(channel, token)
+            except UpstreamError as error:
+                fault = judge(error, model=ANY_MODEL).exit_fault
+                raise
+            finally:
+                exits.report(proxy, host, fault)
             self.redactor.learn(fresh.access, fresh.renewable or "")
             return RefreshAnswer(fresh.access, fresh.renewable, fresh.expires_in, fresh.date_skew)
 

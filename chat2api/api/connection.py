@@ -259,6 +259,8 @@ class Connection(TCPServer):
         if sock.family not in (socket.AF_INET, socket.AF_INET6):
             return
         options = (
+            # asyncio sets it only on sockets that it accepted itself; without it a small write waits 40 ms for an ACK.
+            (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
             (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
             (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", None), 60),
             (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", None), 15),

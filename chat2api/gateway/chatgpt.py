@@ -271,7 +271,7 @@ class _Attempt:
         verdict = await self._lease.release(outcome)
         if self.session is not None and outcome is not Outcome.ABANDONED:
             self._answering.claim.source.exits.report(
-                self.session.proxy, host_of(self.session.origin), verdict.exit_fault
+                self.session.proxy, host_of(self.session.origin), verdict.exit_fault, seconds=verdict.exit_seconds
             )
         return verdict
 

@@ -265,3 +265,20 @@ async def test_a_client_that_never_takes_the_end_of_a_response_does_not_stay() -
         await asyncio.sleep(0.6)
         server.shutdown.request()
         assert await asyncio.wait_for(asyncio.shield(server.task), WAIT) == 0
+
+
+async def test_small_writes_do_not_wait_for_acknowledgements(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Spied(socket.socket):
+        def setsockopt(self, level: int, option: int, *value: Any) -> None:
+            if level == socket.IPPROTO_TCP:
+                asked.append(option)
+            super().setsockopt(level, option, *value)
+
+    monkeypatch.setattr(socket, "socket", Spied)
+    async with serving(echo) as server:
+        client = await server.connect()
+        await client.send(GET)
+        await client.response()
+    assert socket.TCP_NODELAY in asked
