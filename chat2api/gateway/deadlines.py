@@ -41,10 +41,14 @@ def answer_limits(config: Config, *, reasoning: bool) -> AnswerLimits:
 async def deadline(at: float, phase: str, message: str) -> AsyncIterator[None]:
     """Raise UpstreamTimeoutError with that phase when the block still runs at that instant of the loop's clock.
 
-    Only awaits inside the block are cut; do not yield from a generator inside it.
+    Only awaits inside the block are cut; do not yield from a generator inside it. A TimeoutError of the block's own
+    passes as it is.
     """
+    limit = asyncio.timeout_at(at)
     try:
-        async with asyncio.timeout_at(at):
+        async with limit:
             yield
     except TimeoutError as error:
+        if not limit.expired():
+            raise
         raise UpstreamTimeoutError(message, phase=phase) from error

@@ -5,6 +5,7 @@ accounts, so that a rotated token is never lost), visitors (AccessTokens that ca
 memory only), and the demo's account at the simulator. All are pools, so limits and waits hold for all alike.
 """
 
+import asyncio
 import hashlib
 import uuid
 from collections.abc import Sequence, Set
@@ -97,6 +98,7 @@ class Sources:
         self.demo = demo
         self._clock = clock
         self._anonymous: str | None = None
+        self._beginning = asyncio.Lock()
 
     async def claim(self, caller: Caller) -> Claim:
         """Give what the caller may use. Raises CallerTokenRejectedError for a token that cannot be one."""
@@ -133,12 +135,13 @@ class Sources:
 
     async def _anonymous_account(self) -> str:
         """Give the one device that all sign-in-free chats of this process appear on."""
-        if self._anonymous is None:
-            new = NewAccount("device", Secrets(), device_id=str(uuid.uuid4()), owner="anonymous")
-            added = await self.visitors.records.add_accounts([new], self._clock.now())
-            self.visitors.pool.put(added[0].account)
-            self._anonymous = added[0].account.id
-        return self._anonymous
+        async with self._beginning:
+            if self._anonymous is None:
+                new = NewAccount("device", Secrets(), device_id=str(uuid.uuid4()), owner="anonymous")
+                added = await self.visitors.records.add_accounts([new], self._clock.now())
+                self.visitors.pool.put(added[0].account)
+                self._anonymous = added[0].account.id
+            return self._anonymous
 
 
 def stable_order(key: str, choices: Sequence[str]) -> list[str]:

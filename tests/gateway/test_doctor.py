@@ -1,0 +1,124 @@
+"""The doctor: what it finds, and that it tells nothing secret and changes nothing."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from chat2api.gateway.doctor import Doctor, Finding
+from chat2api.protocol.chatgpt import proof_of_work
+from chat2api.simulator.app import Simulator
+from chat2api.simulator.faults import Fault
+from tests.e2e.harness import until
+from tests.gateway.bench import Gateway, open_gateway
+from tests.proxies import HttpProxy
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    async with open_gateway(tmp_path_factory.mktemp("doctor")) as made:
+        yield made
+
+
+async def examine(gateway: Gateway) -> dict[str, Finding]:
+    """Give the findings by subject."""
+    found = [finding async for finding in Doctor(gateway.runtime.client, gateway.source).examine()]
+    assert len({finding.subject for finding in found}) == len(found)
+    assert all(bool(finding.advice) != finding.ok for finding in found), "advice goes with every failure, only there"
+    return {finding.subject: finding for finding in found}
+
+
+async def test_all_is_well(gateway: Gateway) -> None:
+    await gateway.fresh(2)
+    findings = await examine(gateway)
+    assert all(finding.ok for finding in findings.values())
+    labels = [view.account.label for view in gateway.source.pool.views()]
+    assert list(findings) == ["proof of work", f"{gateway.sim.url} directly", *(f"account {label}" for label in labels)]
+    assert findings[f"account {labels[0]}"].text == "plan plus, signed in, 8 models offered"
+    assert gateway.in_flight == 0
+    assert gateway.turns == 0, "no turn is spent"
+
+
+async def test_the_proof_of_work_says_how_it_is_searched(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    await gateway.fresh(0)
+    assert (await examine(gateway))["proof of work"].text == proof_of_work.describe()
+    monkeypatch.setattr(proof_of_work, "variants", lambda: (proof_of_work.PYTHON,))
+    slow = (await examine(gateway))["proof of work"]
+    assert not slow.ok
+    assert "make setup" in slow.advice
+
+
+async def test_a_pool_without_accounts_is_a_finding(gateway: Gateway) -> None:
+    await gateway.fresh(0)
+    finding = (await examine(gateway))["accounts"]
+    assert not finding.ok
+    assert "tokens add" in finding.advice
+
+
+async def test_a_dead_account_is_told_with_its_reason_and_what_to_do(gateway: Gateway) -> None:
+    (account,) = await gateway.fresh()
+    gateway.control.deactivate(account.user_id)
+    (label,) = [view.account.label for view in gateway.source.pool.views()]
+    first = (await examine(gateway))[f"account {label}"]
+    assert not first.ok
+    assert "Sign in with a browser" in first.advice
+    second = (await examine(gateway))[f"account {label}"]
+    assert second.text == "needs_sign_in: account_deactivated"
+    assert len(gateway.control.requests_to("models")) == 1, "what is known to be dead is not asked again"
+
+
+async def test_R7_a_waiting_account_is_left_alone(gateway: Gateway) -> None:
+    await gateway.fresh()
+    gateway.control.refuse("models", "retry_later", retry_after=3000)
+    (label,) = [view.account.label for view in gateway.source.pool.views()]
+    assert not (await examine(gateway))[f"account {label}"].ok
+    waiting = (await examine(gateway))[f"account {label}"]
+    assert "waits for" in waiting.text
+    assert 0 < int(waiting.advice.split(" in ")[1].split(" s")[0]) <= 3000
+    assert len(gateway.control.requests_to("models")) == 1
+
+
+@pytest.mark.parametrize(
+    ("named", "word"), [("cloudflare", "PROXY_URL"), ("unusual_activity", "PROXY_URL"), ("server_error", "Try again")]
+)
+async def test_a_refused_account_has_advice_that_fits(gateway: Gateway, named: str, word: str) -> None:
+    await gateway.fresh()
+    gateway.control.refuse("models", named)
+    (label,) = [view.account.label for view in gateway.source.pool.views()]
+    assert word in (await examine(gateway))[f"account {label}"].advice
+
+
+async def test_S18_an_exit_is_named_without_its_credentials(tmp_path: Path) -> None:
+    async with HttpProxy(credentials="someone:proxy-canary") as proxy:
+        url = proxy.url("someone:proxy-canary")
+        async with open_gateway(tmp_path, PROXY_URL=f"{url},http://127.0.0.1:9") as gateway:
+            await gateway.fresh(0)
+            findings = await examine(gateway)
+            assert findings[f"{gateway.sim.url} through http://127.0.0.1:{proxy.port}"].ok
+            dead = findings[f"{gateway.sim.url} through http://127.0.0.1:9"]
+            assert not dead.ok
+            assert "PROXY_URL" in dead.advice
+            assert "canary" not in str(findings)
+
+
+async def test_a_backend_that_is_not_there_is_a_finding_for_each_origin(tmp_path: Path) -> None:
+    async with Simulator() as gone:
+        nowhere = gone.url
+    async with Simulator() as other, open_gateway(tmp_path, CHATGPT_BASE_URL=f"{nowhere},{other.url}") as gateway:
+        findings = await examine(gateway)
+        assert not findings[f"{nowhere} directly"].ok
+        assert findings[f"{other.url} directly"].ok
+
+
+async def test_findings_come_as_they_are_made(gateway: Gateway) -> None:
+    await gateway.fresh()
+    gateway.control.fail("home", Fault("stall", seconds=0.2))
+    examination = Doctor(gateway.runtime.client, gateway.source).examine()
+    assert (await anext(examination)).subject == "proof of work"
+    assert gateway.control.requests == []
+    assert (await anext(examination)).subject.startswith(gateway.sim.url)
+    await examination.aclose()  # type: ignore[attr-defined]  # an async generator
+    await until(lambda: gateway.in_flight == 0, "an account is still leased")
