@@ -4,8 +4,11 @@ import ctypes
 import logging
 import os
 import resource
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from chat2api import __version__
 from chat2api.api.body import body_limit
@@ -17,6 +20,7 @@ from chat2api.api.server import ServerSettings, Shutdown, serve
 from chat2api.app import create_app
 from chat2api.clock import Clock
 from chat2api.config import Config
+from chat2api.errors import Chat2APIError
 from chat2api.keys.operator import KEY_FILE
 from chat2api.logs import Redactor
 from chat2api.protocol.chatgpt import proof_of_work
@@ -52,6 +56,7 @@ async def run_server(
     machine's. `on_ready` is told the real addresses in place of the banner on standard output.
     """
     app = create_app(config, demo=demo, redactor=redactor, clock=clock)
+    app.logger.addFilter(_needs_traceback)
     handle_signals = shutdown is None
     shutdown = shutdown or Shutdown()
 
@@ -78,6 +83,11 @@ async def run_server(
     )
 
 
+def _needs_traceback(record: logging.LogRecord) -> bool:
+    """Keep the framework from logging our own errors with a traceback when it starts: they are told in words."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], Chat2APIError)
+
+
 def _log_start(runtime: Runtime, unused: Sequence[str]) -> None:
     """Log one block: version, settings, accounts by state, upstream."""
     statistics = runtime.pool.statistics()
@@ -100,21 +110,43 @@ def _show_banner(runtime: Runtime, addresses: Sequence[Address]) -> None:
     host, port = addresses[0]
     shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1", "::1") else host
     base = f"http://{shown}:{port}{'/' + config.api_prefix if config.api_prefix else ''}"
+    command = own_command()
     lines = ["", f"chat2api {__version__} listens on {base}", ""]
     if runtime.demo is not None:
         lines += [
             "No account is set up: the built-in SIMULATOR answers the demo key below.",
             "Its answers come from no model, and the response header x-chat2api-upstream says `simulator`.",
-            "The key ends with this run. To use your own account: python -m chat2api tokens add -",
+            "The key ends with this run.",
             "",
             *_examples(base, runtime.demo.key),
         ]
-    elif not runtime.pool.statistics().total:
-        lines += ["No account is set up yet. Add one: python -m chat2api tokens add -", ""]
+    if not runtime.pool.statistics().total:
+        lines += [
+            "To use your own ChatGPT account, add its token (README says how to get it), in another terminal:",
+            f"  {command} tokens add -",
+        ]
     if not config.authorization and runtime.operator_keys.shut is None:
-        lines.append(f"The operator key lies in {config.data_dir / KEY_FILE}")
+        lines += [
+            "The operator key opens the accounts. Clients take it from these variables:",
+            f"  export OPENAI_BASE_URL={base}/v1",
+            f"  export OPENAI_API_KEY=$(cat {shlex.quote(str(config.data_dir / KEY_FILE))})",
+        ]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
+
+
+def own_command() -> str:
+    """Give how this program's commands are called from the folder in which it was started."""
+    python = Path(sys.executable)
+    script = python.with_name("chat2api")
+    if script.is_file():
+        return "chat2api" if shutil.which("chat2api") == str(script) else _near(script)
+    return ("python" if shutil.which("python") == str(python) else _near(python)) + " -m chat2api"
+
+
+def _near(path: Path) -> str:
+    """Give a path as it is called from the current folder."""
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
 def _examples(base: str, key: str) -> list[str]:
