@@ -24,6 +24,8 @@ run: setup
 setup: $(STAMP)
 
 $(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "There is no $(PYTHON) here. Install Python 3.11 or later, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "chat2api needs Python 3.11 or later; this is $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
@@ -32,15 +34,26 @@ $(VENV)/bin/python:
 
 # The package goes in by a second step, since hashed requirements refuse local folders. Its native part is optional:
 # without a compiler or Python's headers the search for proofs of work runs in Python.
-$(STAMP): $(VENV)/bin/python requirements.txt requirements-build.txt pyproject.toml setup.py chat2api/protocol/chatgpt/_pow.c
+$(STAMP): $(VENV)/bin/python requirements.txt requirements-build.txt pyproject.toml setup.py \
+  chat2api/protocol/chatgpt/_pow.c chat2api/protocol/chatgpt/_pow_lanes.h
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || \
+	  { echo "$(VENV) is only half made. Remove it with: make clean"; exit 1; }
 	@echo "Installing the pinned requirements …"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt -r requirements-build.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt -r requirements-build.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -c 'from chat2api.protocol.chatgpt import proof_of_work as p; print("Proof of work:", p.describe())'
+	@test -n "$$(ls chat2api/protocol/chatgpt/_pow*.so 2>/dev/null)" || \
+	  echo "It works, some five times slower. For the native search: sudo apt-get install -y gcc python3-dev, then make setup"
 	@touch $@
 
+# Who installs a compiler later and asks for it gets the native part.
+ifeq ($(filter setup,$(MAKECMDGOALS))$(wildcard chat2api/protocol/chatgpt/_pow*.so),setup)
+$(STAMP): FORCE
+FORCE:
+endif
+
 $(DEV_STAMP): $(STAMP) requirements-dev.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
 test: $(DEV_STAMP)
@@ -62,7 +75,7 @@ lock:
 	@command -v uv >/dev/null || { echo "uv is needed to write the lock files: pip install uv"; exit 1; }
 	for part in requirements requirements-build requirements-dev; do \
 	  uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --exclude-newer "7 days" \
-	    --no-header --no-annotate $$part.in -o $$part.txt; done
+	    --no-header --no-annotate $$part.in -o $$part.txt || exit 1; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info chat2api/protocol/chatgpt/*.so
