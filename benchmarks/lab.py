@@ -41,6 +41,10 @@ class Backend:
     tokens: tuple[str, ...]
     authority: Path | None
 
+    def choose(self, **options: Any) -> None:
+        """Replace some of the simulator's options for all calls from now on."""
+        _control(self.port, "options", options)
+
     def bytes_written(self) -> int:
         """How many body bytes the simulator has handed to its connections."""
         return int(_control(self.port, "counters")["bytes_written"])
@@ -117,10 +121,11 @@ class Lab:
             environment={},
             health=f"{control}/counters",
         ):
-            _control(port, "options", options)
             tokens = tuple(account["access_token"] for account in _control(port, "state")["accounts"])
             url = f"http://{HOST}:{port}" if authority is None else f"https://{HOST}:{port + 1}"
-            yield Backend(port, url, tokens, authority)
+            backend = Backend(port, url, tokens, authority)
+            backend.choose(**options)
+            yield backend
 
     @contextlib.contextmanager
     def server(self, product: Product, backend: Backend, cores: Cores | None = None) -> Iterator[Running]:

@@ -5,8 +5,9 @@ server that is measured. While answers arrive it only cuts them out of the chunk
 they say is checked after the clock has stopped. It can also drive the simulator itself (`--kind backend`), hold streams
 open, and stop reading.
 
-With `--hold` it writes `{"state": "open", ...}` on standard output once every stream is open, waits for a line on
-standard input, `finish` or `drop`, and goes on. Its last line of output is the result.
+A plan that holds makes it write `{"state": "open", ...}` on standard output once every stream is open and wait for a
+line on standard input; then it looks at what each stream has brought so far and drops them all. Its last line of output
+is the result.
 """
 
 import argparse
@@ -80,8 +81,8 @@ class LoadResult:
     """What came of a plan. `good` answers were whole and right; `failed` counts the others by reason.
 
     `seconds` runs from the first request to the last answer's end. `chunks` counts the events that carried text, which
-    are fewer than the words where the server joins words that arrive together. `most_open` is how many streams had
-    begun and not ended at the same moment.
+    are fewer than the words where the server joins words that arrive together. `held` is how many streams of a plan
+    that holds were open at the same moment with nothing but the right words in them.
     """
 
     good: int
@@ -89,7 +90,7 @@ class LoadResult:
     seconds: float
     words: int
     chunks: int
-    most_open: int
+    held: int
     first_content: Spread
     whole: Spread
 
@@ -229,6 +230,14 @@ class Connection(asyncio.Protocol):
         if self._reply is not None:
             self._reply.fail("connection cut")
 
+    def body_so_far(self) -> bytes | None:
+        """Give what has come of an answer that has begun and goes on, up to the end of an event; None otherwise."""
+        reply = self._reply
+        if reply is None or reply.ended.done() or not reply.opened.done():
+            return None
+        body = b"".join(reply.parts)
+        return body[: body.rfind(b"\n\n") + 2]
+
     def drop(self) -> None:
         """Close without a farewell."""
         if self._transport is not None:
@@ -254,7 +263,7 @@ class Load:
         self._connections: set[Connection] = set()
         self._left = plan.answers
         self._open = 0
-        self._most_open = 0
+        self._held = 0
         self._begun = 0
         self._all_begun = asyncio.Event()
         self._starting = asyncio.Semaphore(plan.starting)
@@ -269,8 +278,7 @@ class Load:
             async with asyncio.timeout(plan.limit):
                 if plan.hold:
                     await self._all_begun.wait()
-                    if await self._ask() == "drop":
-                        self._drop_all()
+                    await self._hold()
                 await asyncio.gather(*workers)
         except TimeoutError:
             pass
@@ -284,14 +292,22 @@ class Load:
             self._failed["late"] = late
         return self._sum_up((self._last_end or time.perf_counter()) - began)
 
-    async def _ask(self) -> str:
+    async def _hold(self) -> None:
+        """Say that all is open, wait until told to go on, look at the open streams and drop them."""
         print(json.dumps({"state": "open", "open": self._open}), flush=True)
-        line = await asyncio.to_thread(sys.stdin.readline)
-        return line.strip() or "drop"
+        await asyncio.to_thread(sys.stdin.readline)
+        expected = simulator_text(self._plan.words)
+        for connection in self._connections:
+            body = connection.body_so_far()
+            try:
+                self._held += body is not None and expected.startswith("".join(_read_events(body)[0]))
+            except AnswerError as error:
+                self._failed[str(error)] += 1
+        self._drop_all()
 
     def _drop_all(self) -> None:
-        for connection in self._connections:
-            connection.drop()
+        for connection in list(self._connections):
+            self._drop(connection)
 
     async def _work(self) -> None:
         """Be one caller: a connection on which one request follows the other; a new one after a failure."""
@@ -299,18 +315,16 @@ class Load:
         while self._left > 0:
             self._left -= 1
             try:
-                if connection is None:
-                    connection = await self._connect()
-                await self._call(connection)
+                connection = await self._call(connection)
             except (AnswerError, OSError) as error:
                 self._failed[str(error) or type(error).__name__] += 1
-                if connection is not None:
-                    connection.drop()
-                    self._connections.discard(connection)
-                    connection = None
+                connection = None
         if connection is not None:
-            connection.drop()
-            self._connections.discard(connection)
+            self._drop(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        connection.drop()
 
     async def _connect(self) -> Connection:
         plan = self._plan
@@ -329,28 +343,40 @@ class Load:
         self._connections.add(connection)
         return connection
 
-    async def _call(self, connection: Connection) -> None:
-        """Make one request, from its first byte out to its last byte in. Raises AnswerError."""
-        async with self._starting:
-            try:
-                began = time.perf_counter()
-                reply = connection.request(await self._next_request(connection))
-                await reply.opened
-            finally:
-                self._begun += 1
-                if self._begun >= min(self._plan.at_once, self._plan.answers):
-                    self._all_begun.set()
-        self._open += 1
-        self._most_open = max(self._most_open, self._open)
+    async def _call(self, connection: Connection | None) -> Connection:
+        """Make one request, from its first byte out to its last byte in; give the connection for the next one.
+
+        Raises AnswerError or OSError; the connection is then closed.
+        """
         try:
-            await reply.ended
-        finally:
-            self._open -= 1
+            async with self._starting:
+                try:
+                    connection = connection or await self._connect()
+                    began = time.perf_counter()
+                    reply = connection.request(await self._next_request(connection))
+                    await reply.opened
+                finally:
+                    self._note_begun()
+            self._open += 1
+            try:
+                await reply.ended
+            finally:
+                self._open -= 1
+            body = b"".join(reply.parts)
+            if reply.status != 200:
+                raise AnswerError(f"status {reply.status}{_error_code(body)}")
+        except BaseException:
+            if connection is not None:
+                self._drop(connection)
+            raise
         self._last_end = reply.ended_at
-        body = b"".join(reply.parts)
-        if reply.status != 200:
-            raise AnswerError(f"status {reply.status}{_error_code(body)}")
         self._answers.append(_Answer(body, reply.content_at - began, reply.ended_at - began))
+        return connection
+
+    def _note_begun(self) -> None:
+        self._begun += 1
+        if self._begun >= min(self._plan.at_once, self._plan.answers):
+            self._all_begun.set()
 
     async def _next_request(self, connection: Connection) -> bytes:
         """Give the request's bytes. Towards the simulator this makes the requirements call first, as any client has to."""
@@ -396,7 +422,7 @@ class Load:
             seconds=seconds,
             words=good * plan.words,
             chunks=chunks,
-            most_open=self._most_open,
+            held=self._held,
             first_content=Spread.of([answer.first_content for answer in self._answers]),
             whole=Spread.of([answer.whole for answer in self._answers]),
         )
@@ -412,11 +438,19 @@ def read_api_answer(body: bytes) -> list[str]:
 
     Whole means: events only, no error among them, one finish reason, `[DONE]` at the very end. Raises AnswerError.
     """
-    texts: list[str] = []
-    finishes = 0
     if not body.endswith(b"\n\ndata: [DONE]\n\n"):
         raise AnswerError("no [DONE] at the end")
-    for line in body[: -len(b"data: [DONE]\n\n")].split(b"\n"):
+    texts, finishes = _read_events(body[: -len(b"data: [DONE]\n\n")])
+    if finishes != 1:
+        raise AnswerError(f"{finishes} finish reasons")
+    return texts
+
+
+def _read_events(body: bytes) -> tuple[list[str], int]:
+    """Give the pieces of text and the number of finish reasons in some whole events. Raises AnswerError."""
+    texts: list[str] = []
+    finishes = 0
+    for line in body.split(b"\n"):
         if not line.startswith(b"data: "):
             continue
         payload = _parse(line)
@@ -429,9 +463,7 @@ def read_api_answer(body: bytes) -> list[str]:
                 finishes += choice["finish_reason"] is not None
         except (KeyError, TypeError) as error:
             raise AnswerError("an event that is no chunk") from error
-    if finishes != 1:
-        raise AnswerError(f"{finishes} finish reasons")
-    return texts
+    return texts, finishes
 
 
 def _parse(line: bytes) -> dict[str, Any]:

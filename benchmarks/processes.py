@@ -213,11 +213,11 @@ class LoadProcess:
             raise BenchmarkError(f"the load ended early: {line}")
         return int(line["open"])
 
-    def tell(self, word: str) -> None:
-        """Say `finish` or `drop` to a load that holds."""
+    def release(self) -> None:
+        """Let a load that holds go on."""
         stdin: IO[str] | None = self._process.stdin
         assert stdin is not None
-        stdin.write(word + "\n")
+        stdin.write("go on\n")
         stdin.flush()
 
     def result(self) -> LoadResult:
