@@ -182,11 +182,9 @@ async def test_a_token_that_ends_soon_is_renewed_before_it_is_used(gateway: Gate
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def ways(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
     """A gateway with two origins and two exits; nothing is sent."""
-    settings = {
-        "CHATGPT_BASE_URL": "http://127.0.0.1:1,http://127.0.0.1:2",
-        "PROXY_URL": "http://127.0.0.1:3,http://127.0.0.1:4",
-    }
-    async with open_gateway(tmp_path_factory.mktemp("ways"), **settings) as made:
+    origins, exits = "http://127.0.0.1:1,http://127.0.0.1:2", "http://127.0.0.1:3,http://127.0.0.1:4"
+    folder = tmp_path_factory.mktemp("ways")
+    async with open_gateway(folder, CHATGPT_BASE_URL=origins, PROXY_URL=exits) as made:
         yield made
 
 
