@@ -63,6 +63,23 @@ def test_the_curl_and_python_lines_of_the_banner_work_as_they_are_pasted(tmp_pat
     assert "SIMULATOR" in banner
 
 
+def test_the_lines_of_the_readme_work_as_they_are_pasted(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    python = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+    curl = re.search(r"^curl -N \"\$OPENAI_BASE_URL.*?(?=^```)", readme, re.MULTILINE | re.DOTALL)
+    assert python is not None
+    assert curl is not None
+    with serving(tmp_path, "--demo") as banner:
+        key, base = re.search(r"Bearer (demo-\S+)\"", banner), re.search(r"OPENAI_BASE_URL=(\S+)", banner)
+        assert key is not None
+        assert base is not None
+        variables = {**environ(tmp_path), "OPENAI_BASE_URL": base[1], "OPENAI_API_KEY": key[1]}
+        for command in ([sys.executable, "-c", python[1]], ["sh", "-c", curl[0]]):
+            done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=30)
+            assert "simulator" in done.stdout
+            assert done.returncode == 0
+
+
 def test_the_variables_of_the_banner_open_the_pool(tmp_path: Path) -> None:
     with serving(tmp_path) as banner:
         told = subprocess.run(
