@@ -144,6 +144,8 @@ def _serve(options: argparse.Namespace, config: Config, environ: Mapping[str, st
 
 
 def _tokens_add(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    if options.file == "-" and sys.stdin.isatty():
+        print("Paste the tokens, one a line. Then press Enter and Ctrl-D.", file=sys.stderr)
     try:
         text = sys.stdin.read() if options.file == "-" else Path(options.file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

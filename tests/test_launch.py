@@ -1,6 +1,7 @@
 """What the terminal shows: a banner whose lines work when they are pasted, and failures in words."""
 
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -143,3 +144,18 @@ def test_the_command_is_the_shortest_that_works(
     monkeypatch.setattr(sys, "executable", str(folder / "python"))
     monkeypatch.setenv("PATH", str(folder) if on_path else "/nonexistent")
     assert launch.own_command() == expected
+
+
+def test_adding_tokens_at_a_terminal_says_what_is_waited_for(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "chat2api", "tokens", "add", "-"]
+    with subprocess.Popen(command, env=environ(tmp_path), stdin=theirs, stderr=subprocess.PIPE, text=True) as adding:
+        os.close(theirs)
+        assert adding.stderr is not None
+        asked = adding.stderr.readline()
+        os.write(ours, b"# nothing yet\n\x04")
+        told = adding.stderr.read()
+    os.close(ours)
+    assert "Ctrl-D" in asked
+    assert "no token" in told
+    assert adding.returncode == 1
