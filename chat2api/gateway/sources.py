@@ -55,6 +55,8 @@ class AccountSource:
         if account.kind == "access" and account.owner is not None:
             credential = "caller"
         token = None if account.kind == "device" else await self.keeper.access_token(account, force=renew)
+        # What the backend says of this token is said of the account as it is now, not as it was leased.
+        lease.account = self.pool.account(account.id) or account
         return Session(
             key=account.id,
             device_id=account.device_id,
