@@ -27,7 +27,7 @@ def environ(folder: Path, **settings: str) -> dict[str, str]:
 
 @contextmanager
 def serving(folder: Path, *arguments: str, **settings: str) -> Iterator[str]:
-    """Run the server as a person does, and give its banner: standard output up to the first line of silence."""
+    """Run the server as a person does, and give its banner, as far as its last line."""
     command = [sys.executable, "-m", "chat2api", "serve", *arguments]
     with subprocess.Popen(
         command,
@@ -51,34 +51,39 @@ def serving(folder: Path, *arguments: str, **settings: str) -> Iterator[str]:
             assert server.wait(30) == 0
 
 
-def test_the_curl_and_python_lines_of_the_banner_work_as_they_are_pasted(tmp_path: Path) -> None:
-    with serving(tmp_path, "--demo") as banner:
-        curl = re.search(r"^curl .*?'$", banner, re.MULTILINE | re.DOTALL)
-        python = re.search(r"^from openai .*\n    print\([^\n]*\)$", banner, re.MULTILINE | re.DOTALL)
-        assert curl is not None
-        assert python is not None
-        by_curl = subprocess.run(["sh", "-c", curl[0]], capture_output=True, text=True, timeout=30)
-        by_python = subprocess.run([sys.executable, "-c", python[0]], capture_output=True, text=True, timeout=30)
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the banner of a server that has no account and runs the demo."""
+    with serving(tmp_path_factory.mktemp("demo"), "--demo") as banner:
+        yield banner
+
+
+def test_the_curl_and_python_lines_of_the_banner_work_as_they_are_pasted(demo: str) -> None:
+    curl = re.search(r"^curl .*?'$", demo, re.MULTILINE | re.DOTALL)
+    python = re.search(r"^from openai .*\n    print\([^\n]*\)$", demo, re.MULTILINE | re.DOTALL)
+    assert curl is not None
+    assert python is not None
+    by_curl = subprocess.run(["sh", "-c", curl[0]], capture_output=True, text=True, timeout=30)
+    by_python = subprocess.run([sys.executable, "-c", python[0]], capture_output=True, text=True, timeout=30)
     assert "data: [DONE]" in by_curl.stdout
     assert (by_python.stdout, by_python.stderr) == ("Nile, Amazon, Danube.", "")
-    assert "SIMULATOR" in banner
+    assert "SIMULATOR" in demo
 
 
-def test_the_lines_of_the_readme_work_as_they_are_pasted(tmp_path: Path) -> None:
+def test_the_lines_of_the_readme_work_as_they_are_pasted(demo: str, tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     python = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
     curl = re.search(r"^curl -N \"\$OPENAI_BASE_URL.*?(?=^```)", readme, re.MULTILINE | re.DOTALL)
+    key, base = re.search(r"Bearer (demo-\S+)\"", demo), re.search(r"OPENAI_BASE_URL=(\S+)", demo)
     assert python is not None
     assert curl is not None
-    with serving(tmp_path, "--demo") as banner:
-        key, base = re.search(r"Bearer (demo-\S+)\"", banner), re.search(r"OPENAI_BASE_URL=(\S+)", banner)
-        assert key is not None
-        assert base is not None
-        variables = {**environ(tmp_path), "OPENAI_BASE_URL": base[1], "OPENAI_API_KEY": key[1]}
-        for command in ([sys.executable, "-c", python[1]], ["sh", "-c", curl[0]]):
-            done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=30)
-            assert "simulator" in done.stdout
-            assert done.returncode == 0
+    assert key is not None
+    assert base is not None
+    variables = {**environ(tmp_path), "OPENAI_BASE_URL": base[1], "OPENAI_API_KEY": key[1]}
+    for command in ([sys.executable, "-c", python[1]], ["sh", "-c", curl[0]]):
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=30)
+        assert "simulator" in done.stdout
+        assert done.returncode == 0
 
 
 def test_the_variables_of_the_banner_open_the_pool(tmp_path: Path) -> None:
