@@ -32,11 +32,12 @@ class Offers:
         self._clock = clock
         self._lists: dict[str, tuple[float, frozenset[str]]] = {}
         self._asking: dict[str, asyncio.Lock] = {}
+        self._known: frozenset[str] = frozenset()
 
     @property
     def known(self) -> frozenset[str]:
         """All slugs that any account is known to offer, without asking."""
-        return frozenset().union(*(slugs for _, slugs in self._lists.values()))
+        return self._known
 
     async def slugs(self, claim: Claim, workspace: str | None) -> Sequence[str]:
         """Give the slugs of the caller's accounts, sorted.
@@ -94,4 +95,5 @@ class Offers:
                 await lease.release(outcome)
             slugs = frozenset(model.slug for model in offered)
             self._lists[account_id] = (self._clock.monotonic() + LIFETIME, slugs)
+            self._known = frozenset().union(*(offered for _, offered in self._lists.values()))
             return slugs

@@ -183,7 +183,7 @@ class TurnFollower:
 
     async def _resume(self, handed: HandedOff) -> None:
         try:
-            await self._replace(await self.client.resume_turn(self.session, handed))
+            await self._replace(await self.client.resume_turn(self.session, handed, sent_text=self.turn.raw_text))
         except StreamInterruptedError:
             await self._poll(handed.conversation_id)
 

@@ -24,13 +24,14 @@ interpreter's lock released, or where that is not built, in the loops below. Bot
 import base64
 import ctypes
 import hashlib
-import json
 import re
 from binascii import b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
+
+import orjson
 
 from chat2api.errors import UpstreamProtocolError
 
@@ -212,7 +213,7 @@ def fnv1a(data: bytes) -> int:
 
 def _items(values: Sequence[JSONScalar]) -> bytes:
     """Serialise the items of an array without its brackets."""
-    return json.dumps(list(values), separators=(",", ":"), ensure_ascii=False).encode()[1:-1]
+    return orjson.dumps(list(values))[1:-1]
 
 
 def _digest(algorithm: Algorithm, data: bytes) -> str:

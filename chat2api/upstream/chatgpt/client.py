@@ -139,8 +139,8 @@ class ChatGPTClient:
         body = continue_body(cut.conversation_id, cut.message_id, model, self._surroundings(), temporary=temporary)
         return await self._send_turn(session, body, lambda: (body, body), continued_text=sent_text)
 
-    async def resume_turn(self, session: Session, handed: HandedOff) -> BackendTurn:
-        """Give the answer that the backend handed off to its resume call.
+    async def resume_turn(self, session: Session, handed: HandedOff, *, sent_text: str = "") -> BackendTurn:
+        """Give the answer that the backend handed off to its resume call; `sent_text` is what was decoded before.
 
         Raises StreamInterruptedError when it is not to be had there.
         """
@@ -155,7 +155,7 @@ class ChatGPTClient:
                 session, "/f/conversation/resume", body, conversation_id=handed.conversation_id, extra=extra
             )
             if stream.status == 200:
-                return BackendTurn(stream, ConversationDecoder())
+                return BackendTurn(stream, ConversationDecoder(continued_text=sent_text))
             answer = await _read_fault(stream)
             if answer.status != 404:
                 raise self._refusal(session, answer, "conversation")

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import orjson
@@ -51,6 +52,10 @@ PAGE_LIFETIME = 15 * 60.0
 _SINGLE = "/sentinel/chat-requirements"
 
 
+Config = tuple[JSONScalar, ...]
+"""A config array, in which the page describes the browser it runs in."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Page:
     facts: PageFacts
@@ -67,7 +72,7 @@ class RequirementsExchange:
         self._solver = solver
         self._clock = clock
         self._hardest = hardest
-        self._rng = random.SystemRandom()
+        self._rng = random.Random()
         self._two_stages: set[str] = set()
         self._pages: dict[str, _Page] = {}
         self._page_locks: dict[str, asyncio.Lock] = {}
@@ -79,10 +84,10 @@ class RequirementsExchange:
         """
         page = await self.page(session)
         if session.origin not in self._two_stages:
-            requirements = await self._single_stage(session, page)
+            configs = self._configs(Form.SINGLE_STAGE, session, page)
+            requirements = await self._single_stage(session, configs.first)
             if requirements is not None:
-                proof = await self._prove(requirements, session, page, Form.SINGLE_STAGE)
-                return sentinel_headers(requirements, proof)
+                return sentinel_headers(requirements, await self._prove(requirements, configs))
             self._two_stages.add(session.origin)
         return await self._two_stage(session, page)
 
@@ -107,9 +112,9 @@ class RequirementsExchange:
             log.info("home page could not be read (%s); using the fallback build", error.message)
         return _Page(facts, now, self._clock.monotonic() + PAGE_LIFETIME)
 
-    async def _single_stage(self, session: Session, page: _Page) -> Requirements | None:
+    async def _single_stage(self, session: Session, config: Config) -> Requirements | None:
         """Give the answer of the single-stage form, None when this backend speaks the other one."""
-        token = make_requirements_token(Form.SINGLE_STAGE, self._config(Form.SINGLE_STAGE, session, page), self._rng)
+        token = make_requirements_token(Form.SINGLE_STAGE, config, self._rng)
         answer = await self._calls.post(session, _SINGLE, orjson.dumps(requirements_body(token)))
         requirements = parse_requirements(answer.body, Form.SINGLE_STAGE) if _is_json(answer) else None
         if needs_two_stages(answer.status, requirements):
@@ -118,10 +123,11 @@ class RequirementsExchange:
 
     async def _two_stage(self, session: Session, page: _Page) -> tuple[tuple[str, str], ...]:
         form = Form.TWO_STAGES
-        token = make_requirements_token(form, self._config(form, session, page), self._rng)
+        configs = self._configs(form, session, page)
+        token = make_requirements_token(form, configs.first, self._rng)
         answer = await self._calls.post(session, f"{_SINGLE}/prepare", orjson.dumps(requirements_body(token)))
         prepared = self._accepted(session, answer, parse_requirements(answer.body, form) if _is_json(answer) else None)
-        proof = await self._prove(prepared, session, page, form)
+        proof = await self._prove(prepared, configs)
         if prepared.prepare_token is None:
             return sentinel_headers(prepared, proof)
         body = orjson.dumps(finalize_body(prepared.prepare_token, proof))
@@ -148,13 +154,16 @@ class RequirementsExchange:
         call = Call("requirements", session.credential)
         return classify_answer(answer.status, answer.headers, answer.body, call=call, now=self._clock.now())
 
-    async def _prove(self, requirements: Requirements, session: Session, page: _Page, form: Form) -> str | None:
+    async def _prove(self, requirements: Requirements, configs: "_Configs") -> str | None:
         if requirements.challenge is None:
             return None
         check_difficulty(requirements.challenge, self._hardest)
-        return await self._solver.solve(requirements.challenge, lambda: self._config(form, session, page))
+        return await self._solver.solve(requirements.challenge, configs.next)
 
-    def _config(self, form: Form, session: Session, page: _Page) -> tuple[JSONScalar, ...]:
+    def _configs(self, form: Form, session: Session, page: _Page) -> "_Configs":
+        return _Configs(lambda: self._config(form, session, page))
+
+    def _config(self, form: Form, session: Session, page: _Page) -> Config:
         now = self._clock.now()
         device = Device(session.device_id, session.profile.user_agent, zone=_pacific(now))
         if form is Form.TWO_STAGES:
@@ -162,6 +171,23 @@ class RequirementsExchange:
         return single_stage_config(
             device, page.facts, now=now, loaded_at=page.loaded_at, rng=self._rng, unique_id=str(uuid.uuid4())
         )
+
+
+class _Configs:
+    """The config arrays of one exchange: the page proves with the array that it introduced itself with.
+
+    Only a search that finds nothing in that one goes on with fresh ones.
+    """
+
+    def __init__(self, make: Callable[[], Config]) -> None:
+        self._make = make
+        self._unused: Config | None = None
+        self.first = self._unused = make()
+
+    def next(self) -> Config:
+        """Give the first array once, then a fresh one each time."""
+        config, self._unused = self._unused, None
+        return config if config is not None else self._make()
 
 
 def _is_json(answer: Response) -> bool:
