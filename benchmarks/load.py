@@ -51,7 +51,7 @@ class Plan:
     at_once: int = 1
     answers: int = 1
     starting: int = 1_000_000
-    limit: float = 60.0
+    limit: float = 120.0
     hold: bool = False
     reads: bool = True
 
