@@ -271,12 +271,14 @@ class Turn:
         view.finish = text_of(mapping_of(metadata.get("finish_details")).get("type")) or view.finish
         model = text_of(metadata.get("resolved_model_slug")) or text_of(metadata.get("model_slug"))
         self._model = model or self._model
-        if (
+        is_image = (
             metadata.get("image_gen_task_id")
             or metadata.get("image_gen_async")
-            or (metadata.get("async_task_type") == "image_gen")
-        ):
-            self._pending_image = view
+            or metadata.get("async_task_type") == "image_gen"
+        )
+        if is_image:
+            # A picture that was refused is not being made: nothing comes later.
+            self._pending_image = None if metadata.get("is_error") else view
         if type(metadata) is dict:
             view.sources.metadata = metadata
             if view.id and metadata.get("search_result_groups"):
