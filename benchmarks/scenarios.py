@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import proof_of_work
 from benchmarks.lab import PRODUCTS, Backend, Lab, Product, Round, Sum
 from benchmarks.load import LoadResult
-from benchmarks.processes import ALL_CORES, BenchmarkError, Running, loading
+from benchmarks.processes import ALL_CORES, BenchmarkError, Cores, Running, loading
 from benchmarks.report import Figure, Goal, at_most, ratio_at_least, ratio_at_most
 from chat2api.protocol.chatgpt.proof_of_work import variants
 
@@ -32,8 +32,19 @@ _SETTLE_LIMIT = 30.0
 _SETTLE_LOOKS, _SETTLE_PAUSE = 6, 0.5
 
 
-def _compare(lab: Lab, backend: Backend, *, rounds: int, warm_up: dict[str, Any], **fields: Any) -> dict[Product, Sum]:
-    """Lay one load on both servers in turn. Raises BenchmarkError when an answer is missing or wrong."""
+def _compare(
+    lab: Lab,
+    backend: Backend,
+    *,
+    rounds: int,
+    warm_up: dict[str, Any],
+    cores: Cores | None = None,
+    **fields: Any,
+) -> dict[Product, Sum]:
+    """Lay one load, given as fields of Plan, on both servers in turn; `warm_up` says what differs the first time.
+
+    `cores` None gives each server the measured server's own. Raises BenchmarkError when an answer is missing or wrong.
+    """
     gathered: dict[Product, list[Round]] = {product: [] for product in PRODUCTS}
     with lab.server("chat2api", backend, cores) as ours, lab.server("plain", backend, cores) as plain:
         servers: dict[Product, Running] = {"chat2api": ours, "plain": plain}
