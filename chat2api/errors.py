@@ -40,9 +40,16 @@ error object needs (`status`, `type`, `code`); an instance carries `message`, `p
 
 from typing import ClassVar
 
+QUOTES = " ChatGPT said: "
+"""Stands in a message before the backend's own words, which come last."""
+
 
 class Chat2APIError(Exception):
-    """The root. `message` is written for the caller and says what to do next; it never holds a secret."""
+    """The root. `message` is written for the caller and says what to do next; it never holds a secret.
+
+    As text (`str`, logs, tracebacks) an error is its message without the backend's own words: those may repeat a prompt,
+    which is told to the one who wrote it and never logged.
+    """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
@@ -63,7 +70,7 @@ class Chat2APIError(Exception):
         `param` names the field of the request at fault; `code` replaces the class's own code;
         `retry_after` is in seconds; `final` tells clients not to try again by themselves.
         """
-        super().__init__(message)
+        super().__init__(message.partition(QUOTES)[0])
         self.message = message
         self.param = param
         self.code = code if code is not None else self.default_code

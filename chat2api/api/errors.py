@@ -30,7 +30,7 @@ async def answer_error(error: Exception) -> Response:
     if not isinstance(error, Chat2APIError):
         log.error("unexpected failure", exc_info=error)
     elif error.status >= 500:
-        log.warning("%s: %s", type(error).__name__, error.message)
+        log.warning("%s: %s", type(error).__name__, error)
     status, body, headers = error_object(error)
     return Response(orjson.dumps(body), status=status, headers=headers, content_type="application/json")
 

@@ -17,6 +17,7 @@ from typing import Literal
 import orjson
 
 from chat2api.errors import (
+    QUOTES,
     AccountLimitedError,
     AccountRejectedError,
     AnonymousUnavailableError,
@@ -261,7 +262,7 @@ def _classify_page(fault: _Fault, call: Call) -> UpstreamError:
 
 
 def _said(fault: _Fault) -> str:
-    return f" ChatGPT said: {fault.quote}" if fault.quote else ""
+    return f"{QUOTES}{fault.quote}" if fault.quote else ""
 
 
 def _code_note(fault: _Fault) -> str:

@@ -109,7 +109,7 @@ class RequirementsExchange:
             else:
                 log.info("home page answered %d; using the fallback build", answer.status)
         except UpstreamError as error:
-            log.info("home page could not be read (%s); using the fallback build", error.message)
+            log.info("home page could not be read (%s); using the fallback build", error)
         return _Page(facts, now, self._clock.monotonic() + PAGE_LIFETIME)
 
     async def _single_stage(self, session: Session, config: Config) -> Requirements | None:
