@@ -389,7 +389,7 @@ class AccountPool:
             if account_id is not None:
                 return NoAccountError("The account of this conversation cannot be used any more. Begin a new one.")
             where = " of this workspace" if workspace is not None else ""
-            return NoAccountError(f"No usable account{where}. The operator can add or renew accounts on /tokens.")
+            return NoAccountError(f"No usable account{where}. The operator can add one: chat2api tokens add -")
         soonest = min(entry.blocked_until(model) for entry in candidates) - self._clock.monotonic()
         return AllAccountsCoolingError(
             "Every account that could serve this is waiting for its limit to end.", retry_after=max(soonest, 0.0)

@@ -345,7 +345,7 @@ class TokenKeeper:
             raise AccountLimitedError("The account's sign-in could not be renewed a moment ago.", retry_after=left)
         if await self._records.restored():
             raise AccountRejectedError(
-                "The records are an older copy, whose tokens may be used up. Confirm on /tokens to renew them.",
+                "The records are an older copy, whose tokens may be used up. Add the newest ones: chat2api tokens add -",
                 reason="restored_copy",
             )
         self._at("intent_ready")

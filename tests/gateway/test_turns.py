@@ -332,7 +332,7 @@ class StoredClient(ScriptedClient):
         super().__init__()
         self._text = text
 
-    async def resume_turn(self, session: Session, handed: HandedOff) -> AnswerSource:
+    async def resume_turn(self, session: Session, handed: HandedOff, *, sent_text: str = "") -> AnswerSource:
         raise StreamInterruptedError("not there")
 
     async def stored_conversation(self, session: Session, conversation_id: str) -> dict[str, object]:

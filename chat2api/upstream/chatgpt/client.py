@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode, urljoin
 
 import orjson
@@ -34,6 +34,9 @@ from chat2api.upstream.chatgpt.session import Session
 from chat2api.upstream.transport import Response, ResponseStream
 
 log = logging.getLogger(__name__)
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 ZONE_NAME = "America/Los_Angeles"
 """The time zone that the calls tell, with its true offset of the day."""
@@ -271,13 +274,10 @@ class ChatGPTClient:
         if prepare is None:
             extra = await self._requirements.obtain(session)
         else:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    obtaining = group.create_task(self._requirements.obtain(session))
-                    preparing = group.create_task(self._prepare(session, prepare, trace))
-            except* Chat2APIError as errors:
-                raise errors.exceptions[0] from None
-            extra = (*obtaining.result(), ("X-Conduit-Token", preparing.result()))
+            sentinel, conduit = await _side_by_side(
+                self._requirements.obtain(session), self._prepare(session, prepare, trace)
+            )
+            extra = (*sentinel, ("X-Conduit-Token", conduit))
         build_id = (await self._requirements.page(session)).facts.build_id
         return extra, build_id if build_id.startswith("prod-") else None
 
@@ -317,6 +317,21 @@ class ChatGPTClient:
 
 class _EndpointGoneError(Exception):
     """The conversation call that was tried does not exist (any more)."""
+
+
+async def _side_by_side(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
+    """Give the results of both; when one fails, end the other and raise that failure as it is, not in a group."""
+    failure: Chat2APIError | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            one, other = group.create_task(first), group.create_task(second)
+    except BaseExceptionGroup as errors:
+        failure = next((error for error in errors.exceptions if isinstance(error, Chat2APIError)), None)
+        if failure is None:
+            raise
+    if failure is not None:
+        raise failure
+    return one.result(), other.result()
 
 
 async def _read_fault(stream: ResponseStream) -> Response:

@@ -257,8 +257,8 @@ async def test_workers_yield_to_the_loop() -> None:
         await made.solve(challenge("0.4"), configs())
         nices = [os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in solver_threads()]
 
-    assert nices == [10, 10]
-    assert os.getpriority(os.PRIO_PROCESS, 0) < 10
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert nices == [max(10, own)] * 2
 
 
 async def test_closing_ends_what_runs_and_refuses_what_comes() -> None:
