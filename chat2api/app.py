@@ -1,6 +1,7 @@
 """The app: blueprints, guards and error handler around a Runtime that is opened at start and closed at the end."""
 
 import secrets
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def create_app(
     app.config["RESPONSE_TIMEOUT"] = None  # and on clients that do not read; Quart would cut whole answers, too
     app.request_class = PacedRequest
     app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # it would redirect, to whatever host the caller names
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider's own setting
 
     for blueprint in (chat.blueprint, models.blueprint):
@@ -88,12 +90,8 @@ class RequestScope:
             await self._app(scope, receive, send)
             return
         logs.request_id.set("req_" + secrets.token_hex(12))
-        scope[CLEAN_UPS] = []
-        try:
+        async with AsyncExitStack() as scope[CLEAN_UPS]:
             await self._app(scope, receive, send)
-        finally:
-            for clean_up in reversed(scope[CLEAN_UPS]):
-                await clean_up()
 
 
 def _register(app: Quart, blueprint: Blueprint, prefix: str) -> None:

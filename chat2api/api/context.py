@@ -1,6 +1,7 @@
 """What belongs to the request being served: its id, its caller, and the Runtime behind the app."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -55,12 +56,12 @@ def current_caller() -> Caller:
 
 
 def on_request_end(clean_up: Callable[[], Awaitable[None]]) -> None:
-    """Have clean_up awaited once when the current request is over, however it ends.
+    """Have clean_up awaited once when the current request is over, however it ends; the last one first.
 
     A response's own iterator is no place for that: it may never be started when the client leaves early.
     """
-    cast(dict[str, Any], request.scope)[CLEAN_UPS].append(clean_up)
+    cast(AsyncExitStack, cast(dict[str, Any], request.scope)[CLEAN_UPS]).push_async_callback(clean_up)
 
 
 CLEAN_UPS = "chat2api.clean_ups"
-"""Key in the ASGI scope of what `on_request_end` registered."""
+"""Key in the ASGI scope of the AsyncExitStack with what `on_request_end` registered."""

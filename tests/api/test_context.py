@@ -1,0 +1,136 @@
+"""What belongs to the request being served."""
+
+import asyncio
+from typing import cast
+
+import pytest
+from quart import Quart
+
+from chat2api.api.context import (
+    PeerAddress,
+    bind_runtime,
+    current_caller,
+    current_pacer,
+    current_runtime,
+    on_request_end,
+    running_runtime,
+    set_caller,
+)
+from chat2api.app import RequestScope
+from chat2api.gateway.provider import Caller
+from chat2api.runtime import Runtime
+from tests.e2e.harness import until
+
+
+def make_app() -> Quart:
+    """Give an app with the layer that gives each request its scope."""
+    app = Quart("test")
+    app.asgi_app = RequestScope(app.asgi_app)  # type: ignore[method-assign]  # as create_app does
+    return app
+
+
+async def test_the_runtime_is_the_apps_own() -> None:
+    first, second = Quart("first"), Quart("second")
+    runtimes = [cast(Runtime, object()) for _ in range(2)]
+    for app, runtime in zip((first, second), runtimes, strict=True):
+        bind_runtime(app, runtime)
+    assert [running_runtime(first), running_runtime(second)] == runtimes
+    async with first.app_context():
+        assert current_runtime() is runtimes[0]
+
+
+async def test_all_streams_of_an_app_share_one_beat() -> None:
+    first, second = Quart("first"), Quart("second")
+    async with first.app_context():
+        pacer = current_pacer()
+        assert current_pacer() is pacer
+    async with second.app_context():
+        assert current_pacer() is not pacer
+
+
+async def test_a_request_has_its_own_caller() -> None:
+    app = make_app()
+
+    @app.get("/<name>")
+    async def tell(name: str) -> str:
+        set_caller(Caller("operator", owner=name))
+        await asyncio.sleep(0)
+        return current_caller().owner
+
+    client = app.test_client()
+    answers = await asyncio.gather(*(client.get(f"/{number}") for number in range(20)))
+    assert [await answer.get_data(as_text=True) for answer in answers] == [str(number) for number in range(20)]
+
+
+def test_an_address_does_not_change() -> None:
+    address = PeerAddress("203.0.113.7", loopback=False)
+    with pytest.raises(AttributeError):
+        address.network = "127.0.0.1"  # type: ignore[misc]  # that is the point
+
+
+async def test_clean_ups_run_once_in_reverse_when_the_answer_is_over() -> None:
+    app, order = make_app(), list[str]()
+
+    @app.get("/")
+    async def begin() -> str:
+        for name in ("first", "second"):
+
+            async def clean_up(name: str = name) -> None:
+                order.append(name)
+
+            on_request_end(clean_up)
+        order.append("answered")
+        return "ok"
+
+    assert (await app.test_client().get("/")).status_code == 200
+    assert order == ["answered", "second", "first"]
+
+
+@pytest.mark.parametrize("failure", ["handler", "clean_up"])
+async def test_clean_ups_run_whatever_fails(failure: str) -> None:
+    app, ran = make_app(), list[str]()
+
+    @app.get("/")
+    async def begin() -> str:
+        async def first() -> None:
+            ran.append("first")
+
+        async def second() -> None:
+            ran.append("second")
+            if failure == "clean_up":
+                raise RuntimeError("the second one fails")
+
+        on_request_end(first)
+        on_request_end(second)
+        if failure == "handler":
+            raise RuntimeError("the handler fails")
+        return "ok"
+
+    client = app.test_client()
+    if failure == "handler":
+        assert (await client.get("/")).status_code == 500
+    else:
+        with pytest.raises(RuntimeError, match="second one"):
+            await client.get("/")
+    assert ran == ["second", "first"]
+
+
+async def test_R10_clean_ups_run_when_the_caller_leaves_before_the_answer() -> None:
+    app, ran, begun = make_app(), asyncio.Event(), asyncio.Event()
+
+    @app.get("/")
+    async def begin() -> str:
+        async def clean_up() -> None:
+            await asyncio.sleep(0)
+            ran.set()
+
+        on_request_end(clean_up)
+        begun.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    asking = asyncio.ensure_future(app.test_client().get("/"))
+    await begun.wait()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await until(ran.is_set, "nobody cleaned up")
