@@ -95,7 +95,7 @@ def _burst(lab: Lab, *, tls: bool) -> Iterator[Figure]:
         both = _compare(
             lab,
             backend,
-            rounds=1 if lab.quick else 3,
+            rounds=1 if lab.quick else 2,
             warm_up={"answers": at_once},
             words=words,
             at_once=at_once,
@@ -131,7 +131,7 @@ def measure_short(lab: Lab) -> Iterator[Figure]:
             both = _compare(
                 lab,
                 backend,
-                rounds=1 if lab.quick else 3,
+                rounds=1 if lab.quick else 2,
                 warm_up={"answers": 64},
                 words=5,
                 at_once=32,
@@ -153,7 +153,7 @@ def measure_first_byte(lab: Lab) -> Iterator[Figure]:
         both = _compare(
             lab,
             backend,
-            rounds=2 if lab.quick else 3,
+            rounds=2,
             warm_up={},
             words=words,
             at_once=1,
@@ -251,7 +251,7 @@ def _wait_until_still(backend: Backend, written: int) -> None:
 def measure_hard(lab: Lab) -> Iterator[Figure]:
     """64 callers (quick: 24) at once behind hard challenges: who waits longer than two minutes, and how fast they are served."""
     at_once, words = 24 if lab.quick else 64, 100
-    limits: dict[Product, float] = {"chat2api": PATIENCE, "plain": 60.0}
+    limits: dict[Product, float] = {"chat2api": PATIENCE, "plain": 45.0}
     results: dict[Product, LoadResult] = {}
     with lab.backend(events=words, difficulty=HARD_DIFFICULTY) as backend:
         for product in PRODUCTS[:1] if lab.quick else PRODUCTS:
