@@ -152,9 +152,12 @@ class _Answering:
         decision, account_id = Decision("next"), self.claim.account_id
         failure: UpstreamError | None = None
         while True:
-            async with deadline(first_by, "first_content", "The backend did not answer in time."):
-                await self.clock.sleep(decision.delay)
-                lease = await self._lease(account_id, attempts, failure)
+            try:
+                async with deadline(first_by, "first_content", "The backend did not answer in time."):
+                    await self.clock.sleep(decision.delay)
+                    lease = await self._lease(account_id, attempts, failure)
+            except UpstreamTimeoutError as error:
+                raise self._told(failure or error) from None
             attempt = _Attempt(self, lease, first_by)
             failure = None
             try:

@@ -184,7 +184,8 @@ class TurnFollower:
     async def _resume(self, handed: HandedOff) -> None:
         try:
             await self._replace(await self.client.resume_turn(self.session, handed, sent_text=self.turn.raw_text))
-        except StreamInterruptedError:
+        except UpstreamError as error:
+            log.info("an answer that moved could not be resumed: %s", error)
             await self._poll(handed.conversation_id)
 
     async def _poll(self, conversation_id: str | None) -> None:

@@ -7,15 +7,18 @@ every guessed wait and every open breaker to end.
 
 import asyncio
 import json
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, cast
 
 import httpx
 import openai
+import pytest
 
 from chat2api.accounts.tokens import parse_import, to_credential, to_new_account
 from chat2api.api.server import Address, Shutdown
@@ -225,7 +228,7 @@ class Told:
         return [choice["finish_reason"] for choice in choices if choice["index"] == index and choice["finish_reason"]]
 
 
-def chat_body(stream: bool = False, *, content: str = QUESTION, **fields: object) -> dict[str, object]:
+def chat_body(stream: bool = False, *, content: str = QUESTION, **fields: Any) -> dict[str, object]:
     """Give the body of a chat completion."""
     return {"model": "auto", "messages": [{"role": "user", "content": content}], "stream": stream, **fields}
 
@@ -332,6 +335,77 @@ async def open_bench(
         house = await stack.enter_async_context(open_house(folder / "data", sim, clock=clock, **(given | settings)))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=house.base, timeout=60.0, trust_env=False))
         yield Bench(sim, house, clock, http)
+
+
+class Caller:
+    """A client of its own connection, which can leave rudely or not read; made for a bench."""
+
+    def __init__(self, bench: Bench, stream: bool, *, key: str = OPERATOR_KEY, **fields: Any) -> None:
+        """Prepare a request for a chat completion."""
+        body = json.dumps(chat_body(stream, **fields)).encode()
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        self.request = head.encode() + body
+        self._port = int(bench.house.base.rpartition(":")[2])
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._socket.setblocking(False)
+
+    async def send(self, receive_buffer: int | None = None) -> None:
+        """Connect and send the request; nothing is read of the answer but by `read`."""
+        loop = asyncio.get_running_loop()
+        if receive_buffer is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        await loop.sock_connect(self._socket, ("127.0.0.1", self._port))
+        await loop.sock_sendall(self._socket, self.request)
+
+    async def read(self, size: int = 65536) -> bytes:
+        """Give what has come, b"" after the end; waits for the first byte."""
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self._socket, size), SOON)
+
+    async def read_until(self, part: bytes) -> bytes:
+        """Give all up to where the part has come."""
+        data = b""
+        while part not in data:
+            more = await self.read()
+            assert more, f"the answer ended before {part!r}: {data!r}"
+            data += more
+        return data
+
+    def leave(self, *, reset: bool = False) -> None:
+        """Close the connection: with FIN, or with a reset."""
+        if reset:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
+
+class Benches:
+    """One bench for each wire, opened when it is first asked for; an async context manager."""
+
+    def __init__(self, folders: pytest.TempPathFactory, **settings: str) -> None:
+        """Keep the benches' data in folders from there; `settings` are the servers'."""
+        self._folders = folders
+        self._settings = settings
+        self._open: dict[Wire, Bench] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Open nothing yet."""
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Close all."""
+        await self._stack.aclose()
+
+    async def at(self, wire: Wire) -> Bench:
+        """Give the bench of a wire."""
+        if wire not in self._open:
+            folder = self._folders.mktemp(wire)
+            self._open[wire] = await self._stack.enter_async_context(
+                open_bench(folder, wire, **cast(dict[str, Any], self._settings))
+            )
+        return self._open[wire]
 
 
 def answering_tasks() -> set[str]:

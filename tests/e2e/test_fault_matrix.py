@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from chat2api.simulator.faults import Fault, Rule
 from chat2api.simulator.wire import JSON
-from tests.e2e.harness import ANSWER, WIRES, Bench, Told, Wire, open_bench
+from tests.e2e.harness import ANSWER, WIRES, Bench, Benches, Told
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -23,10 +23,14 @@ MEBIBYTE = 1024 * 1024
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
-    wire: Wire = request.param
-    async with open_bench(tmp_path_factory.mktemp(wire), wire) as bench:
-        yield bench
+async def benches(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Benches]:
+    async with Benches(tmp_path_factory) as benches:
+        yield benches
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bench(request: pytest.FixtureRequest, benches: Benches) -> Bench:
+    return await benches.at(request.param)
 
 
 @dataclass(frozen=True)
