@@ -12,7 +12,7 @@ from chat2api import __version__
 from chat2api.accounts.tokens import parse_import, to_new_account
 from chat2api.clock import SystemClock
 from chat2api.config import Config, describe_settings, load_environment, unused_settings
-from chat2api.errors import Chat2APIError, ConfigError, NotFoundError
+from chat2api.errors import Chat2APIError, ConfigError, NotFoundError, StorageError
 from chat2api.gateway.doctor import Doctor
 from chat2api.keys.operator import KEY_FILE, load_operator_key, make_operator_key
 from chat2api.launch import protect_process, run_server
@@ -27,14 +27,17 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and give its exit status: 0 done, 1 something failed, 2 wrong settings or usage."""
+    """Run one command and give its exit status.
+
+    0: done. 1: something failed. 2: wrong settings or usage, or records that cannot be read or written.
+    """
     options = _parser().parse_args(arguments)
     try:
         environ = load_environment()
         config = Config.from_env(environ)
         protect_process()
         return int(options.run(options, config, environ))
-    except ConfigError as error:
+    except (ConfigError, StorageError) as error:
         print(f"chat2api: {error.message}", file=sys.stderr)
         return EXIT_USAGE
     except Chat2APIError as error:

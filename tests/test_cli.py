@@ -1,6 +1,7 @@
 """The command line: in this process where only words and statuses matter, as real processes where more does."""
 
 import asyncio
+import logging
 import os
 import re
 import shlex
@@ -163,6 +164,25 @@ def test_R23_a_file_of_settings_is_read_and_the_environment_goes_first(main: Mai
     assert main("tokens", "list").status == 2
     assert main("tokens", "list", PORT="5005").status == 0
     assert (tmp_path / "from-file").is_dir()
+
+
+@pytest.mark.parametrize("command", [("tokens", "list"), ("keys", "operator"), ("doctor",), ("serve",)])
+def test_R17_records_that_cannot_be_read_are_status_2_and_stay_as_they_are(
+    main: Main, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "data").mkdir()
+    broken = b"this is no database" * 1000
+    (tmp_path / "data" / "records.db").write_bytes(broken)
+    before = (logging.getLogger().handlers[:], logging.getLogger().level)
+    try:
+        ended = main(*command, PORT="0")
+    finally:
+        logging.getLogger().handlers[:] = before[0]
+        logging.getLogger().setLevel(before[1])
+    assert ended.status == 2
+    assert "chat2api: " in ended.err
+    assert "Traceback" not in ended.err
+    assert (tmp_path / "data" / "records.db").read_bytes() == broken
 
 
 # Tokens

@@ -1,166 +1,151 @@
-"""What the terminal shows: a banner whose lines work when they are pasted, and failures in words."""
+"""From settings to a running server: what is protected, what is said, and how it ends."""
 
-import os
-import pty
-import re
-import signal
-import subprocess
+import asyncio
+import logging
+import resource
+import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 import pytest
 
-from chat2api import launch
-from tests.e2e.harness import OPERATOR_KEY
+from chat2api import __version__
+from chat2api.api.server import Address, Shutdown
+from chat2api.config import Config
+from chat2api.errors import ConfigError
+from chat2api.launch import run_server
+from chat2api.logs import Redactor
+from chat2api.runtime import Runtime
+from tests.accounts.jwt import access_token
+from tests.e2e.harness import add_tokens
+from tests.processes import running
 
-ROOT = Path(__file__).parent.parent
+KEY = "operator-key-of-the-suite"
 
-
-def environ(folder: Path, **settings: str) -> dict[str, str]:
-    """Give an environment without settings of the person who runs the suite."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return {**kept, "PYTHONPATH": str(ROOT), "PORT": "0", "DATA_DIR": str(folder), "DRAIN_ACCEPT": "0", **settings}
-
-
-@contextmanager
-def serving(folder: Path, *arguments: str, **settings: str) -> Iterator[str]:
-    """Run the server as a person does, and give its banner, as far as its last line."""
-    command = [sys.executable, "-m", "chat2api", "serve", *arguments]
-    with subprocess.Popen(
-        command,
-        env=environ(folder, **settings),
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as server:
-        assert server.stdout is not None
-        banner = ""
-        last = "export OPENAI_API_KEY" if "AUTHORIZATION" not in settings else "tokens add -"
-        try:
-            for line in server.stdout:
-                banner += line
-                if last in line:
-                    break
-            yield banner
-        finally:
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(30) == 0
+_PROTECTED = """
+import ctypes, os, resource
+from chat2api.launch import protect_process
+protect_process()
+print(oct(os.umask(0)), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the banner of a server that has no account and runs the demo."""
-    with serving(tmp_path_factory.mktemp("demo"), "--demo") as banner:
-        yield banner
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
+async def test_S19_a_process_keeps_what_it_has_to_itself(tmp_path: Path) -> None:
+    async with running(cwd=tmp_path, module=("-c", _PROTECTED)) as program:
+        ended = await program.wait()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert ended.out == f"0o77 0 {(most, most)}\n", ended.err
 
 
-def test_the_curl_and_python_lines_of_the_banner_work_as_they_are_pasted(demo: str) -> None:
-    curl = re.search(r"^curl .*?'$", demo, re.MULTILINE | re.DOTALL)
-    python = re.search(r"^from openai .*\n    print\([^\n]*\)$", demo, re.MULTILINE | re.DOTALL)
-    assert curl is not None
-    assert python is not None
-    by_curl = subprocess.run(["sh", "-c", curl[0]], capture_output=True, text=True, timeout=30)
-    by_python = subprocess.run([sys.executable, "-c", python[0]], capture_output=True, text=True, timeout=30)
-    assert "data: [DONE]" in by_curl.stdout
-    assert (by_python.stdout, by_python.stderr) == ("Nile, Amazon, Danube.", "")
-    assert "SIMULATOR" in demo
+def settings(folder: Path, **more: str) -> Config:
+    return Config.from_env({"PORT": "0", "DATA_DIR": str(folder), "DRAIN_ACCEPT": "0", **more})
 
 
-def test_the_lines_of_the_readme_work_as_they_are_pasted(demo: str, tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    python = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
-    curl = re.search(r"^curl -N \"\$OPENAI_BASE_URL.*?(?=^```)", readme, re.MULTILINE | re.DOTALL)
-    key, base = re.search(r"Bearer (demo-\S+)\"", demo), re.search(r"OPENAI_BASE_URL=(\S+)", demo)
-    assert python is not None
-    assert curl is not None
-    assert key is not None
-    assert base is not None
-    variables = {**environ(tmp_path), "OPENAI_BASE_URL": base[1], "OPENAI_API_KEY": key[1]}
-    for command in ([sys.executable, "-c", python[1]], ["sh", "-c", curl[0]]):
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=30)
-        assert "simulator" in done.stdout
-        assert done.returncode == 0
+async def serve_and_stop(config: Config, *, demo: bool = False, unused: Sequence[str] = ()) -> int:
+    """Run a server that is told to stop as soon as it serves, and says what it has to say."""
+    shutdown = Shutdown()
+    shutdown.request()
+    async with asyncio.timeout(30):
+        return await run_server(config, Redactor(), demo=demo, unused=unused, shutdown=shutdown)
 
 
-def test_the_variables_of_the_banner_open_the_pool(tmp_path: Path) -> None:
-    with serving(tmp_path) as banner:
-        told = subprocess.run(
-            ["sh", "-c", "\n".join(re.findall(r"^  export .*", banner, re.MULTILINE)) + "\nenv"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-        ).stdout
-        variables = dict(re.findall(r"^(OPENAI_\w+)=(.*)$", told, re.MULTILINE))
-        answer = httpx.post(
-            f"{variables['OPENAI_BASE_URL']}/chat/completions",
-            headers={"Authorization": f"Bearer {variables['OPENAI_API_KEY']}"},
-            json={"messages": [{"role": "user", "content": "Hello!"}]},
-        )
-    assert answer.json()["error"]["code"] == "no_account"  # the key was good
+async def test_a_server_ends_with_status_0_when_it_is_told_to(tmp_path: Path) -> None:
+    told: list[Sequence[Address]] = []
+    shutdown = Shutdown()
+
+    async def look(address: Address) -> int:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.get(f"http://127.0.0.1:{address[1]}/healthz")
+        shutdown.request()
+        return answer.status_code
+
+    looking: list[asyncio.Task[int]] = []
+
+    def on_ready(runtime: Runtime, addresses: Sequence[Address]) -> None:
+        told.append(addresses)
+        looking.append(asyncio.ensure_future(look(addresses[0])))
+
+    async with asyncio.timeout(30):
+        status = await run_server(settings(tmp_path), Redactor(), shutdown=shutdown, on_ready=on_ready)
+    assert status == 0
+    assert await looking[0] == 200
+    assert told[0][0][1] != 0, "the real port"
 
 
-def test_the_command_of_the_banner_is_one_that_can_be_called_from_there(tmp_path: Path) -> None:
-    with serving(tmp_path, AUTHORIZATION=OPERATOR_KEY) as banner:
-        command = re.search(r"^  (.*) tokens add -$", banner, re.MULTILINE)
-        assert command is not None
-        told = subprocess.run(
-            ["sh", "-c", f"{command[1]} --version"],
-            cwd=tmp_path,
-            env=environ(tmp_path),
-            capture_output=True,
-            timeout=30,
-        )
-    assert told.stdout.startswith(b"chat2api ")
-    assert OPERATOR_KEY not in banner
+async def test_an_address_that_is_taken_is_a_matter_of_settings(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with pytest.raises(ConfigError) as caught:
+            await serve_and_stop(settings(tmp_path, PORT=port))
+    assert port in caught.value.message
 
 
-def test_a_start_that_fails_is_told_in_words_and_not_by_a_traceback(tmp_path: Path) -> None:
-    taken = tmp_path / "file"
-    taken.touch()
-    done = subprocess.run(
-        [sys.executable, "-m", "chat2api"], env=environ(taken), cwd=tmp_path, capture_output=True, text=True, timeout=30
-    )
-    assert done.returncode == 2
-    assert str(taken) in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("installed", "on_path", "expected"),
-    [
-        (True, True, "chat2api"),
-        (True, False, ".venv/bin/chat2api"),
-        (False, False, ".venv/bin/python -m chat2api"),
-        (False, True, "python -m chat2api"),
-    ],
-)
-def test_the_command_is_the_shortest_that_works(
-    installed: bool, on_path: bool, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_banner_says_how_to_go_on_without_an_account(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / ".venv" / "bin"
-    folder.mkdir(parents=True)
-    for name in ("python", "chat2api") if installed else ("python",):
-        (folder / name).touch(mode=0o755)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "executable", str(folder / "python"))
-    monkeypatch.setenv("PATH", str(folder) if on_path else "/nonexistent")
-    assert launch.own_command() == expected
+    assert await serve_and_stop(settings(tmp_path, API_PREFIX="my/prefix")) == 0
+    text = capsys.readouterr().out
+    assert f"chat2api {__version__} listens on http://localhost:" in text
+    assert "/my/prefix" in text
+    assert "tokens add -" in text
+    assert str(tmp_path / "operator.key") in text
+    assert (tmp_path / "operator.key").read_text().strip() not in text
+    assert "SIMULATOR" not in text
 
 
-def test_adding_tokens_at_a_terminal_says_what_is_waited_for(tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "chat2api", "tokens", "add", "-"]
-    with subprocess.Popen(command, env=environ(tmp_path), stdin=theirs, stderr=subprocess.PIPE, text=True) as adding:
-        os.close(theirs)
-        assert adding.stderr is not None
-        asked = adding.stderr.readline()
-        os.write(ours, b"# nothing yet\n\x04")
-        told = adding.stderr.read()
-    os.close(ours)
-    assert "Ctrl-D" in asked
-    assert "no token" in told
-    assert adding.returncode == 1
+async def test_the_banner_of_the_demo_says_that_it_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    await serve_and_stop(settings(tmp_path, AUTHORIZATION=KEY), demo=True)
+    text = capsys.readouterr().out
+    assert "the built-in SIMULATOR answers the demo key" in text
+    assert "demo-" in text
+    assert KEY not in text
+
+
+async def test_with_accounts_there_is_no_talk_of_adding_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    await add_tokens(tmp_path, [access_token(expires_at=9e9)])
+    await serve_and_stop(settings(tmp_path, AUTHORIZATION=KEY), demo=True)
+    text = capsys.readouterr().out
+    assert "listens on" in text
+    assert "tokens add" not in text
+    assert "SIMULATOR" not in text
+    assert "operator key" not in text, "AUTHORIZATION has its own"
+
+
+async def test_S18_the_start_is_logged_without_secrets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    proxy = "http://someone:proxy-canary@127.0.0.1:9"
+    config = settings(tmp_path, AUTHORIZATION="operator-canary-1", AUTH_KEY="gateway-canary", PROXY_URL=proxy)
+    await add_tokens(tmp_path, [access_token(expires_at=9e9)])
+    await serve_and_stop(config, unused=["ENABLE_GATEWAY", "ADMIN_PASSWORD"])
+    assert "canary" not in caplog.text
+    assert f"chat2api {__version__}, proof of work: " in caplog.text
+    assert "AUTHORIZATION=set" in caplog.text
+    assert "SECRET_KEY=unset" in caplog.text
+    assert "accounts: 1 (1 ok)" in caplog.text
+    assert "upstream: https://chatgpt.com" in caplog.text
+    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [text for text in warned if "ENABLE_GATEWAY, ADMIN_PASSWORD" in text]
+
+
+async def test_S1_a_key_that_cannot_be_kept_is_told_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "operator.new").mkdir()
+    await serve_and_stop(settings(tmp_path))
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "AUTHORIZATION" in record.getMessage()
+    assert "operator.key" not in capsys.readouterr().out
+
+
+async def test_R17_records_that_cannot_be_read_end_the_start_in_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "records.db").write_bytes(b"this is no database" * 1000)
+    with pytest.raises(ConfigError, match="left as they are"):
+        await serve_and_stop(settings(tmp_path))
+    assert not [record for record in caplog.records if record.exc_info]

@@ -1,0 +1,233 @@
+"""The runtime: opened in order, closed in reverse, and nothing is left of it."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+
+from chat2api.accounts.pool import Outcome
+from chat2api.config import Config
+from chat2api.errors import Chat2APIError, DrainingError, StorageError
+from chat2api.keys.operator import KEY_FILE, OperatorKeys, make_operator_key
+from chat2api.logs import Redactor
+from chat2api.runtime import Demo, Runtime
+from chat2api.simulator.app import Simulator
+from chat2api.simulator.faults import Fault
+from tests.e2e.harness import HouseClock, add_tokens, until
+
+KEY = "operator-key-of-the-suite"
+
+
+def settings(folder: Path, sim: Simulator | None = None, **more: str) -> Config:
+    environ = {"DATA_DIR": str(folder), "AUTHORIZATION": KEY}
+    if sim is not None:
+        environ |= {"CHATGPT_BASE_URL": sim.url, "OPENAI_AUTH_TOKEN_URL": f"{sim.url}/oauth/token"}
+    return Config.from_env(environ | more)
+
+
+def tasks() -> set["asyncio.Task[object]"]:
+    return {task for task in asyncio.all_tasks() if not task.done()}
+
+
+async def test_what_was_opened_is_closed_without_a_trace(tmp_path: Path) -> None:
+    before = tasks()
+    threads = threading.active_count()
+    for _ in range(3):
+        runtime = await Runtime.open(settings(tmp_path), demo=True)
+        assert len(tasks()) > len(before)
+        await runtime.aclose()
+        assert tasks() == before
+    await until(lambda: threading.active_count() <= threads + 4, "threads are left")  # the loop's own few may stay
+
+
+async def test_closing_twice_is_closing_once(tmp_path: Path) -> None:
+    runtime = await Runtime.open(settings(tmp_path))
+    await runtime.aclose()
+    await runtime.aclose()
+
+
+async def test_R17_records_that_cannot_be_read_stop_the_start_and_leave_nothing(tmp_path: Path) -> None:
+    (tmp_path / "records.db").write_bytes(b"this is no database" * 1000)
+    before = tasks()
+    with pytest.raises(StorageError):
+        await Runtime.open(settings(tmp_path), demo=True)
+    assert tasks() == before
+    assert (tmp_path / "records.db").read_bytes().startswith(b"this is no database"), "and it is not replaced"
+
+
+async def test_a_start_that_is_given_up_closes_what_was_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(self: Simulator) -> Simulator:
+        raise OSError("no port")
+
+    before = tasks()
+    monkeypatch.setattr(Simulator, "__aenter__", fail)
+    with pytest.raises(OSError, match="no port"):
+        await Runtime.open(settings(tmp_path), demo=True)
+    assert tasks() == before
+    monkeypatch.undo()
+    runtime = await Runtime.open(settings(tmp_path))
+    await runtime.aclose()
+
+
+# Background work
+
+
+async def test_background_work_is_named_and_cancelled_at_the_end(tmp_path: Path) -> None:
+    runtime = await Runtime.open(settings(tmp_path))
+    work = runtime.spawn(asyncio.Event().wait(), name="a task of the test")
+    done = runtime.spawn(asyncio.sleep(0, "result"), name="another")
+    assert work.get_name() == "a task of the test"
+    assert await done == "result"
+    await runtime.aclose()
+    assert work.cancelled()
+
+
+async def test_R11_a_refresh_under_way_is_finished_before_anything_closes(tmp_path: Path) -> None:
+    async with Simulator() as sim:
+        config = settings(tmp_path, sim)
+        runtime = await Runtime.open(config)
+        account = sim.control.accounts[0]
+        await add_tokens(tmp_path, [account.refresh_token])
+        await runtime.pool.reload()
+        sim.control.fail("oauth_token", Fault("stall", seconds=0.2))
+        (view,) = runtime.pool.views()
+        renewing = asyncio.ensure_future(runtime.keeper.renew(view.account))
+        await sim.control.wait_until(lambda: bool(sim.control.requests_to("oauth_token")))
+        await runtime.aclose()
+        await renewing
+
+        again = await Runtime.open(config)
+        try:
+            lease = await again.pool.lease(model="auto")
+            await again.sources.pool.open_session(lease, workspace=None)
+            await lease.release(Outcome.SERVED)
+            assert len(sim.control.requests_to("oauth_token")) == 1, "the new token was stored"
+        finally:
+            await again.aclose()
+
+
+# Readiness and stopping
+
+
+async def test_R24_readiness_is_one_word(tmp_path: Path) -> None:
+    runtime = await Runtime.open(settings(tmp_path))
+    try:
+        assert runtime.readiness() == "ready"
+        runtime.operator_keys = OperatorKeys((), shut="why")
+        assert runtime.readiness() == "degraded"
+        runtime.drain()
+        assert runtime.readiness() == "draining"
+    finally:
+        await runtime.aclose()
+
+
+class Answer:
+    """An answer on its way."""
+
+    def __init__(self) -> None:
+        self.ended_with: Chat2APIError | None = None
+
+    def interrupt(self, error: Chat2APIError) -> None:
+        self.ended_with = error
+
+
+async def test_R24_when_the_stop_cannot_wait_all_answers_are_ended(tmp_path: Path) -> None:
+    runtime = await Runtime.open(settings(tmp_path))
+    try:
+        answers = [Answer() for _ in range(3)]
+        runtime.answers.update(answers)
+        ending = asyncio.Event()
+        runtime.watch_shutdown(ending)
+        await asyncio.sleep(0)
+        assert all(answer.ended_with is None for answer in answers)
+        ending.set()
+        await until(lambda: all(answer.ended_with is not None for answer in answers), "an answer goes on")
+        assert all(isinstance(answer.ended_with, DrainingError) and answer.ended_with.final for answer in answers)
+    finally:
+        await runtime.aclose()
+
+
+# Keys and secrets
+
+
+async def test_S13_a_key_that_another_process_made_is_used_within_a_second(tmp_path: Path) -> None:
+    config = Config.from_env({"DATA_DIR": str(tmp_path)})
+    runtime = await Runtime.open(config, clock=HouseClock(50.0))
+    try:
+        old = (tmp_path / KEY_FILE).read_text().strip()
+        assert runtime.operator_keys.matches(old)
+        await make_operator_key(runtime.records, tmp_path)
+        new = (tmp_path / KEY_FILE).read_text().strip()
+        await until(lambda: runtime.operator_keys.matches(new), "the new key is not taken")
+        assert not runtime.operator_keys.matches(old)
+    finally:
+        await runtime.aclose()
+
+
+async def test_with_keys_of_ones_own_none_is_made(tmp_path: Path) -> None:
+    runtime = await Runtime.open(settings(tmp_path))
+    try:
+        assert runtime.operator_keys.matches(KEY)
+        assert not (tmp_path / KEY_FILE).exists()
+    finally:
+        await runtime.aclose()
+
+
+async def test_S18_what_is_secret_is_told_to_the_log(tmp_path: Path) -> None:
+    redactor = Redactor()
+    config = settings(tmp_path, AUTH_KEY="gateway-canary", SECRET_KEY="secret-canary")
+    runtime = await Runtime.open(config, redactor=redactor)
+    await runtime.aclose()
+    for secret in (KEY, "gateway-canary", "secret-canary"):
+        assert redactor.redact(f"with {secret} inside") == "with [secret] inside"
+
+
+async def test_S18_renewed_tokens_are_told_to_the_log(tmp_path: Path) -> None:
+    async with Simulator() as sim:
+        redactor = Redactor()
+        await add_tokens(tmp_path, [sim.control.accounts[2].refresh_token])
+        runtime = await Runtime.open(settings(tmp_path, sim), redactor=redactor)
+        try:
+            (view,) = runtime.pool.views()
+            await runtime.keeper.renew(view.account)
+            fresh = sim.control.refresh_token(sim.control.accounts[2].user_id)
+            assert redactor.redact(f"<{fresh}>") == "<[secret]>"
+        finally:
+            await runtime.aclose()
+
+
+# The demo
+
+
+async def test_the_demo_runs_only_while_no_account_is_set_up(tmp_path: Path) -> None:
+    runtime = await Runtime.open(settings(tmp_path), demo=True)
+    assert runtime.demo is not None
+    assert runtime.demo.key_matches(runtime.demo.key)
+    assert runtime.pool.statistics().total == 0, "its account is not the pool's"
+    await runtime.aclose()
+    async with Simulator() as sim:
+        await add_tokens(tmp_path, [sim.control.accounts[0].access_token])
+        runtime = await Runtime.open(settings(tmp_path, sim), demo=True)
+        assert runtime.demo is None
+        assert runtime.sources.demo is None
+        await runtime.aclose()
+
+
+def test_each_demo_has_a_key_of_its_own() -> None:
+    first, second = Demo(Simulator()), Demo(Simulator())
+    assert first.key != second.key
+    assert not first.key_matches(second.key)
+    assert not first.key_matches("")
+    assert first.key.startswith("demo-")
+    assert len(first.key) != 45, "45 characters would look like a RefreshToken"
+
+
+async def test_R22_a_scheduled_refresh_begins_with_the_start(tmp_path: Path) -> None:
+    async with Simulator() as sim:
+        await add_tokens(tmp_path, [sim.control.accounts[0].refresh_token])
+        runtime = await Runtime.open(settings(tmp_path, sim, SCHEDULED_REFRESH="true"), clock=HouseClock(50.0))
+        try:
+            await sim.control.wait_until(lambda: bool(sim.control.requests_to("oauth_token")))
+        finally:
+            await runtime.aclose()
