@@ -108,14 +108,14 @@ def _burst(lab: Lab, *, tls: bool) -> Iterator[Figure]:
 
 def measure_paced(lab: Lab) -> Iterator[Figure]:
     """Events that come one by one, as tokens do, on 64 and more streams: CPU for each event."""
-    cases = ((64, 0.005, 200),) if lab.quick else ((64, 0.005, 200), (64, 0.02, 100), (256, 0.02, 200))
+    cases = ((64, 0.005, 200),) if lab.quick else ((64, 0.005, 200), (64, 0.02, 100), (256, 0.02, 100))
     for at_once, delay, words in cases:
         with lab.backend(events=words, delay=delay) as backend:
             both = _compare(
                 lab,
                 backend,
                 rounds=1 if lab.quick else 2,
-                warm_up={"answers": at_once},
+                warm_up={"answers": 32, "at_once": 32},
                 words=words,
                 at_once=at_once,
                 answers=at_once,
