@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import openai
-import psutil  # type: ignore[import-untyped]  # it ships no types
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -44,6 +44,8 @@ class Phase:
     lay: Callable[[Bench, Credentials], object]
     route: str = "conversation"
     wires: tuple[str, ...] = WIRES
+    lasting: bool = True
+    """Whether it stands still for as long as nobody does anything."""
 
 
 def _stall(route: str, at: str, after: int = 0) -> Callable[[Bench, Credentials], object]:
@@ -56,9 +58,10 @@ PHASES = [
         "proof-of-work",
         lambda bench, _: bench.control.choose("requirements", times=None, difficulty="0000000000"),
         "requirements",
+        lasting=False,
     ),
     Phase("before-headers", _stall("conversation", "before_headers")),
-    Phase("mid-headers", _stall("conversation", "mid_headers")),
+    Phase("mid-headers", _stall("conversation", "mid_headers"), wires=("plain",)),  # half a frame breaks all of HTTP/2
     Phase("before-content", _stall("conversation", "before_content")),
     Phase("mid-stream", lambda bench, _: bench.control.choose(times=None, events=100_000, delay=0.01)),
     Phase("stalled", _stall("conversation", "mid_stream", 2)),
@@ -67,8 +70,11 @@ PHASES = [
 
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-@pytest.mark.parametrize("bench", WIRES, indirect=True)
-@pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.name)
+@pytest.mark.parametrize(
+    ("bench", "phase"),
+    [pytest.param(wire, phase, id=f"{wire}-{phase.name}") for phase in PHASES for wire in phase.wires],
+    indirect=["bench"],
+)
 async def test_R10_what_a_client_that_left_had_asked_for_is_aborted(
     bench: Bench, phase: Phase, stream: bool, reset: bool
 ) -> None:
@@ -78,7 +84,7 @@ async def test_R10_what_a_client_that_left_had_asked_for_is_aborted(
         for caller in callers:
             await caller.send()
         await bench.control.wait_until(lambda: len(bench.control.requests_to(phase.route)) == CYCLES)
-        await until(lambda: bench.house.in_flight == CYCLES, "not all accounts are leased")
+        await until(lambda: bench.house.in_flight == CYCLES or not phase.lasting, "not all of them hold an account")
         if phase.name == "mid-stream" and stream:
             for caller in callers:
                 await caller.read_until(b"word2")
@@ -135,16 +141,16 @@ async def test_R10_R11_a_renewal_outlives_the_client_that_caused_it(bench: Bench
 async def test_R12_a_client_that_does_not_read_slows_the_backend_and_is_sent_away(bench: Bench) -> None:
     process = psutil.Process()
     async with bench.case():
-        bench.control.choose(times=None, events=4_000_000)
-        before = process.memory_info().rss
-        callers = [Caller(bench, True) for _ in range(4)]
+        bench.control.set_options(text=("w" * 1000 + " ") * 24 * 1024, encoding="v1")
+        callers = [Caller(bench, True) for _ in range(2)]
         for caller in callers:
             await caller.send(receive_buffer=16 * 1024)
         await bench.control.wait_until(lambda: bench.control.counters.open_streams == len(callers))
+        before = process.memory_info().rss  # the simulator, which lives here too, has made its answers by now
         await _stands_still(bench)
         written = bench.control.counters.bytes_written
         assert written < len(callers) * 12 * MEBIBYTE, "what sockets and buffers on both sides hold"
-        assert process.memory_info().rss - before < 48 * MEBIBYTE
+        assert process.memory_info().rss - before < 24 * MEBIBYTE
         await bench.settled()
         assert bench.control.counters.bytes_written == written, "nothing more is drawn once the client is given up"
         assert [reply.outcome for reply in bench.control.streams] == ["aborted"] * len(callers)
@@ -168,7 +174,7 @@ async def _stands_still(bench: Bench) -> None:
 @pytest.mark.parametrize("bench", WIRES, indirect=True)
 async def test_R12_a_client_that_reads_late_gets_everything(bench: Bench) -> None:
     async with bench.case():
-        bench.control.choose(events=60_000)
+        bench.control.choose(events=60_000, encoding="v1")
         caller = Caller(bench, True)
         await caller.send(receive_buffer=16 * 1024)
         await _stands_still(bench)
