@@ -2,13 +2,16 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from chat2api.config import Config
 from chat2api.errors import UpstreamTimeoutError
 from chat2api.protocol.prompt import ModelChoice
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,60 @@ def answer_limits(config: Config, *, reasoning: bool) -> AnswerLimits:
             config.first_content_timeout_reasoning, config.event_timeout, config.answer_timeout_reasoning
         )
     return AnswerLimits(config.first_content_timeout, config.event_timeout, config.answer_timeout)
+
+
+class Watchdog:
+    """Cuts a wait that passes its limit, with one timer for all the waits of an answer.
+
+    A limit for each wait by itself would make and throw away a timer for each token. This timer is not moved: when it
+    rings and the limit has moved on meanwhile, it is set again.
+    """
+
+    def __init__(self) -> None:
+        """Watch nothing yet; `close` it in the end."""
+        self._loop = asyncio.get_running_loop()
+        self._by = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: asyncio.Task[object] | None = None
+        self._rang = False
+
+    async def wait(self, awaited: Awaitable[T], by: float) -> T:
+        """Give what was awaited; raise TimeoutError when that takes until `by`, an instant of the loop's clock."""
+        self._by = by
+        if self._timer is None or self._timer.when() > by:
+            self._set(by)
+        self._waiting = task = cast("asyncio.Task[object]", asyncio.current_task())
+        asked_before = task.cancelling()
+        try:
+            return await awaited
+        except asyncio.CancelledError:
+            # A cancel from elsewhere that came as well is not ours to swallow.
+            if self._rang and task.uncancel() <= asked_before:
+                raise TimeoutError from None
+            raise
+        finally:
+            self._waiting = None
+            self._rang = False
+
+    def close(self) -> None:
+        """Forget the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set(self, at: float) -> None:
+        self.close()
+        self._timer = self._loop.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._waiting is None:
+            return  # the next wait sets it again
+        if self._loop.time() < self._by:
+            self._set(self._by)
+            return
+        self._rang = True
+        self._waiting.cancel()
 
 
 @asynccontextmanager

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from chat2api.clock import Clock
-from chat2api.errors import StreamInterruptedError, UpstreamError
-from chat2api.gateway.deadlines import AnswerLimits, deadline
+from chat2api.errors import StreamInterruptedError, UpstreamError, UpstreamTimeoutError
+from chat2api.gateway.deadlines import AnswerLimits, Watchdog, deadline
 from chat2api.protocol.chatgpt.faults import Call, classify_failed
 from chat2api.protocol.chatgpt.history import read_last_turn
 from chat2api.protocol.events import (
@@ -92,6 +92,7 @@ class TurnFollower:
     first_by: float
     """When the first content must be here, by the loop's clock."""
     turn: AnswerSource
+    _watchdog: Watchdog = field(default_factory=Watchdog)
     _given: list[str] = field(default_factory=list)
     _begun: bool = False
     _content: bool = False
@@ -121,6 +122,7 @@ class TurnFollower:
 
     async def aclose(self) -> None:
         """Abort the turn that is being read."""
+        self._watchdog.close()
         await self.turn.aclose()
 
     async def _next(self, whole_by: float) -> list[Event]:
@@ -132,8 +134,10 @@ class TurnFollower:
             phase, what = "between_events", "went silent in the middle of its answer"
         if whole_by < at:
             at, phase, what = whole_by, "whole_answer", "took too long for its answer"
-        async with deadline(at, phase, f"The backend {what}."):
-            events = await self.turn.next()
+        try:
+            events = await self._watchdog.wait(self.turn.next(), at)
+        except TimeoutError as error:
+            raise UpstreamTimeoutError(f"The backend {what}.", phase=phase) from error
         if not events:
             raise StreamInterruptedError("The backend's answer ended before its end.")
         return events

@@ -6,7 +6,7 @@ import pytest
 
 from chat2api.config import Config
 from chat2api.errors import UpstreamTimeoutError
-from chat2api.gateway.deadlines import AnswerLimits, answer_limits, deadline, is_reasoning
+from chat2api.gateway.deadlines import AnswerLimits, Watchdog, answer_limits, deadline, is_reasoning
 from chat2api.protocol.prompt import ModelChoice
 
 
@@ -92,3 +92,46 @@ async def test_R10_leaving_is_no_lateness() -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_a_watchdog_cuts_a_wait_at_its_limit_and_goes_on_watching() -> None:
+    dog = Watchdog()
+    now = asyncio.get_running_loop().time
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            await dog.wait(asyncio.Event().wait(), now() + 0.01)
+    assert await dog.wait(asyncio.sleep(0, "done"), now() + 0.01) == "done"
+    dog.close()
+
+
+async def test_a_watchdog_whose_limit_moves_on_cuts_only_at_the_last_one() -> None:
+    dog = Watchdog()
+    now = asyncio.get_running_loop().time
+    for _ in range(5):
+        await dog.wait(asyncio.sleep(0.005), now() + 0.015)
+    begin = now()
+    with pytest.raises(TimeoutError):
+        await dog.wait(asyncio.Event().wait(), begin + 0.03)
+    assert now() - begin >= 0.025
+    dog.close()
+
+
+async def test_a_watchdog_cuts_nothing_between_waits() -> None:
+    dog = Watchdog()
+    now = asyncio.get_running_loop().time
+    await dog.wait(asyncio.sleep(0), now() + 0.005)
+    await asyncio.sleep(0.02)
+    with pytest.raises(TimeoutError):
+        await dog.wait(asyncio.Event().wait(), now() + 0.005)
+    dog.close()
+
+
+async def test_a_cancel_from_elsewhere_passes_through_a_watchdog() -> None:
+    dog = Watchdog()
+    far = asyncio.get_running_loop().time() + 60
+    task = asyncio.ensure_future(dog.wait(asyncio.Event().wait(), far))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    dog.close()
