@@ -41,6 +41,10 @@ B = TypeVar("B")
 ZONE_NAME = "America/Los_Angeles"
 """The time zone that the calls tell, with its true offset of the day."""
 
+SIMULTANEOUS_STARTS = 128
+"""Turns whose preparing calls may be under way at once. In a stampede of thousands all would share this process's time
+and run into the limit on preparing calls together, as if the backend were slow; so some go first."""
+
 RESUME_OFFSETS = (0, 1, 2)
 """What public clients try, in this order; what the number means is not known (protocol.md 4.6)."""
 
@@ -119,6 +123,7 @@ class ChatGPTClient:
         self._clock = clock
         self._settings = settings
         self._only_f: set[str] = set()
+        self._starting = asyncio.Semaphore(SIMULTANEOUS_STARTS)
 
     async def start_turn(self, session: Session, prompt: Prompt) -> BackendTurn:
         """Send a prompt and give its answer. Raises the UpstreamError that a refusal stands for.
@@ -247,7 +252,8 @@ class ChatGPTClient:
         self, session: Session, form: Form, body: Body, *, prepare: Body | None = None, continued_text: str = ""
     ) -> BackendTurn:
         trace = ("X-Oai-Turn-Trace-Id", str(uuid.uuid4()))
-        extra, build_id = await self._before_turn(session, prepare, trace)
+        async with self._starting:
+            extra, build_id = await self._before_turn(session, prepare, trace)
         conversation_id = cast("str | None", body.get("conversation_id"))
         stream = await self._calls.open_stream(
             session,

@@ -4,11 +4,12 @@ import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 
+from chat2api.clock import SystemClock
 from chat2api.errors import (
     AccountLimitedError,
     AccountRejectedError,
@@ -29,7 +30,7 @@ from chat2api.simulator.faults import Fault
 from chat2api.simulator.files import PICTURE
 from chat2api.simulator.pages import BUILD
 from chat2api.simulator.recorder import RequestRecord
-from chat2api.upstream.chatgpt.client import BackendTurn
+from chat2api.upstream.chatgpt.client import BackendTurn, ChatGPTClient, ClientSettings
 from chat2api.upstream.chatgpt.session import Session
 from tests.protocol.chatgpt.streams import DONE, envelope, finished
 from tests.upstream.chatgpt.bench import Bench, open_bench
@@ -487,3 +488,31 @@ async def test_a_picture_is_asked_for_by_the_newer_call_in_a_stored_conversation
     body = json.loads(turns(bench)[0].request.body)
     assert "history_and_training_disabled" not in body
     assert paths(bench) == ["/backend-api/f/conversation"]
+
+
+async def test_a_stampede_of_turns_prepares_only_so_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chat2api.upstream.chatgpt.client.SIMULTANEOUS_STARTS", 3)
+    under_way: list[int] = []
+    release = asyncio.Event()
+
+    class Slow:
+        running = 0
+
+        async def obtain(self, session: Session) -> tuple[tuple[str, str], ...]:
+            Slow.running += 1
+            under_way.append(Slow.running)
+            await release.wait()
+            Slow.running -= 1
+            raise UpstreamProtocolError("enough")
+
+    client = ChatGPTClient(cast(Any, None), cast(Any, Slow()), SystemClock(), ClientSettings())
+    session = Session("a", "device", "http://127.0.0.1:1", None)
+    prompt = Prompt((Message("user", (TextPart("x"),)),), ModelChoice("auto"))
+    turns = [asyncio.ensure_future(client.start_turn(session, prompt)) for _ in range(10)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert under_way == [1, 2, 3]
+    release.set()
+    assert {type(error) for error in await asyncio.gather(*turns, return_exceptions=True)} == {UpstreamProtocolError}
+    assert len(under_way) == 10
+    assert max(under_way) == 3
