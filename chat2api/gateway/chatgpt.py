@@ -221,7 +221,8 @@ class _Answering:
             return CallerTokenRejectedError(
                 "ChatGPT does not accept the token that you sent. Get a new one and use that."
             )
-        error.final = error.final or error.retry_after is None
+        # A limit ends at a known time, and a client may come back then; a failure with a time is still a failure.
+        error.final = error.final or error.retry_after is None or not isinstance(error, AccountLimitedError)
         return error
 
 
