@@ -2,59 +2,88 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from chat2api.errors import UpstreamProtocolError
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"})
 
 UNNAMED = ""
 """Stands in an order for every header that the order does not name."""
 
 
-def wire_headers(
-    order: tuple[str, ...], defaults: Iterable[tuple[str, str]], given: Iterable[tuple[str, str]]
-) -> list[tuple[str, str]]:
-    """Merge headers and put them in a browser's order.
+class HeaderLines:
+    """A browser's own headers and its order, made ready once; gives the lines of each request."""
 
-    A given header replaces the default of the same name in any case; given ones that repeat a name are all kept.
-    `order` holds lower-case names and UNNAMED once, where the others go, in the order in which they were given. Raises
-    ValueError for a name or value that could change the request's framing.
-    """
-    chosen = [_checked(name, value) for name, value in given]
-    taken = {name.lower() for name, _ in chosen}
-    chosen += [(name, value) for name, value in defaults if name.lower() not in taken]
-    place = {name: index for index, name in enumerate(order)}
-    rest = place.get(UNNAMED, len(order))
-    return sorted(chosen, key=lambda item: place.get(item[0].lower(), rest))
+    def __init__(self, order: tuple[str, ...], defaults: Iterable[tuple[str, str]]) -> None:
+        """Take the order, lower-case names with UNNAMED once where the others go, and what is sent unless replaced.
+
+        Raises ValueError as `lines` does.
+        """
+        self._places = {name: place for place, name in enumerate(order)}
+        self._rest = self._places.get(UNNAMED, len(order))
+        self._defaults = [(_known_name(name), _line(name, value)) for name, value in defaults]
+
+    def lines(self, given: Iterable[tuple[str, str]], *, length: int | None = None) -> list[bytes]:
+        """Give the request's lines in curl's notation, where `Name;` stands for a header with an empty value.
+
+        A given header replaces the default of the same name in any case; given ones that repeat a name are all kept,
+        in the order in which they came. `length` is the body's, None for a request without one. Raises ValueError for
+        a name or value that could change the request's framing.
+        """
+        places, rest = self._places, self._rest
+        chosen: list[tuple[int, int, bytes]] = []  # the second number keeps equal places in their order
+        taken: set[str] = set()
+        for name, value in given:
+            known = _known_name(name)
+            if known in _OURS:
+                raise ValueError(f"header {name} is for the transport to write")
+            taken.add(known)
+            chosen.append((places.get(known, rest), len(chosen), _line(name, value)))
+        for known, line in self._defaults:
+            if known not in taken:
+                chosen.append((places.get(known, rest), len(chosen), line))
+        if length is not None:
+            chosen.append((places.get("content-length", rest), len(chosen), b"Content-Length: %d" % length))
+        chosen.sort()
+        return [line for _, _, line in chosen]
 
 
-def _checked(name: str, value: str) -> tuple[str, str]:
+@lru_cache(maxsize=512)
+def _known_name(name: str) -> str:
+    """Check a header's name and give it in lower case. Names are few; values are not kept."""
     if not _TOKEN.fullmatch(name):
         raise ValueError("a header name has a character that HTTP does not allow")
-    if _FORBIDDEN.search(value):
+    return name.lower()
+
+
+def _line(name: str, value: str) -> bytes:
+    if not value:
+        return f"{name};".encode("latin-1")
+    if not value.isprintable() and _FORBIDDEN.search(value):
         raise ValueError(f"the value of header {name} has a control character")
-    return name, value
+    return f"{name}: {value}".encode("latin-1")
 
 
 class HeaderBlock:
     """Collects the lines of an answer's head: skips 1xx answers, knows the final one, ignores trailers."""
+
+    __slots__ = ("_left", "_lines", "complete", "headers", "set_cookies", "status")
 
     def __init__(self, limit: int) -> None:
         """Make a collector that takes at most `limit` bytes in all, 1xx answers included."""
         self.status = 0
         self.complete = False
         self.set_cookies: list[str] = []
-        self._headers: dict[str, str] = {}
-        self._left = limit
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Values by lower-case name, without what describes an encoding that curl has undone already.
+        self.headers: Mapping[str, str] = {}
+        """Values by lower-case name once complete, without what describes an encoding that curl has undone already.
 
         Repeated ones are joined by ', ', Set-Cookie by a line feed: its values hold commas.
         """
-        return self._headers
+        self._lines: list[bytes] = []
+        self._left = limit
 
     def feed(self, line: bytes) -> None:
         """Take one line with its end. Raises UpstreamProtocolError when the head is too long or its status unreadable."""
@@ -63,29 +92,34 @@ class HeaderBlock:
             raise UpstreamProtocolError("The upstream's headers are too long.")
         if self.complete:
             return
-        if line.startswith(b"HTTP/"):
+        if line == b"\r\n" or line == b"\n":
+            if self.status >= 200:
+                self._complete()
+        elif line.startswith(b"HTTP/"):
             self._begin(line)
-        elif line in (b"\r\n", b"\n"):
-            self.complete = self.status >= 200
-            if self.complete and self._headers.pop("content-encoding", None) is not None:
-                self._headers.pop("content-length", None)
         else:
-            self._add(line)
+            self._lines.append(line)
 
     def _begin(self, line: bytes) -> None:
         status = line.split(None, 2)[1:2]
         if not status or not status[0].isdigit():
             raise UpstreamProtocolError("The upstream's status line cannot be read.")
         self.status = int(status[0])
-        self._headers = {}
-        self.set_cookies = []
+        self._lines.clear()
 
-    def _add(self, line: bytes) -> None:
-        raw_name, _, raw_value = line.partition(b":")
-        name = raw_name.decode("latin-1").strip().lower()
-        value = raw_value.decode("latin-1").strip()
-        if name == "set-cookie":
-            self.set_cookies.append(value)
-            self._headers[name] = "\n".join(self.set_cookies)
-        else:
-            self._headers[name] = f"{self._headers[name]}, {value}" if name in self._headers else value
+    def _complete(self) -> None:
+        headers: dict[str, str] = {}
+        for line in self._lines:
+            raw_name, _, raw_value = line.decode("latin-1").partition(":")
+            name, value = raw_name.strip().lower(), raw_value.strip()
+            if name == "set-cookie":
+                self.set_cookies.append(value)
+            else:
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if self.set_cookies:
+            headers["set-cookie"] = "\n".join(self.set_cookies)
+        if headers.pop("content-encoding", None) is not None:
+            headers.pop("content-length", None)
+        self.headers = headers
+        self.complete = True
+        self._lines.clear()

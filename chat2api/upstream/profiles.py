@@ -6,10 +6,11 @@ one impersonation target serves both macOS and Windows. User agents and brand li
 itself sends for its targets; only the platform differs for Windows.
 """
 
+from functools import lru_cache
 from hashlib import blake2b
 
+from chat2api.upstream.exchange import BrowserProfile
 from chat2api.upstream.headers import UNNAMED
-from chat2api.upstream.transport import BrowserProfile
 
 _HEADER_ORDER = (
     "content-length",
@@ -65,6 +66,7 @@ PROFILES: tuple[BrowserProfile, ...] = tuple(_chrome(target, platform) for targe
 """Every profile, oldest first."""
 
 
+@lru_cache(maxsize=4096)
 def profile_for(key: str) -> BrowserProfile:
     """Give the profile of an account, always the same for the same key.
 

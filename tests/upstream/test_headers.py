@@ -1,35 +1,68 @@
 import pytest
 
 from chat2api.errors import UpstreamProtocolError
-from chat2api.upstream.headers import HeaderBlock, wire_headers
+from chat2api.upstream.headers import HeaderBlock, HeaderLines
 
-ORDER = ("user-agent", "", "accept", "priority")
+ORDER = ("content-length", "user-agent", "", "accept", "priority")
 
 
 def test_headers_take_the_order_of_the_browser_whatever_order_they_come_in() -> None:
-    given = [("Priority", "u=1"), ("X-B", "2"), ("X-A", "1")]
-    assert wire_headers(ORDER, [("Accept", "*/*"), ("User-Agent", "U")], given) == [
-        ("User-Agent", "U"),
-        ("X-B", "2"),
-        ("X-A", "1"),
-        ("Accept", "*/*"),
-        ("Priority", "u=1"),
+    made = HeaderLines(ORDER, [("Accept", "*/*"), ("User-Agent", "U")])
+    given = [("Priority", "u=1"), ("X-B", "2"), ("X-A", "1"), ("X-B", "3")]
+    assert made.lines(given, length=7) == [
+        b"Content-Length: 7",
+        b"User-Agent: U",
+        b"X-B: 2",
+        b"X-A: 1",
+        b"X-B: 3",
+        b"Accept: */*",
+        b"Priority: u=1",
     ]
+    assert made.lines([]) == [b"User-Agent: U", b"Accept: */*"], "nothing of one request stays for the next"
+
+
+def test_without_an_order_headers_go_out_as_given_before_the_defaults() -> None:
+    assert HeaderLines((), [("B", "2")]).lines([("C", "3"), ("A", "1")]) == [b"C: 3", b"A: 1", b"B: 2"]
 
 
 def test_a_given_header_replaces_the_default_of_the_same_name_in_any_case() -> None:
-    assert wire_headers(ORDER, [("Accept", "*/*")], [("ACCEPT", "text/event-stream")]) == [
-        ("ACCEPT", "text/event-stream")
-    ]
+    made = HeaderLines(ORDER, [("Accept", "*/*")])
+    assert made.lines([("ACCEPT", "text/event-stream")]) == [b"ACCEPT: text/event-stream"]
+
+
+def test_an_empty_value_is_written_as_curl_wants_it() -> None:
+    assert HeaderLines((), []).lines([("X-Empty", "")]) == [b"X-Empty;"]
+
+
+def test_values_may_hold_tabs_and_latin_letters() -> None:
+    assert HeaderLines((), []).lines([("X", "a\té")]) == [b"X: a\t\xe9"]
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("X", "a\r\nHost: evil"), ("X", "a\nb"), ("X", "a\0"), ("X Y", "a"), ("", "a"), ("X:", "a"), ("Xä", "a")],
+    [
+        ("X", "a\r\nHost: evil"),
+        ("X", "a\nb"),
+        ("X", "a\0"),
+        ("X", "a\x7f"),
+        ("X Y", "a"),
+        ("", "a"),
+        ("X:", "a"),
+        ("Xä", "a"),
+        ("X\n", ""),
+        ("Content-Length", "3"),
+        ("transfer-encoding", "chunked"),
+        ("HOST", "other.test"),
+    ],
 )
 def test_S6_a_header_that_could_change_the_framing_is_refused(name: str, value: str) -> None:
     with pytest.raises(ValueError, match="header"):
-        wire_headers((), [], [(name, value)])
+        HeaderLines((), []).lines([(name, value)])
+
+
+def test_a_value_outside_of_latin_letters_is_refused() -> None:
+    with pytest.raises(ValueError, match="latin-1"):
+        HeaderLines((), []).lines([("X", "…")])
 
 
 def _block(*lines: bytes, limit: int = 1000) -> HeaderBlock:

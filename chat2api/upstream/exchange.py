@@ -1,0 +1,125 @@
+"""What is asked and what is answered: the values that go through a Transport, and the Transport itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserProfile:
+    """One consistent browser: TLS and HTTP/2 profile, User-Agent and client hints name the same version.
+
+    `impersonate` is curl_cffi's name of the TLS profile (such as `chrome136`); `headers` are the client hints that
+    the browser sends beside its User-Agent, empty for browsers that send none. They, `accept_encoding` and
+    `Accept: */*` are all that a profile sends by itself: what a browser adds to a navigation or to a script's call is
+    for the request to say. `header_order` holds lower-case names, and "" where all others go; empty for as given.
+    """
+
+    name: str
+    impersonate: str = field(hash=False)
+    user_agent: str = field(hash=False)
+    headers: tuple[tuple[str, str], ...] = field(hash=False)
+    accept_encoding: str = field(default="gzip, deflate, br, zstd", hash=False)
+    header_order: tuple[str, ...] = field(default=(), hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """The scope of connections and cookies: never shared between accounts, exits or browser profiles.
+
+    `key` is an opaque name of the account (never a token). `proxy` is a URL with http, https, socks5 or socks5h
+    scheme, None for a direct connection.
+    """
+
+    key: str
+    proxy: str | None = field(repr=False)
+    profile: BrowserProfile
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request over http or https.
+
+    `headers` go out beside what the profile itself sends and replace what it sends under the same name; their order is
+    the profile's. Cookies of the channel are added to a Cookie header given here. `address` is an IP address to
+    connect to instead of asking for the host's own, when the caller has looked it up and judged it; through a proxy
+    that resolves names itself (http, https, socks5h) it has no effect.
+    """
+
+    method: str
+    url: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole answer.
+
+    Header names are lower case; a repeated header keeps its values joined by ', ', Set-Cookie by a line feed.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+
+class ResponseStream(Protocol):
+    """An answer whose body is read as it comes, by one reader at a time. Always `aclose` it, also after an error."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Header values by lower-case name, repeated ones joined as in Response."""
+        ...
+
+    async def read(self) -> bytes:
+        """Give all bytes that have arrived, waiting for the first; b"" at the end of the body.
+
+        Always suspends at least once, so a caller that leaves is noticed. Raises TransportError when the
+        connection breaks (also when the body ends before its declared length).
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Abort the transfer if it still runs, within milliseconds and in every phase; idempotent."""
+        ...
+
+
+class Transport(Protocol):
+    """Makes requests on channels."""
+
+    async def fetch(
+        self,
+        channel: Channel,
+        request: Request,
+        *,
+        connect_timeout: float,
+        timeout: float,
+        max_bytes: int = 4 * 1024 * 1024,
+    ) -> Response:
+        """Give the whole answer, at most max_bytes of body.
+
+        Raises TransportError, UpstreamTimeoutError (phase connect or whole) or UpstreamProtocolError (too long).
+        No redirect is followed. Cancelling aborts the transfer.
+        """
+        ...
+
+    async def open(
+        self, channel: Channel, request: Request, *, connect_timeout: float, headers_timeout: float
+    ) -> ResponseStream:
+        """Send the request and give the answer once its final status and headers are here (1xx skipped).
+
+        Raises TransportError, UpstreamTimeoutError (phase connect or headers). Cancelling aborts the transfer.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Abort what still runs and close all connections."""
+        ...
