@@ -80,7 +80,7 @@ class Sources:
             return "".join(f"\n- [{label}]({url})" for label, url in links) + "\n" if links else None
         if kind in ("url", "link", "link_title", "video") and len(fields) > 2:
             return self._labelled(fields[1], fields[-1], reference)
-        links = _links_of(reference) or self._by_ids(" ".join(fields[1:]))
+        links = _links_of(reference) or self._by_ids(" ".join(fields[1:])) or _links_in(fields[1:])
         if links:
             return _in_brackets(links)
         if alternative := _alternative(reference):
@@ -343,6 +343,12 @@ def _links_of(reference: dict[str, Json] | None) -> list[tuple[str, str]]:
             found.append(link)
         found.extend(link for site in _dicts(item.get("supporting_websites")) if (link := _link(site)))
     return _unique(found)
+
+
+def _links_in(fields: list[str]) -> list[tuple[str, str]]:
+    """Give the addresses that stand in the markup itself."""
+    urls = [url for field in fields if (url := _clean_url(field.strip()))]
+    return _unique((_host(url), url) for url in urls)
 
 
 def _in_brackets(links: list[tuple[str, str]]) -> str:

@@ -216,6 +216,9 @@ class DeltaDocuments:
                 self._tip = None
                 return [Change("begin", document)]
             return self._nonsense("operation at the root")
+        if operation == "append" and type(value) in (int, float) and path.startswith("/message/content"):
+            # A delta that is a number is still a piece of the text.
+            value = str(value)
         tip = self._tip
         if tip is not None and operation == "append" and type(value) is str and path == tip[1] and document is tip[0]:
             tip[2].append(value)

@@ -42,6 +42,7 @@ _IGNORED_TYPES = frozenset(
         "delta_encoding",
         "heartbeat",
         "message_followups",
+        "num_variants_in_stream",
         "ping",
         "presence",
         "safe_urls",
@@ -250,14 +251,18 @@ class ConversationDecoder:
     def _read_delta(self, delta: dict[str, Json]) -> None:
         amended: list[str] = []
         document = None
+        is_read = False
         for change in self._documents.apply(delta):
             document = change.document
-            if change.kind == "text" and change.path.startswith("/message/content"):
-                self._turn.append(document, change.path, change.text)
-            elif change.kind in ("text", "other"):
+            is_text = change.kind == "text" and change.path.startswith("/message/content")
+            if change.kind == "other" or (change.kind == "text" and not is_text):
                 amended.append(change.path)
-            else:
+            elif is_text and not is_read:
+                is_read = self._turn.append(document, change.path, change.text)
+            elif not is_read:
+                # The document bears all of the patch by now, so that the rest of it is read here as well.
                 self._turn.update(document)
+                is_read = True
         if amended and document is not None:
             # The state comes last: the text and the sources of one patch belong to the message that it finishes.
             self._turn.amend(document, amended)
@@ -267,8 +272,8 @@ class ConversationDecoder:
             self._turn.conversation_id = conversation_id
         if "moderation_response" in payload:
             self._read_moderation(payload["moderation_response"])
-        elif payload.get("error"):
-            self._turn.fail(payload["error"], payload.get("error_code"))
+        elif payload.get("error") or payload.get("error_code"):
+            self._turn.fail(payload.get("error"), payload.get("error_code"))
         elif payload.get("detail"):
             failed = _failure_of(payload)
             self._turn.fail(failed.message, failed.code)

@@ -8,8 +8,10 @@ What was passed on cannot be taken back. When the backend rewrites text that was
 from the cut; one whose end is found again goes on after that end; else the text is told again on a new line, from
 the beginning of the line in which it changed.
 
-Different visible messages are set apart by a blank line, as are blocks of reasoning. The end is decided in one place,
-`conclude`, from what was gathered: see there.
+Different visible messages are set apart by a blank line, as are blocks of reasoning. Of several answers that are written
+side by side for the reader to choose from (seen in 2023 and 2025) the one that began first is shown; another takes its
+place only if it goes on with the very text of the first, or alone comes to an end. The end of the turn is decided in one
+place, `conclude`, from what was gathered: see there.
 """
 
 import re
@@ -58,9 +60,11 @@ class _View:
         "finish",
         "has_written",
         "id",
+        "is_alternative",
         "is_done",
         "language",
         "message",
+        "parent_id",
         "path",
         "rewriter",
         "role",
@@ -74,6 +78,7 @@ class _View:
         self.id = identifier
         self.message: dict[str, Json] = {}
         self.role = ""
+        self.parent_id = ""
         self.show = Show.NOTHING
         self.language = ""
         self.seen = Rope("")
@@ -82,10 +87,22 @@ class _View:
         self.rewriter = CitationText(self.sources)
         self.carry = ""
         self.has_written = False
+        self.is_alternative = False
+        """Whether another message is being shown in the place of this one."""
         self.is_done = False
         self.status: str | None = None
         self.end_turn: bool | None = None
         self.finish = ""
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether the message shows how the answer is thought out."""
+        return self.show is Show.REASONING or self.show is Show.THOUGHTS
+
+    @property
+    def ends_turn(self) -> bool:
+        """Whether the message says that nothing follows; of reasoning that is not so even when it says it."""
+        return self.end_turn is True and not self.is_reasoning
 
     @property
     def is_answered(self) -> bool:
@@ -118,6 +135,9 @@ class Turn:
         self._found: dict[str, dict[str, Json]] = {}
         self._last: _View | None = None
         self._answer: _View | None = None
+        """The answer's last message so far."""
+        self._thinks_on = False
+        """Whether reasoning began after that message was finished, which was then only an announcement."""
         self._current: _View | None = None
         self._reasoning_from: _View | None = None
         self._cot_ids: set[str] = set()
@@ -170,18 +190,17 @@ class Turn:
             self._read_state(view)
             self._read_content(view)
 
-    def append(self, document: Document, path: str, text: str) -> None:
-        """Take text that was appended at this path of the document's message."""
+    def append(self, document: Document, path: str, text: str) -> bool:
+        """Take text that was appended at this path of the document's message; tell whether all of it was read anew."""
         view = self._known(document)
-        if view is None:
-            self.update(document)
-        elif view.show is Show.NOTHING or view.show is Show.CANVAS:
-            return
-        elif view.path == path:
+        if view is not None and (view.show is Show.NOTHING or view.show is Show.CANVAS):
+            return False
+        if view is not None and view.path == path:
             view.seen.append(text)
             self._write(view, text)
-        elif path.startswith("/message/content"):
-            self.update(document)
+            return False
+        self.update(document)
+        return True
 
     def amend(self, document: Document, paths: Collection[str]) -> None:
         """Take changes beside the content: status, metadata, recipient, error; one call for all of a delta."""
@@ -269,6 +288,7 @@ class Turn:
         end_turn = message.get("end_turn")
         view.end_turn = end_turn if type(end_turn) is bool else None
         view.finish = text_of(mapping_of(metadata.get("finish_details")).get("type")) or view.finish
+        view.parent_id = text_of(metadata.get("parent_id")) or view.parent_id
         model = text_of(metadata.get("resolved_model_slug")) or text_of(metadata.get("model_slug"))
         self._model = model or self._model
         is_image = (
@@ -295,8 +315,11 @@ class Turn:
         if not view.has_written:
             view.show = classify(message, is_marked_reasoning=view.id in self._cot_ids)
             view.language = fence_language(message, view.show)
-        if view.role == "assistant" and view.show is Show.TEXT:
+        if view.role == "assistant" and view.show is Show.TEXT and not self._is_beside_the_answer(view):
             self._answer = view
+            self._thinks_on = False
+        elif view.is_reasoning and self._answer is not None and self._answer.is_done and not view.has_written:
+            self._thinks_on = True
         text, view.path = read_text(view.show, content)
         if view.show is not Show.CANVAS:
             self._read_snapshot(view, text, is_growing=view.status == "in_progress")
@@ -312,11 +335,66 @@ class Turn:
         seen = str(view.seen)
         if text == seen:
             return
+        if not seen and self._goes_on_with_the_answer(view, text):
+            self._take_place_of_the_answer(view)
+            seen = str(view.seen)
         if text.startswith(seen):
             self._write(view, text[len(seen) :])
         elif not seen.startswith(text):
             self._write(view, _rewritten(seen, text))
         view.seen = Rope(text)
+
+    # Answers side by side
+
+    def _is_beside_the_answer(self, view: _View) -> bool:
+        """Tell whether this text is another version of the one that is being written."""
+        answer = self._answer
+        if view.is_alternative:
+            return True
+        if answer is None or answer is view or view.has_written or not answer.has_written:
+            return False
+        if answer.status != "in_progress":
+            return False
+        if view.parent_id and answer.parent_id:
+            return view.parent_id == answer.parent_id
+        # Where no parents are told: nothing else was said since that one began.
+        for other in reversed(self._views.values()):
+            if other is answer:
+                break
+            if other is not view and not other.is_alternative:
+                return False
+        return True
+
+    def _goes_on_with_the_answer(self, view: _View, text: str) -> bool:
+        if view.show is not Show.TEXT or not self._is_beside_the_answer(view):
+            return False
+        return self._answer is not None and text.startswith(str(self._answer.seen))
+
+    def _take_place_of_the_answer(self, view: _View) -> None:
+        """Let a message go on where the answer stands: the same message, under the id that it was given meanwhile."""
+        before = self._answer
+        if before is None:
+            return
+        view.seen, view.rewriter, view.carry, view.sources = before.seen, before.rewriter, before.carry, before.sources
+        view.sources.metadata = dict(mapping_of(view.message.get("metadata")))
+        view.has_written = before.is_alternative = True
+        if self._current is before:
+            self._current = view
+        self._answer = view
+
+    def _choose_alternative(self) -> None:
+        """Tell another version of the answer when the one that was shown did not come to its end."""
+        others = [view for view in self._views.values() if view.is_alternative and not view.has_written]
+        if not others or self._answer is None or self._answer.is_answered:
+            return
+        view = next((other for other in others if other.is_answered), others[-1])
+        text = str(view.seen)
+        view.is_alternative = False
+        if text.startswith(str(self._answer.seen)):
+            text = text[len(str(self._answer.seen)) :]
+            self._take_place_of_the_answer(view)
+        self._answer = view
+        self._write(view, text)
 
     def _read_finished(self, view: _View, content_type: str, text: str) -> None:
         if view.show is Show.CANVAS and (document := canvas_text(text)):
@@ -329,7 +407,7 @@ class Turn:
             code = text_of(content.get("name")) or text_of(metadata.get("error_code")) or None
             self._failure = (reason or "A tool of the backend failed.", code)
         for file in find_files(view.message):
-            if file.pointer not in self._pointers:
+            if not view.is_alternative and file.pointer not in self._pointers:
                 self._pointers.add(file.pointer)
                 self._leave()
                 self._separate()
@@ -341,6 +419,11 @@ class Turn:
         if view.carry or not text.isascii():
             text = self._whole(view, text)
         if view.show is Show.TEXT:
+            if not view.has_written and self._is_beside_the_answer(view):
+                view.is_alternative = True
+                return
+            if view.role == "assistant":
+                self._answer = view
             if self._repeated is not None:
                 text = self._after_repetition(view, text)
             if view.rewriter.pass_plain(text):
@@ -508,13 +591,14 @@ class Turn:
 
         In this order: a hand-off whose answer did not come here after all; a block by moderation; a tool's error after
         which nothing more was said; a picture still being made; a whole answer. The answer is whole when the backend
-        declared the stream complete, or when its last message says that it ends the turn; of the messages of 2022,
-        which had no status, the end mark of the stream says so (`is_closed_well`).
+        declared the stream complete, or when its last message says that it ends the turn and no reasoning followed; of the
+        messages of 2022, which had no status, the end mark of the stream says so (`is_closed_well`).
 
         Raises StreamInterruptedError when content had begun, else UpstreamProtocolError.
         """
         if self.is_ended:
             return
+        self._choose_alternative()
         self._leave()
         self._give_unfinished_rest()
         answer = self._answer
@@ -554,14 +638,17 @@ class Turn:
             return True
         if self._files and (self._last is None or self._last.is_done):
             return True
-        if self._last is not None and self._last.end_turn is True:
+        if self._thinks_on:
+            return False
+        last = answer if self._last is None or self._last.is_alternative else self._last
+        if last is not None and last.ends_turn:
             return True
         if answer is None:
             return False
         if answer.end_turn is True or answer.finish in ("max_tokens", "interrupted"):
             return True
         # What follows a message that does not end the turn (a tool's call, say) was not the end either.
-        return answer is self._last and (
+        return answer is last and (
             answer.is_answered or (answer.status is None and self.is_closed_well and self._has_text)
         )
 

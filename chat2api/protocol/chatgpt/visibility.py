@@ -4,8 +4,9 @@
 and confirmations to all. The choice made here, message by message:
 
 - answer text: an assistant's message to all, outside the channels analysis and commentary;
-- reasoning: content type `thoughts`, the channel analysis, messages marked `cot_token`, and the summaries that o1 and o3
-  sent as ordinary text of a tool (told by `initial_text` or `finished_text` in the metadata);
+- reasoning: content type `thoughts`, the channel analysis, messages marked `cot_token`, what a thinking model announces
+  before it thinks (`is_thinking_preamble_message`, which may look finished in every way), and the summaries that o1 and
+  o3 sent as ordinary text of a tool (told by its code name, or by `initial_text` or `finished_text` in the metadata);
 - fenced blocks: the Python that the model ran for the reader, and what it printed. Python run inside the reasoning
   (channels analysis and commentary) is not shown, and neither is its output;
 - a canvas document, since it is the answer itself: its text once the call is whole;
@@ -69,6 +70,8 @@ KNOWN_TYPES = HIDDEN_TYPES | {
 
 _INNER_CHANNELS = ("analysis", "commentary")
 _LOOKING_TOOLS = ("browser", "computer", "container", "file_search", "myfiles_browser", "web")
+_THINKING_TOOL = "a8km123"
+"""Code name of the tool whose messages hold the reasoning of o1, o3-mini and the first pro models."""
 _POINTERS = ("file-service://", "sediment://")
 
 
@@ -86,7 +89,9 @@ def mapping_of(value: Json) -> Mapping[str, Json]:
 
 
 def role_of(message: Mapping[str, Json]) -> str:
-    """Give the author's role; messages of December 2022 had it beside the author."""
+    """Give the author's role; messages of December 2022 had it beside the author, some of them none at all."""
+    if "author" not in message and "role" not in message and type(message.get("content")) is dict:
+        return "assistant"
     return text_of(mapping_of(message.get("author")).get("role")) or text_of(message.get("role"))
 
 
@@ -113,7 +118,8 @@ def classify(message: Mapping[str, Json], *, is_marked_reasoning: bool = False) 
         return Show.NOTHING if channel in _INNER_CHANNELS else Show.CODE
     if channel == "analysis" or (channel != "final" and is_marked_reasoning):
         return Show.REASONING
-    if channel != "final" and metadata.get("reasoning_status") == "is_reasoning":
+    is_thinking = metadata.get("reasoning_status") == "is_reasoning" or metadata.get("is_thinking_preamble_message")
+    if channel != "final" and is_thinking:
         return Show.REASONING
     return Show.NOTHING if channel == "commentary" else Show.TEXT
 
@@ -123,7 +129,7 @@ def _classify_tool(message: Mapping[str, Json], metadata: Mapping[str, Json], co
     if content_type == "execution_output":
         is_for_reader = channel not in _INNER_CHANNELS or name == "python_user_visible"
         return Show.OUTPUT if is_for_reader and (not name or name.startswith("python")) else Show.NOTHING
-    if content_type == "text" and ("initial_text" in metadata or "finished_text" in metadata):
+    if content_type == "text" and (name == _THINKING_TOOL or "initial_text" in metadata or "finished_text" in metadata):
         return Show.REASONING
     return Show.NOTHING
 
@@ -157,7 +163,7 @@ def read_text(show: Show, content: Mapping[str, Json]) -> tuple[str, str | None]
 
 def _text_of_part(part: Json) -> str | None:
     if type(part) is not dict:
-        text = text_of(part)
+        text = str(part) if type(part) in (int, float) else text_of(part)
         return None if text.startswith(_POINTERS) else text
     if part.get("content_type") == "audio_transcription":
         return text_of(part.get("text"))

@@ -49,6 +49,8 @@ def render(text: str, *cuts: int, **metadata: Any) -> str:
         (f"A{S}cite{F}turn0search1{F}turn0search1{C}", "A ([Site A](https://a.example/p))"),
         (f"A{S}cite{F}turn7search7{C}.", "A."),
         (f"A{S}cite{F}turn0search9{C}.", "A."),
+        (f"A{S}cite{F}https://c.example/x{F}L1-L2{C}.", "A ([c.example](https://c.example/x))."),
+        (f"A{S}cite{F}javascript:alert(1){C}.", "A."),
         (f"{S}entity{F}[\"software\",\"Node.js\",\"runtime\"]{C} runs", "Node.js runs"),
         (f"{S}product_entity{F}[\"turn0product1\",\"Lamp\"]{C}!", "Lamp!"),
         (f"{S}url{F}label{F}https://c.example/{C}", "[label](https://c.example/)"),

@@ -57,6 +57,18 @@ def test_a_hidden_message_of_the_user_does_not_begin_the_turn() -> None:
     assert TextDelta("One.\n\nTwo.") in read.events
 
 
+def test_an_announcement_is_not_yet_the_answer() -> None:
+    announced = finished("I'll read it first.", id="a-1")
+    thoughts = message(id="t-1", status="finished_successfully", content={"content_type": "thoughts", "thoughts": [
+        {"summary": "Reading", "content": "Page one."}]})  # fmt: skip
+
+    assert not read_last_turn(conversation(USER, announced, thoughts)).is_done
+    assert not read_last_turn(
+        conversation(USER, {**announced, "metadata": {"is_thinking_preamble_message": True}})
+    ).is_done
+    assert read_last_turn(conversation(USER, announced, thoughts, finished("Done.", id="a-2"))).is_done
+
+
 def test_the_turn_may_be_named_by_the_message_that_it_answers() -> None:
     read = read_last_turn(conversation(USER, finished("One.", id="a-1"), finished("Two.", id="a-2")), after="a-1")
 

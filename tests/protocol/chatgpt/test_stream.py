@@ -114,7 +114,11 @@ def test_classic_and_v1_renderings_of_a_turn_give_the_same_events(told: list[tup
     turn = [
         Spoken(
             pieces,
-            {"id": f"m-{number}", "search_result_groups": groups, "channel": "analysis" if is_thought else None},
+            {
+                "id": f"m-{number}",
+                "search_result_groups": groups,
+                "channel": "analysis" if is_thought and number < len(told) - 1 else None,
+            },
             {"end_turn": number == len(told) - 1},
         )
         for number, (pieces, is_thought) in enumerate(told)
@@ -218,6 +222,15 @@ def test_G5_a_refusal_passes_unchanged() -> None:
     assert text_in(decode(stream)[0]) == refusal
 
 
+def test_the_barest_form_of_2022_is_an_answer() -> None:
+    pieces = ["", "Hel", "Hello."]
+    stream = b"".join(event({"message": {"content": {"parts": [text]}}, "error": None}) for text in pieces)
+
+    events, failure = decode(stream + DONE)
+
+    assert (text_in(events), failure) == ("Hello.", None)
+
+
 def test_an_echo_of_an_assistants_message_that_we_sent_is_not_the_answer() -> None:
     echo = event(envelope(message("Earlier answer", id="own-1", status="finished_successfully")))
     stream = echo + event(envelope(finished("Now"))) + DONE
@@ -234,6 +247,103 @@ def test_a_marker_before_the_message_makes_it_reasoning() -> None:
     events, _ = decode(stream + DONE)
 
     assert (reasoning_in(events), text_in(events)) == ("hm", "Yes")
+
+
+def test_what_a_patch_changes_beside_an_append_repeats_nothing() -> None:
+    path = "/message/content/parts/0"
+    retyped = [
+        {"p": "/message/content/content_type", "o": "replace", "v": "text"},
+        {"p": path, "o": "append", "v": "Hi"},
+    ]
+    without_parts = message(content={"content_type": "text", "parts": []})
+    twice = [{"p": path, "o": "append", "v": "Hi"}, {"p": path, "o": "append", "v": " you"}]
+
+    assert text_in(decode(ENCODING + begin(message()) + bare(retyped) + last_patch(".") + DONE)[0]) == "Hi."
+    assert text_in(decode(ENCODING + begin(without_parts) + bare(twice) + last_patch(".") + DONE)[0]) == "Hi you."
+
+
+def test_chunks_beside_the_content_of_a_thought_repeat_nothing() -> None:
+    content = {"content_type": "thoughts", "thoughts": [{"summary": "Plan", "content": "", "chunks": []}]}
+    steps = [
+        [{"p": "/message/content/thoughts/0/chunks", "o": "append", "v": [piece]},
+         {"p": "/message/content/thoughts/0/content", "o": "append", "v": piece}]
+        for piece in ("One", " two", ".")
+    ]  # fmt: skip
+    thoughts = begin(message(id="t-1", content=content), 1) + b"".join(map(bare, steps))
+
+    assert reasoning_in(decode(ENCODING + thoughts + begin(finished("Yes"), 2) + DONE)[0]) == "Plan\nOne two."
+
+
+def test_a_number_is_a_piece_of_the_text() -> None:
+    stream = ENCODING + begin(message()) + append("Room ") + bare(10) + bare(1) + last_patch(".") + DONE
+
+    assert text_in(decode(stream)[0]) == "Room 101."
+
+
+# Answers side by side
+
+
+def side_by_side(first: Any, second: Any, *, ends: str) -> bytes:
+    """Give two answers of which turns are taken; `ends` names those that come to their end."""
+    words = [(1, "One"), (2, "Uno"), (1, " more"), (2, " mas")]
+    parts = [delta({"c": c, "p": "/message/content/parts/0", "o": "append", "v": word}) for c, word in words]
+    over = [{"p": "/message/status", "o": "replace", "v": "finished_successfully"},
+            {"p": "/message/end_turn", "o": "replace", "v": True}]  # fmt: skip
+    parts += [delta({"c": int(c), "p": "", "o": "patch", "v": over}) for c in ends]
+    return ENCODING + begin(first, 1) + begin(second, 2) + b"".join(parts) + DONE
+
+
+@pytest.mark.parametrize("parent_id", [None, "u-1"])
+def test_of_two_answers_side_by_side_the_first_is_shown(parent_id: str | None) -> None:
+    first, second = message(id="a", parent_id=parent_id), message(id="b", parent_id=parent_id)
+
+    events, failure = decode(side_by_side(first, second, ends="12"))
+
+    assert failure is None
+    assert text_in(events) == "One more"
+    assert events[-1] == Finished("stop", "c-1", "a", None)
+
+
+def test_of_two_answers_the_second_is_shown_too_when_it_alone_ends() -> None:
+    events, failure = decode(side_by_side(message(id="a"), message(id="b"), ends="2"))
+
+    assert failure is None
+    assert text_in(events) == "One more\n\nUno mas"
+    assert events[-1] == Finished("stop", "c-1", "b", None)
+
+
+def test_a_message_that_follows_an_unfinished_one_is_shown() -> None:
+    first = begin(message("Let me see.", id="a"), 1)
+    second = begin(finished("It is 4.", id="b"), 2)
+    called = begin(message("{}", id="t", recipient="web.run"), 3)
+
+    assert text_in(decode(ENCODING + first + second + DONE)[0]) == "Let me see.\n\nIt is 4."
+    assert text_in(decode(ENCODING + first + called + second + DONE)[0]) == "Let me see.\n\nIt is 4."
+    child = begin(finished("It is 4.", id="b", parent_id="a"), 2)
+    assert text_in(decode(ENCODING + first + child + DONE)[0]) == "Let me see.\n\nIt is 4."
+
+
+def test_an_answer_may_be_given_another_id_on_the_way() -> None:
+    snapshots = [message("Hello", id="tmp"), message("Hello wor", id="real"), finished("Hello world.", id="real")]
+
+    events, _ = decode(b"".join(event(envelope(snapshot)) for snapshot in snapshots) + DONE)
+
+    assert text_in(events) == "Hello world."
+    assert events[-1] == Finished("stop", "c-1", "real", None)
+
+
+def test_an_announcement_before_the_thoughts_is_neither_answer_nor_end() -> None:
+    announced = finished("I'll read it first.", id="p-1", is_thinking_preamble_message=True)
+    thoughts = message(id="t-1", content={"content_type": "thoughts", "thoughts": [{"summary": "S", "content": "c"}]})
+    begun = ENCODING + begin(announced, 1) + begin({**thoughts, "status": "finished_successfully"}, 2)
+
+    events, failure = decode(begun + begin(finished("Yes."), 3) + COMPLETE + DONE)
+
+    assert (reasoning_in(events), text_in(events), failure) == ("I'll read it first.\n\nS\nc", "Yes.", None)
+    assert end_of(begun + DONE) is StreamInterruptedError
+    unmarked = begun.replace(b', "is_thinking_preamble_message": true', b"")
+    assert unmarked != begun
+    assert end_of(unmarked + DONE) is StreamInterruptedError
 
 
 # Continuing a cut answer
@@ -327,6 +437,11 @@ def test_what_follows_the_end_is_ignored() -> None:
     [
         ({"message": None, "error": "Busy", "error_code": "busy"}, "Busy", "busy"),
         ({"message": None, "error": {"message": "Busy", "code": "x"}}, "Busy", "x"),
+        (
+            {"message": None, "error": None, "error_code": "busy"},
+            "The backend reported an error without a text.",
+            "busy",
+        ),
         ({"detail": "Busy"}, "Busy", None),
         ({"detail": {"message": "Cap", "code": "model_cap_exceeded", "clears_in": 5}}, "Cap", "model_cap_exceeded"),
         ({"detail": [{"msg": "x", "input": "my prompt"}]}, "The backend refused the request.", None),
@@ -523,7 +638,10 @@ def test_T3_long_thoughts_cost_no_more_than_their_length() -> None:
     content = {"content_type": "thoughts", "thoughts": [{"summary": "", "content": ""}]}
     growing = append(WORD, "/message/content/thoughts/0/content") + bare(WORD) * 20_000
 
-    assert seconds_for(ENCODING + begin(message(content=content)) + growing + begin(finished("Yes"), 1) + DONE) < 5.0
+    assert (
+        seconds_for(ENCODING + begin(message(id="t-1", content=content)) + growing + begin(finished("Yes"), 1) + DONE)
+        < 5.0
+    )
 
 
 def test_T3_a_classic_stream_of_thousands_of_snapshots_is_quick() -> None:

@@ -41,6 +41,8 @@ def mixed(parts: list[Any] | None) -> dict[str, Any]:
         (message("Hi", channel="analysis"), Show.REASONING),
         (message("Hi", reasoning_status="is_reasoning"), Show.REASONING),
         (message("Hi", channel="final", reasoning_status="is_reasoning"), Show.TEXT),
+        (message("I'll look.", is_thinking_preamble_message=True), Show.REASONING),
+        (message("I'll look.", is_thinking_preamble_message=True, channel="commentary"), Show.REASONING),
         (message("Hi", image_gen_async=True), Show.NOTHING),
         (message(content=mixed(["Hi"])), Show.TEXT),
         (message(content=of_type("thoughts", thoughts=[]), channel="analysis"), Show.THOUGHTS),
@@ -65,6 +67,7 @@ def mixed(parts: list[Any] | None) -> dict[str, Any]:
         (message(role="tool", name="container.exec", content=OUTPUT), Show.NOTHING),
         (message("Make no mention of this.", role="tool", name="dalle.text2im"), Show.NOTHING),
         (message("hm", role="tool", name="a8km123", initial_text="Thinking"), Show.REASONING),
+        (message("hm", role="tool", name="a8km123"), Show.REASONING),
         (message("hm", role="tool", name="x9", finished_text="Thought for 2s"), Show.REASONING),
         (message(role="tool", content=of_type("tether_quote", text="x")), Show.NOTHING),
     ],
@@ -85,11 +88,17 @@ def test_the_role_of_2022_stands_beside_the_author() -> None:
     assert role_of({"author": "x"}) == ""
 
 
+def test_a_message_that_names_no_author_is_the_answer() -> None:
+    assert role_of({"content": {"content_type": "text", "parts": ["Hi"]}}) == "assistant"
+    assert role_of({"id": "m-1"}) == ""
+
+
 @pytest.mark.parametrize(
     ("show", "content", "expected"),
     [
         (Show.TEXT, {"parts": ["a"]}, ("a", "/message/content/parts/0")),
         (Show.TEXT, {"parts": [""]}, ("", "/message/content/parts/0")),
+        (Show.TEXT, {"parts": [42, None, True]}, ("42", None)),
         (Show.TEXT, {"parts": ["a", "b"]}, ("a\nb", "/message/content/parts/1")),
         (Show.TEXT, {"parts": ["a", {"asset_pointer": "sediment://x"}]}, ("a", None)),
         (Show.TEXT, {"parts": [{"content_type": "audio_transcription", "text": "spoken"}]}, ("spoken", None)),
