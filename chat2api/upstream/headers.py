@@ -70,12 +70,14 @@ def _line(name: str, value: str) -> bytes:
 class HeaderBlock:
     """Collects the lines of an answer's head: skips 1xx answers, knows the final one, ignores trailers."""
 
-    __slots__ = ("_left", "_lines", "complete", "headers", "set_cookies", "status")
+    __slots__ = ("_left", "_lines", "complete", "headers", "http2", "set_cookies", "status")
 
     def __init__(self, limit: int) -> None:
         """Make a collector that takes at most `limit` bytes in all, 1xx answers included."""
         self.status = 0
         self.complete = False
+        self.http2 = False
+        """Whether the answer came over HTTP/2 or later."""
         self.set_cookies: list[str] = []
         self.headers: Mapping[str, str] = {}
         """Values by lower-case name once complete, without what describes an encoding that curl has undone already.
@@ -105,6 +107,7 @@ class HeaderBlock:
         if not status or not status[0].isdigit():
             raise UpstreamProtocolError("The upstream's status line cannot be read.")
         self.status = int(status[0])
+        self.http2 = not line.startswith(b"HTTP/1")
         self._lines.clear()
 
     def _complete(self) -> None:

@@ -43,14 +43,17 @@ class Receiver(Protocol):
 
 
 class Handle(Protocol):
-    """A request that libcurl makes. Nothing here may be called from within its callbacks."""
+    """A request that libcurl makes. Nothing here but `settle` may be called from within its callbacks."""
 
     def start(self, receiver: Receiver) -> None:
         """Begin with the loop's next turn."""
         ...
 
-    def settle(self) -> None:
-        """Say that the head is here and the body is read as a stream, so that its bytes may come in beats."""
+    def settle(self, *, shared: bool) -> None:
+        """Say that the head is here and the body is read as a stream, so that its bytes may come in beats.
+
+        Called from within `on_header`. `shared` says that other requests may use the connection at the same time.
+        """
         ...
 
     def resume(self) -> int:
@@ -158,8 +161,6 @@ class Transfer:
         if self._timer is not None:
             self._timer.cancel()
         self._note_head()
-        if self._handle is not None:
-            self._handle.settle()
 
     async def take_whole(self) -> bytes:
         """Give the whole body once it is complete. Raises what ended the transfer before that."""
@@ -209,8 +210,11 @@ class Transfer:
     def on_header(self, line: bytes) -> int:
         """Take a line; see Receiver."""
         block = self._block
+        was_complete = block.complete
         block.feed(line)
-        if block.complete and self._limits.max_bytes is None:
+        if block.complete and not was_complete and self._limits.max_bytes is None:
+            if self._handle is not None:
+                self._handle.settle(shared=block.http2)
             self._wake()
         return len(line)
 

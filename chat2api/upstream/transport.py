@@ -74,7 +74,6 @@ _HOUSEKEEPING_PERIOD = 30.0
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _SUPPRESSED = (b"Expect:", b"Content-Type:")
 _HTTP_2_OVER_TLS = 4  # CURL_HTTP_VERSION_2TLS: the plain `2` of the profiles would ask http origins for h2c
-_HTTP_2 = 3  # CURL_HTTP_VERSION_2_0, as CURLINFO_HTTP_VERSION says it
 _NO_SOCKET = -1  # CURL_SOCKET_TIMEOUT and CURL_SOCKET_BAD
 _FIXED_OPTIONS: tuple[tuple[CurlOpt, int | bytes], ...] = (
     (CurlOpt.HTTP_VERSION, _HTTP_2_OVER_TLS),
@@ -177,8 +176,8 @@ class _Easy(Curl):
         ffi.from_handle(self._header_handle).callback = receiver.on_header
         self._multi.add(self)
 
-    def settle(self) -> None:
-        self._multi.settle(self)
+    def settle(self, *, shared: bool) -> None:
+        self._multi.settle(self, shared=shared)
 
     def resume(self) -> int:
         return self._multi.resume(self)
@@ -273,8 +272,12 @@ class _Multi:
         self._kept: dict[_Shape, list[_Easy]] = {}
         self._kept_count = 0
         self._sockets: set[int] = set()
+        self._acting = _NO_SOCKET
+        """The socket whose turn it is, or was last."""
         self._hurried = 0
+        """Requests that wait for their answer's head, or for a whole answer."""
         self._shared: set[int] = set()
+        """Sockets of HTTP/2 connections that have brought a stream's head."""
         self._timer: asyncio.TimerHandle | None = None
         self._due_at = inf
         self._is_next = False
@@ -331,7 +334,6 @@ class _Multi:
         if self._easies.pop(easy._curl, None) is not None:
             lib.curl_multi_remove_handle(self._curlm, easy._curl)
             self._forget(easy)
-            self._grant()
 
     def resume(self, easy: _Easy) -> int:
         """Let a paused request go on; give curl's result code."""
@@ -339,16 +341,19 @@ class _Multi:
         self._grant()
         return code
 
-    def settle(self, easy: _Easy) -> None:
-        """Let a stream's socket wait for beats: its own, or an HTTP/2 connection while no other request is in a hurry."""
+    def settle(self, easy: _Easy, *, shared: bool) -> None:
+        """Let a stream's socket wait for beats: its own, or a shared one while no other request is in a hurry.
+
+        curl does not tell which socket is whose, but it was that socket's turn when the head came. When curl looks at
+        another one in passing, the wrong one is settled: then some request on this channel may wait for a beat.
+        """
         easy.settled = True
-        easy.socket = fd = easy.number(CurlInfo.ACTIVESOCKET)
         self._readiness.begin_stream()
-        if fd != _NO_SOCKET and easy.number(CurlInfo.HTTP_VERSION) >= _HTTP_2:
-            self._shared.add(fd)
-            easy.socket = _NO_SOCKET
-        elif fd != _NO_SOCKET:
-            self._readiness.settle(fd)
+        if shared and self._acting != _NO_SOCKET:
+            self._shared.add(self._acting)
+        elif self._acting != _NO_SOCKET:
+            easy.socket = self._acting
+            self._readiness.settle(easy.socket)
         self._calm_down()
 
     def _calm_down(self) -> None:
@@ -358,7 +363,8 @@ class _Multi:
                 self._readiness.settle(fd)
 
     def _forget(self, easy: _Easy) -> None:
-        """Take a request out of all counts."""
+        """Take a request out of all counts, once what its removal closed is not watched any more."""
+        self._grant()
         if not easy.settled:
             self._calm_down()
             return
@@ -375,13 +381,14 @@ class _Multi:
         self._kept.clear()
         lib.curl_multi_cleanup(self._curlm)
         for fd in self._sockets:
-            self._readiness.hurry(fd)
             self._readiness.unwatch(fd)
+            self._readiness.hurry(fd)
         if self._timer is not None:
             self._timer.cancel()
 
     def _act(self, fd: int, bits: int) -> None:
         """Let curl do what there is to do for a ready socket, or for its timers when there is none."""
+        self._acting = fd
         code = lib.curl_multi_socket_action(self._curlm, fd, bits, self._running)
         # curl reports an end by a message; there can be none while all handles that were added still run.
         if self._running[0] != len(self._easies) or fd == _NO_SOCKET:
@@ -406,6 +413,7 @@ class _Multi:
                 renewed = fd in wishes.left
                 if renewed and fd in self._shared:
                     self._shared.discard(fd)
+                    self._readiness.unwatch(fd)
                     self._readiness.hurry(fd)
                 if wanted:
                     self._sockets.add(fd)
