@@ -5,7 +5,8 @@ A name is looked up whole, never by a part of it: `gpt-4` must not swallow `gpt-
 1. a custom GPT: `gpt-4-gizmo-g-…`, `<model>-gizmo-g-…`, or the bare `g-…`;
 2. a slug that the accounts offer, as given or with `-` for `.`;
 3. the table below;
-4. both again without a date or `-latest` at the end, or with `-deep-research` taken for a hint;
+4. both again without a date or `-latest` at the end, with `-deep-research` taken for a hint, or without the provider
+   that clients of several put before it (`openai/gpt-4o`);
 5. the default, and the name is remembered as not understood.
 
 Sources: the 2024 names from chat2api 1.4.9; later ones from public clients of 2025 and 2026.
@@ -221,6 +222,9 @@ def _spellings(name: str) -> Iterator[str]:
     dated = _DATED.fullmatch(name)
     if dated:
         yield from _spellings(dated["name"])
+    provider, slash, own = name.rpartition("/")
+    if slash and provider:
+        yield from _spellings(own)
 
 
 def _look_up(name: str, live: Collection[str]) -> ModelChoice | None:

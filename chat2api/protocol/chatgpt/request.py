@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from chat2api.protocol.prompt import Message, ModelChoice, Prompt
+from chat2api.protocol.prompt import Message, ModelChoice, Prompt, TextPart
 
 Form = Literal["2024", "classic", "f"]
 Body = dict[str, object]
@@ -20,6 +20,9 @@ ROOT_MESSAGE_ID = "client-created-root"
 """Parent of the first message of a conversation in the f form; the older forms take any UUID."""
 
 PICTURE_HINT = "picture_v2"
+
+GO_ON = "Continue your last message exactly where it ends, and repeat nothing of it."
+"""What is asked where the caller's last message is the assistant's: the backend answers a user only."""
 
 _PAGE = {
     "is_dark_mode": False,
@@ -120,7 +123,7 @@ def prepare_body(prompt: Prompt, around: Surroundings) -> Body:
     One call is enough (the web client makes three while the person types). The whole text goes along for pictures
     only; otherwise its first characters do, as if it were being typed.
     """
-    text = prompt.messages[-1].text
+    text = _answerable(prompt)[-1].text
     return {
         **_f_common(prompt, around),
         "fork_from_shared_post": False,
@@ -253,11 +256,29 @@ def _content(text: str) -> Body:
     return {"content_type": "text", "parts": [text]}
 
 
+def _answerable(prompt: Prompt) -> list[Message]:
+    """Give the messages up to the last that says something, and a request to go on where that is the assistant's."""
+    messages = list(prompt.messages)
+    while len(messages) > 1 and _is_silent(messages[-1]):
+        messages.pop()
+    if messages[-1].role == "assistant":
+        go_on = Message("user", (TextPart(GO_ON),))
+        # A stored conversation has the assistant's message already.
+        return [go_on] if prompt.conversation_id is not None else [*messages, go_on]
+    return messages
+
+
+def _is_silent(message: Message) -> bool:
+    """Whether a message says nothing; a tool that returned nothing has still answered."""
+    return message.role != "tool" and not message.tool_calls and not message.text.strip()
+
+
 def _write_messages(prompt: Prompt, around: Surroundings, form: Form) -> list[Body]:
-    last = len(prompt.messages) - 1
+    messages = _answerable(prompt)
+    last = len(messages) - 1
     return [
         _write_message(message, index == last, prompt.model.hints, around, form)
-        for index, message in enumerate(prompt.messages)
+        for index, message in enumerate(messages)
     ]
 
 

@@ -97,27 +97,26 @@ class ChatRequest:
 def parse_chat_request(body: object) -> ChatRequest:
     """Check the JSON body of a chat completion request.
 
-    Unknown fields are accepted, since clients send extras. Raises InvalidRequestError with `param`.
+    Unknown fields are accepted, since clients send extras; so are `stream_options` without a stream, which ask for
+    nothing, and limits of 0 and -1, with which several clients spell "no limit". Raises InvalidRequestError with
+    `param`.
     """
     if not is_object(body):
         raise wrong_type("body", "an object", body)
     stream = read_flag(body, "stream") or False
     options = read_object(body, "stream_options")
-    if options is not None and not stream:
-        raise wrong_value("stream_options", "it is only allowed when 'stream' is true.")
-    max_tokens = read_integer(body, "max_completion_tokens", minimum=1)
-    older_max_tokens = read_integer(body, "max_tokens", minimum=1)
-    effort = read_word(body, "reasoning_effort", _EFFORTS)
+    max_tokens = _read_limit(body, "max_completion_tokens")
+    older_max_tokens = _read_limit(body, "max_tokens")
     return ChatRequest(
         messages=parse_messages(body),
         model=_read_model(body),
         stream=stream,
-        include_usage=_read_include_usage(options),
+        include_usage=_read_include_usage(options) and stream,
         max_tokens=older_max_tokens if max_tokens is None else max_tokens,
         stop=_read_stop(body),
         n=read_integer(body, "n", minimum=1, maximum=MAX_CHOICES) or 1,
-        thinking_effort=None if effort is None else _EFFORTS[effort],
-        user=read_text(body, "user"),
+        thinking_effort=_read_effort(body),
+        user=_read_user(body),
         conversation_id=_read_id(body, "conversation_id"),
         parent_message_id=_read_id(body, "parent_message_id"),
         history_disabled=read_flag(body, "history_disabled"),
@@ -142,9 +141,29 @@ def _read_include_usage(options: JsonObject | None) -> bool:
     return read_flag(options, "include_usage", "stream_options") or False
 
 
+def _read_limit(body: JsonObject, key: str) -> int | None:
+    limit = read_integer(body, key, minimum=-1)
+    return limit if limit is None or limit > 0 else None
+
+
+def _read_effort(body: JsonObject) -> ThinkingEffort | None:
+    """Give the effort asked for, also in the form `reasoning: {effort}` of the Responses API; "" asks for none."""
+    if read_text(body, "reasoning_effort"):
+        effort: object = read_word(body, "reasoning_effort", _EFFORTS)
+    else:
+        nested = body.get("reasoning")
+        effort = nested.get("effort") if is_object(nested) else None
+    return _EFFORTS.get(effort) if isinstance(effort, str) else None
+
+
+def _read_user(body: JsonObject) -> str | None:
+    """Give the end user's name; a whole user object, as web front ends send it to their plug-ins, is none."""
+    return None if is_object(body.get("user")) else read_text(body, "user")
+
+
 def _read_stop(body: JsonObject) -> tuple[str, ...]:
     value = body.get("stop")
-    if value is None:
+    if value is None or value == "":
         return ()
     if isinstance(value, str):
         return (_check_stop(value, "stop"),)
@@ -156,14 +175,12 @@ def _read_stop(body: JsonObject) -> tuple[str, ...]:
             param="stop",
             code="array_above_max_length",
         )
-    return tuple(_check_stop(stop, f"stop[{index}]") for index, stop in enumerate(value))
+    return tuple(_check_stop(stop, f"stop[{index}]") for index, stop in enumerate(value) if stop != "")
 
 
 def _check_stop(value: object, param: str) -> str:
     if not isinstance(value, str):
         raise wrong_type(param, "a string", value)
-    if not value:
-        raise wrong_value(param, "it must not be empty.")
     if len(value) > MAX_STOP_LENGTH:
         raise InvalidRequestError(
             f"Invalid '{param}': string too long. Expected at most {MAX_STOP_LENGTH} characters.",

@@ -109,11 +109,13 @@ def read_flag(body: JsonObject, key: str, path: str = "") -> bool | None:
 def read_integer(
     body: JsonObject, key: str, path: str = "", *, minimum: int | None = None, maximum: int | None = None
 ) -> int | None:
-    """Give an integer within the bounds, which belong to it."""
+    """Give an integer within the bounds, which belong to it; 5.0 is 5, since JSON knows numbers only."""
     value = body.get(key)
     if value is None:
         return None
     param = join_path(path, key)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     # In Python a boolean is an integer; in JSON it is not.
     if isinstance(value, bool) or not isinstance(value, int):
         raise wrong_type(param, "an integer", value)

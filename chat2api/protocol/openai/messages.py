@@ -1,6 +1,9 @@
 """The `messages` of a chat request: checked one by one and turned into neutral messages.
 
 Shapes: the OpenAI API reference, "Create chat completion", with its older forms (`function` role, `function_call`).
+Taken beyond it, since clients send them out of their histories: answers without content (broken off, or reasoning
+only), tool results that are null, parts typed as in the Responses API, and parts that hold an answer's reasoning, which
+are left out.
 """
 
 from collections.abc import Sequence
@@ -33,6 +36,9 @@ _ROLES: dict[str, Role] = {
     "function": "tool",
 }
 
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_REASONING_PARTS = ("reasoning", "redacted_thinking", "thinking")
+
 _MEDIA_PARTS = {
     "image_url": "Images",
     "input_audio": "Audio",
@@ -41,7 +47,9 @@ _MEDIA_PARTS = {
 
 
 def parse_messages(body: JsonObject) -> tuple[Message, ...]:
-    """Give the messages of a chat body, oldest first, at least one; the last can be answered.
+    """Give the messages of a chat body, oldest first, at least one with something to answer.
+
+    The last may be the assistant's (to be gone on with) or empty: what is answered then is what stands before it.
 
     Raises InvalidRequestError whose `param` is the path of the field, such as `messages[2].content[0].type`.
     """
@@ -61,18 +69,17 @@ def parse_messages(body: JsonObject) -> tuple[Message, ...]:
             code="array_above_max_length",
         )
     parsed = tuple(_parse_message(message, f"messages[{index}]") for index, message in enumerate(messages))
-    _check_answerable(parsed[-1], f"messages[{len(parsed) - 1}]")
+    _check_answerable(parsed)
     return parsed
 
 
-def _check_answerable(last: Message, path: str) -> None:
-    if last.role == "assistant":
-        raise wrong_value(
-            f"{path}.role", "the last message is the assistant's, so there is nothing to answer. End with 'user'."
-        )
+def _check_answerable(messages: Sequence[Message]) -> None:
+    path = f"messages[{len(messages) - 1}]"
+    if messages[-1].tool_calls:
+        raise wrong_value(f"{path}.role", "the last message calls tools, so their results must follow it.")
     # A tool may well have returned nothing; a person who says nothing asks nothing.
-    if last.role != "tool" and not last.text.strip():
-        raise wrong_value(f"{path}.content", "the last message holds no text, so there is nothing to answer.")
+    if not any(message.role == "tool" or message.text.strip() for message in messages):
+        raise wrong_value(f"{path}.content", "no message holds any text, so there is nothing to answer.")
 
 
 def _parse_message(value: object, path: str) -> Message:
@@ -83,15 +90,16 @@ def _parse_message(value: object, path: str) -> Message:
         case "assistant":
             return _parse_assistant(value, path)
         case "tool":
-            parts = _require_content(value, path, refusals=False)
+            if "content" not in value:
+                raise missing(f"{path}.content")
+            parts = _parse_content(value, path, is_answer=False) or ()
             name = read_text(value, "name", path)
             return Message(role, parts, name, tool_call_id=require_text(value, "tool_call_id", path))
         case "function":
-            # The one role whose content the API always let be null.
-            parts = _parse_content(value, path, refusals=False) or ()
+            parts = _parse_content(value, path, is_answer=False) or ()
             return Message(role, parts, require_text(value, "name", path))
         case _:
-            return Message(role, _require_content(value, path, refusals=False), read_text(value, "name", path))
+            return Message(role, _require_content(value, path), read_text(value, "name", path))
 
 
 def _parse_role(message: JsonObject, path: str) -> Role:
@@ -105,13 +113,11 @@ def _parse_role(message: JsonObject, path: str) -> Role:
 
 
 def _parse_assistant(message: JsonObject, path: str) -> Message:
-    parts = _parse_content(message, path, refusals=True)
+    parts = _parse_content(message, path, is_answer=True)
     refusal = read_text(message, "refusal", path)
     calls = _parse_tool_calls(message, path)
     if parts is None and refusal:
         parts = (TextPart(refusal),)
-    if parts is None and not calls and message.get("audio") is None:
-        raise missing(f"{path}.content")
     return Message("assistant", parts or (), read_text(message, "name", path), tool_calls=calls)
 
 
@@ -143,8 +149,8 @@ def _parse_function(body: JsonObject, path: str, call_id: str | None, field: str
     return ToolCall(call_id, require_text(body, "name", path), read_text(body, field, path) or "")
 
 
-def _require_content(message: JsonObject, path: str, *, refusals: bool) -> tuple[TextPart, ...]:
-    parts = _parse_content(message, path, refusals=refusals)
+def _require_content(message: JsonObject, path: str) -> tuple[TextPart, ...]:
+    parts = _parse_content(message, path, is_answer=False)
     if parts is not None:
         return parts
     if "content" in message:
@@ -152,7 +158,7 @@ def _require_content(message: JsonObject, path: str, *, refusals: bool) -> tuple
     raise missing(f"{path}.content")
 
 
-def _parse_content(message: JsonObject, path: str, *, refusals: bool) -> tuple[TextPart, ...] | None:
+def _parse_content(message: JsonObject, path: str, *, is_answer: bool) -> tuple[TextPart, ...] | None:
     """Give the text parts of a message; None when it has no content."""
     content = message.get("content")
     if content is None:
@@ -162,30 +168,30 @@ def _parse_content(message: JsonObject, path: str, *, refusals: bool) -> tuple[T
         return (TextPart(content),)
     if not isinstance(content, list):
         raise wrong_type(path, "a string or an array of parts", content)
-    return _parse_parts(content, path, refusals=refusals)
-
-
-def _parse_parts(parts: Sequence[object], path: str, *, refusals: bool) -> tuple[TextPart, ...]:
-    if not parts:
+    if not content and message.get("role") in ("user", "system", "developer"):
         raise InvalidRequestError(
             f"Invalid '{path}': empty array. Expected an array with at least one part.",
             param=path,
             code="empty_array",
         )
-    return tuple(_parse_part(part, f"{path}[{index}]", refusals=refusals) for index, part in enumerate(parts))
+    parts = (_parse_part(part, f"{path}[{index}]", is_answer=is_answer) for index, part in enumerate(content))
+    return tuple(part for part in parts if part is not None)
 
 
-def _parse_part(part: object, path: str, *, refusals: bool) -> TextPart:
+def _parse_part(part: object, path: str, *, is_answer: bool) -> TextPart | None:
     if not is_object(part):
         raise wrong_type(path, "an object", part)
     kind = read_text(part, "type", path)
     if kind is None:
         raise missing(f"{path}.type")
-    if kind == "text" or (kind == "refusal" and refusals):
-        text = read_text(part, kind, path)
+    if kind in _TEXT_PARTS or (kind == "refusal" and is_answer):
+        field = "refusal" if kind == "refusal" else "text"
+        text = read_text(part, field, path)
         if text is None:
-            raise missing(f"{path}.{kind}")
+            raise missing(f"{path}.{field}")
         return TextPart(text)
+    if kind in _REASONING_PARTS and is_answer:
+        return None
     if kind in _MEDIA_PARTS:
         raise InvalidRequestError(
             f"{_MEDIA_PARTS[kind]} are not accepted by this server: '{path}' is a part of type '{kind}'. "
@@ -193,5 +199,5 @@ def _parse_part(part: object, path: str, *, refusals: bool) -> TextPart:
             param=f"{path}.type",
             code="unsupported_content_part",
         )
-    supported = ("text", "refusal") if refusals else ("text",)
+    supported = ("text", "refusal") if is_answer else ("text",)
     raise wrong_value(f"{path}.type", f"{quote(kind)}. Supported values are: {quote_all(supported)}.")

@@ -92,6 +92,17 @@ def test_what_the_accounts_offer_is_understood(name: str) -> None:
     assert choose_model(name).fallback_from == name
 
 
+@pytest.mark.parametrize(
+    "name, slug",
+    [("openai/gpt-4o", "gpt-4o"), ("openrouter/openai/gpt-5.5", "gpt-5-5"), ("OpenAI/gpt-4o-2024-08-06", "gpt-4o")],
+)
+def test_a_provider_before_the_name_is_passed_over(name: str, slug: str) -> None:
+    assert choose_model(name) == ModelChoice(slug)
+    assert choose_model(name, [name.lower()]) == ModelChoice(name.lower())
+    assert choose_model("openai/gpt-9").fallback_from == "openai/gpt-9"
+    assert choose_model("openai/").fallback_from == "openai/"
+
+
 def test_thinking_names_are_a_hint_unless_offered_as_a_slug() -> None:
     for name in ("gpt-5-6-thinking", "gpt-5.6-thinking", "gpt-5-6-t-mini"):
         assert choose_model(name) == ModelChoice(AUTO, hints=("reason",))

@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from chat2api.protocol.chatgpt.request import (
+    GO_ON,
     ROOT_MESSAGE_ID,
     Body,
     Form,
@@ -193,6 +194,32 @@ def test_all_messages_are_sent_in_order_under_their_own_ids(form: Form) -> None:
     ]
     assert sent[2]["author"]["name"] == "Ann"
     assert len({str(message["id"]) for message in sent}) == 5
+
+
+def _said(*messages: Message, **fields: object) -> list[tuple[object, object]]:
+    """Give role and text of what is sent for these messages."""
+    body = conversation_body(_prompt(*messages, **fields), _around())
+    return [(sent["author"]["role"], cast("list[str]", sent["content"]["parts"])[0]) for sent in _messages(body)]
+
+
+def test_a_begun_answer_is_gone_on_with() -> None:
+    begun = Message("assistant", (TextPart("Once upon a"),))
+
+    assert _said(_say("Tell."), begun) == [("user", "Tell."), ("assistant", "Once upon a"), ("user", GO_ON)]
+    assert _said(begun, conversation_id="c-1", parent_message_id="m-1") == [("user", GO_ON)]
+    partial = cast(
+        "dict[str, dict[str, object]]", prepare_body(_prompt(_say("Tell."), begun), _around())["partial_query"]
+    )
+    assert partial["content"]["parts"] == [GO_ON[:5]]
+
+
+def test_silence_at_the_end_is_left_out() -> None:
+    rules = Message("system", (TextPart("Greet me."),))
+    nothing = Message("tool", (), tool_call_id="c1")
+
+    assert _said(rules, _say(" ")) == [("user", "Greet me.")]
+    assert _said(_say("Hi"), Message("assistant", ()), _say("")) == [("user", "Hi")]
+    assert [text for _, text in _said(_say("Hi"), nothing)] == ["Hi", "[Result of the tool (call c1)]\n"]
 
 
 def test_hints_go_with_the_last_message_only() -> None:

@@ -111,10 +111,37 @@ def test_reasoning_effort_becomes_one_of_three(given_effort: str, effort: str) -
     assert _parse(reasoning_effort=given_effort).thinking_effort == effort
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"stream": False, "stream_options": {"include_usage": True}},
+        {"max_tokens": 0},
+        {"max_tokens": -1, "max_completion_tokens": 0},
+        {"stop": ""},
+        {"stop": []},
+        {"stop": ["", ""]},
+        {"reasoning_effort": ""},
+        {"reasoning": {"effort": "unheard of"}},
+        {"user": {"id": "u-1", "name": "Ann"}},
+    ],
+    ids=str,
+)
+def test_what_clients_send_to_ask_for_nothing_asks_for_nothing(fields: dict[str, object]) -> None:
+    assert _parse(**fields) == _parse()
+
+
+def test_a_limit_of_0_leaves_the_older_one_in_force() -> None:
+    assert _parse(max_tokens=7, max_completion_tokens=0).max_tokens == 7
+
+
+def test_reasoning_effort_is_read_in_the_form_of_the_responses_api() -> None:
+    assert _parse(reasoning={"effort": "high"}).thinking_effort == "max"
+    assert _parse(reasoning={"effort": "high"}, reasoning_effort="low").thinking_effort == "standard"
+
+
 WRONG: list[tuple[dict[str, object], str, str]] = [
     ({"stream": "true"}, "stream", "invalid_type"),
     ({"stream": 1}, "stream", "invalid_type"),
-    ({"stream_options": {}}, "stream_options", "invalid_value"),
     ({"stream": True, "stream_options": []}, "stream_options", "invalid_type"),
     ({"stream": True, "stream_options": {"include_usage": 1}}, "stream_options.include_usage", "invalid_type"),
     ({"model": 4}, "model", "invalid_type"),
@@ -123,16 +150,18 @@ WRONG: list[tuple[dict[str, object], str, str]] = [
     ({"model": "gpt-4o\r\nx-evil: 1"}, "model", "invalid_value"),
     ({"model": "模型"}, "model", "invalid_value"),
     ({"model": "x" * 257}, "model", "invalid_value"),
-    ({"max_tokens": 0}, "max_tokens", "integer_below_min_value"),
+    ({"max_tokens": -2}, "max_tokens", "integer_below_min_value"),
+    ({"max_tokens": 1.5}, "max_tokens", "invalid_type"),
     ({"max_completion_tokens": "5"}, "max_completion_tokens", "invalid_type"),
     ({"n": 0}, "n", "integer_below_min_value"),
     ({"n": 9}, "n", "integer_above_max_value"),
     ({"n": True}, "n", "invalid_type"),
     ({"stop": 5}, "stop", "invalid_type"),
-    ({"stop": ""}, "stop", "invalid_value"),
+    ({"stop": ["a", None]}, "stop[1]", "invalid_type"),
     ({"stop": ["a", 5]}, "stop[1]", "invalid_type"),
     ({"stop": list("abcde")}, "stop", "array_above_max_length"),
     ({"stop": "x" * 1025}, "stop", "string_above_max_length"),
+    ({"reasoning_effort": 0}, "reasoning_effort", "invalid_type"),
     ({"reasoning_effort": "huge"}, "reasoning_effort", "invalid_value"),
     ({"user": 5}, "user", "invalid_type"),
     ({"conversation_id": "../x"}, "conversation_id", "invalid_value"),

@@ -16,7 +16,7 @@ def test_null_and_absent_are_the_same() -> None:
         assert fields.read_list(body, "x") is None
 
 
-@pytest.mark.parametrize("value", [True, 1.0, "1", [], {}])
+@pytest.mark.parametrize("value", [True, 1.5, "1", [], {}])
 def test_an_integer_is_neither_boolean_nor_fraction(value: object) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         fields.read_integer({"n": value}, "n")
@@ -25,6 +25,10 @@ def test_an_integer_is_neither_boolean_nor_fraction(value: object) -> None:
     assert f"got {'an' if isinstance(value, list | dict) else 'a'} {fields.type_name(value)} instead" in str(
         caught.value
     )
+
+
+def test_an_integer_may_be_spelled_as_a_decimal() -> None:
+    assert fields.read_integer({"n": 4096.0}, "n", minimum=1) == 4096
 
 
 def test_bounds_belong_to_the_range() -> None:

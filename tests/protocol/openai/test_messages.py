@@ -69,8 +69,11 @@ WRONG: list[tuple[object, str, str]] = [
         "invalid_value",
     ),
     ({"role": "user", "content": "x", "name": 1}, "messages[0].name", "invalid_type"),
-    ({"role": "assistant"}, "messages[0].content", "missing_required_parameter"),
-    ({"role": "assistant", "content": None}, "messages[0].content", "missing_required_parameter"),
+    (
+        {"role": "user", "content": [{"type": "thinking", "thinking": "x"}]},
+        "messages[0].content[0].type",
+        "invalid_value",
+    ),
     ({"role": "assistant", "tool_calls": {}}, "messages[0].tool_calls", "invalid_type"),
     ({"role": "assistant", "tool_calls": [1]}, "messages[0].tool_calls[0]", "invalid_type"),
     ({"role": "assistant", "tool_calls": [{"type": "magic"}]}, "messages[0].tool_calls[0].type", "invalid_value"),
@@ -129,28 +132,62 @@ def test_S37_at_most_2048_messages() -> None:
 
 
 @pytest.mark.parametrize(
-    "last, param",
+    "last",
     [
-        ({"role": "assistant", "content": "Hello."}, "messages[1].role"),
-        ({"role": "user", "content": ""}, "messages[1].content"),
-        ({"role": "user", "content": " \n"}, "messages[1].content"),
-        ({"role": "user", "content": [{"type": "text", "text": ""}]}, "messages[1].content"),
+        {"role": "user", "content": ""},
+        {"role": "user", "content": " \n"},
+        {"role": "user", "content": [{"type": "text", "text": ""}]},
+        {"role": "assistant", "content": None},
     ],
 )
-def test_the_last_message_must_be_one_that_can_be_answered(last: object, param: str) -> None:
+def test_where_nothing_is_said_there_is_nothing_to_answer(last: object) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        parse_messages({"messages": [USER, last]})
-    assert caught.value.param == param
+        parse_messages({"messages": [{"role": "system", "content": ""}, last]})
+    assert caught.value.param == "messages[1].content"
+
+
+def test_tool_calls_without_their_results_cannot_be_answered() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_messages({"messages": [USER, {"role": "assistant", "content": "", "tool_calls": [call]}]})
+    assert caught.value.param == "messages[1].role"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant"},
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "assistant", "content": []},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}]},
+        {"role": "tool", "tool_call_id": "c", "content": None},
+        {"role": "tool", "tool_call_id": "c", "content": []},
+    ],
+)
+def test_answers_and_results_without_content_are_empty(message: object) -> None:
+    assert _parse_one(message).parts == ()
+
+
+def test_parts_typed_as_in_the_responses_api_are_text() -> None:
+    content = [{"type": "input_text", "text": "a"}, {"type": "output_text", "text": "b"}]
+    assert _parse_one({"role": "user", "content": content}).text == "a\nb"
+
+
+def test_reasoning_in_the_history_is_left_out() -> None:
+    content = [{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "Yes."}]
+    assert _parse_one({"role": "assistant", "content": content}).text == "Yes."
 
 
 @pytest.mark.parametrize(
     "last",
     [
+        {"role": "assistant", "content": "Once upon a"},
+        {"role": "user", "content": ""},
         {"role": "system", "content": "Greet me."},
         {"role": "developer", "content": "Greet me."},
         {"role": "tool", "tool_call_id": "c", "content": ""},
         {"role": "function", "name": "f", "content": None},
     ],
 )
-def test_instructions_and_tool_results_can_be_answered(last: object) -> None:
+def test_instructions_tool_results_begun_answers_and_silence_can_be_answered(last: object) -> None:
     assert len(parse_messages({"messages": [USER, last]})) == 2
