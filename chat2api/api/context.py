@@ -7,7 +7,6 @@ from typing import Any, cast
 
 from quart import Quart, current_app, g, request
 
-from chat2api.api.pacing import Pacer
 from chat2api.gateway.provider import Caller
 from chat2api.runtime import Runtime
 
@@ -38,11 +37,6 @@ def running_runtime(app: Quart) -> Runtime:
 def current_runtime() -> Runtime:
     """Give the runtime behind the current request."""
     return cast(Runtime, current_app.extensions[_EXTENSION])
-
-
-def current_pacer() -> Pacer:
-    """Give the beat that all streams of the current app share."""
-    return cast(Pacer, current_app.extensions.setdefault("chat2api_pacer", Pacer()))
 
 
 def set_caller(caller: Caller) -> None:

@@ -5,6 +5,7 @@ then a failure has its real status. Afterwards a failure is one error event and 
 """
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -12,14 +13,15 @@ from dataclasses import dataclass
 import orjson
 from quart import Response
 
-from chat2api.api.context import current_pacer, current_runtime
-from chat2api.api.pacing import Pacer
+from chat2api.api.context import current_runtime
 from chat2api.api.relay import AnswerRelay
 from chat2api.errors import Chat2APIError
 from chat2api.gateway.provider import AnswerFacts
 from chat2api.protocol.event_stream import encode_comment
 from chat2api.protocol.openai.chat import ChatEncoder, ChatFolder, ChatRequest, completion_id
 from chat2api.protocol.openai.usage import LONG_TEXT, CompletionMeter, Usage, prompt_tokens
+
+log = logging.getLogger(__name__)
 
 _KEEP_ALIVE = encode_comment("keep-alive")
 
@@ -52,7 +54,7 @@ async def stream_answer(answer: Answer) -> Response:
         include_usage=answer.request.include_usage,
         tell_conversation=answer.tell_conversation,
     )
-    body = _stream(answer, encoder, interval, current_pacer())
+    body = _stream(answer, encoder, interval)
     response = Response(body, headers=_headers(answer), content_type="text/event-stream; charset=utf-8")
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"
@@ -79,28 +81,29 @@ async def whole_answer(answer: Answer) -> Response:
     return Response(body, headers=_headers(answer), content_type="application/json")
 
 
-async def _stream(answer: Answer, encoder: ChatEncoder, interval: float, pacer: Pacer) -> AsyncGenerator[bytes]:
+async def _stream(answer: Answer, encoder: ChatEncoder, interval: float) -> AsyncGenerator[bytes]:
     meter = CompletionMeter() if answer.request.include_usage else None
     relay = answer.relay
-    with pacer.stream():
-        try:
-            while True:
-                if not await relay.wait(interval):
-                    yield _KEEP_ALIVE
-                    continue
-                await pacer.hold()
-                batches = relay.take()
-                if not batches:
-                    break
-                data = b"".join([encoder.encode(events, index) for index, events in batches])
-                if meter is not None:
-                    for index, events in batches:
-                        meter.add(events, index)
-                if data:
-                    yield data
-            yield encoder.finish(await _usage(answer.request, meter) if meter is not None else None)
-        except Chat2APIError as error:
-            yield encoder.fail(error)
+    try:
+        while True:
+            if not await relay.wait(interval):
+                yield _KEEP_ALIVE
+                continue
+            batches = relay.take()
+            if not batches:
+                break
+            data = b"".join([encoder.encode(events, index) for index, events in batches])
+            if meter is not None:
+                for index, events in batches:
+                    meter.add(events, index)
+            if data:
+                yield data
+        yield encoder.finish(await _usage(answer.request, meter) if meter is not None else None)
+    except Chat2APIError as error:
+        yield encoder.fail(error)
+    except Exception as error:  # what the error handler is for answers that have not begun
+        log.error("unexpected failure in the middle of an answer", exc_info=error)
+        yield encoder.fail(error)
 
 
 async def _usage(request: ChatRequest, meter: CompletionMeter) -> Usage:

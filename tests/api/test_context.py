@@ -10,7 +10,6 @@ from chat2api.api.context import (
     PeerAddress,
     bind_runtime,
     current_caller,
-    current_pacer,
     current_runtime,
     on_request_end,
     running_runtime,
@@ -37,15 +36,6 @@ async def test_the_runtime_is_the_apps_own() -> None:
     assert [running_runtime(first), running_runtime(second)] == runtimes
     async with first.app_context():
         assert current_runtime() is runtimes[0]
-
-
-async def test_all_streams_of_an_app_share_one_beat() -> None:
-    first, second = Quart("first"), Quart("second")
-    async with first.app_context():
-        pacer = current_pacer()
-        assert current_pacer() is pacer
-    async with second.app_context():
-        assert current_pacer() is not pacer
 
 
 async def test_a_request_has_its_own_caller() -> None:
