@@ -5,8 +5,8 @@ by appends (v1 streams); both end in `update` and `append`, which remember of ea
 only what is new. So one turn gives the same events whichever way it was told.
 
 What was passed on cannot be taken back. When the backend rewrites text that was sent: a text that was cut back goes on
-from the cut; one whose end is found again goes on after that end; else the text is told again on a new line, from
-the beginning of the line in which it changed.
+from the cut, and what only grows again as it was is not told twice; one whose end is found again goes on after that
+end; else the text is told again on a new line, from the beginning of the line in which it changed.
 
 Different visible messages are set apart by a blank line, as are blocks of reasoning. Of several answers that are written
 side by side for the reader to choose from (seen in 2023 and 2025) the one that began first is shown; another takes its
@@ -49,6 +49,8 @@ from chat2api.protocol.events import (
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _TAIL = 24
 """Characters of a text's end that are looked for in its rewritten form."""
+_MAX_CUT = 32 * 1024
+"""Characters of a text up to which it is looked for when it grows again, since that means reading it whole each time."""
 
 
 class _View:
@@ -56,6 +58,7 @@ class _View:
 
     __slots__ = (
         "carry",
+        "cut",
         "end_turn",
         "finish",
         "has_written",
@@ -86,6 +89,8 @@ class _View:
         self.sources = sources
         self.rewriter = CitationText(self.sources)
         self.carry = ""
+        self.cut: tuple[str, int] | None = None
+        """Text that was shown before it was cut back, and to how many characters."""
         self.has_written = False
         self.is_alternative = False
         """Whether another message is being shown in the place of this one."""
@@ -137,7 +142,7 @@ class Turn:
         self._answer: _View | None = None
         """The answer's last message so far."""
         self._thinks_on = False
-        """Whether reasoning began after that message was finished, which was then only an announcement."""
+        """Whether reasoning or a hand-off followed that message when it was finished: it only announced the answer."""
         self._current: _View | None = None
         self._reasoning_from: _View | None = None
         self._cot_ids: set[str] = set()
@@ -195,7 +200,7 @@ class Turn:
         view = self._known(document)
         if view is not None and (view.show is Show.NOTHING or view.show is Show.CANVAS):
             return False
-        if view is not None and view.path == path:
+        if view is not None and view.path == path and view.cut is None:
             view.seen.append(text)
             self._write(view, text)
             return False
@@ -238,8 +243,9 @@ class Turn:
         self._use_case = text_of(facts.get("turn_use_case")) or self._use_case
 
     def hand_off(self, event: dict[str, Json]) -> None:
-        """Take the word that the answer comes another way."""
+        """Take the word that the answer comes another way: what was said before was an announcement of it."""
         self._handoff = event
+        self._thinks_on = self._answer is not None
         self._turn_exchange_id = text_of(event.get("turn_exchange_id")) or self._turn_exchange_id
 
     def fail(self, error: Json, code: Json = None) -> None:
@@ -339,10 +345,24 @@ class Turn:
             self._take_place_of_the_answer(view)
             seen = str(view.seen)
         if text.startswith(seen):
-            self._write(view, text[len(seen) :])
+            self._write(view, self._beyond_cut(view, text, len(seen)))
         elif not seen.startswith(text):
+            view.cut = None
             self._write(view, _rewritten(seen, text))
+        elif len(seen) <= _MAX_CUT and (view.cut is None or len(text) < view.cut[1]):
+            view.cut = (view.cut[0] if view.cut else seen, len(text))
         view.seen = Rope(text)
+
+    @staticmethod
+    def _beyond_cut(view: _View, text: str, start: int) -> str:
+        """Give the text from `start` on, without what was shown already before it was cut back."""
+        if view.cut is None:
+            return text[start:]
+        shown, kept = view.cut
+        if shown.startswith(text):
+            return ""
+        view.cut = None
+        return text[len(shown) :] if text.startswith(shown) else text[kept:]
 
     # Answers side by side
 
@@ -603,7 +623,8 @@ class Turn:
         self._give_unfinished_rest()
         answer = self._answer
         is_whole = self._is_whole()
-        if self._handoff is not None and not (answer is not None and answer.is_answered):
+        is_announced = self._thinks_on and not self.is_complete
+        if self._handoff is not None and (answer is None or not answer.is_answered or is_announced):
             self.end(self._handed_off(self._handoff))
         elif self.is_blocked:
             self.end(self._finished("content_filter"))

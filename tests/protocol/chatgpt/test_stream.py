@@ -172,6 +172,9 @@ def test_side_events_leave_the_sticky_path_alone() -> None:
     [
         ("Hello wor", {"o": "truncate", "v": 5}, " there", "Hello wor there"),
         ("Hello", {"o": "remove"}, "Anew", "HelloAnew"),
+        ("Hello", {"o": "replace", "v": ""}, "Hello", "Hello"),
+        ("Hello", {"o": "replace", "v": ""}, "Hello again", "Hello again"),
+        ("Hello wor", {"o": "truncate", "v": 6}, "world", "Hello world"),
         ("Hello", {"o": "replace", "v": "Hello you"}, "!", "Hello you!"),
         ("One\nTwo", {"o": "replace", "v": "One\nThree"}, ".", "One\nTwo\nThree."),
         ("A long line whose end is found again.",
@@ -193,6 +196,23 @@ def test_visible_messages_are_set_apart_by_a_blank_line() -> None:
     stream = ENCODING + first + begin(message(id="m-2"), 1) + append("Second") + last_patch(".") + DONE
 
     assert text_in(decode(stream)[0]) == "First.\n\nSecond."
+
+
+def test_an_answer_that_begins_again_is_told_once() -> None:
+    texts = ["Hello wor", "", "Hel", "Hello wor", "Hello world"]
+    snapshots = b"".join(event(envelope(message(text))) for text in texts)
+    appended = append("Hello wor") + delta({"p": "/message/content/parts/0", "o": "replace", "v": ""})
+    appended += append("Hel") + bare("lo w") + bare("orld")
+
+    assert text_in(decode(snapshots + event(envelope(finished("Hello world."))) + DONE)[0]) == "Hello world."
+    assert text_in(decode(ENCODING + begin(message()) + appended + last_patch(".") + DONE)[0]) == "Hello world."
+
+
+def test_what_changes_while_it_grows_again_is_told_from_the_cut() -> None:
+    cut = delta({"p": "/message/content/parts/0", "o": "truncate", "v": 5})
+    stream = ENCODING + begin(message()) + append("Hello wor") + cut + append(" w") + bare("ay") + last_patch(".")
+
+    assert text_in(decode(stream + DONE)[0]) == "Hello wor way."
 
 
 def test_half_surrogates_of_two_deltas_are_one_character() -> None:
@@ -487,6 +507,17 @@ def test_a_handoff_after_which_the_answer_comes_anyway_is_an_answer() -> None:
     assert isinstance(end_of(stream), Finished)
 
 
+def test_what_was_said_before_a_handoff_announces_the_answer() -> None:
+    announced = begin(finished("I'll think about it.", id="p-1"), 1)
+    thoughts = begin(message(id="t-1", content={"content_type": "thoughts", "thoughts": []}), 2)
+    handoff = side("stream_handoff", options=[{"type": "resume_sse_endpoint", "topic_id": "t"}])
+
+    assert end_of(ENCODING + announced + thoughts + handoff + DONE) == HandedOff("c-1", "t", None)
+    assert end_of(ENCODING + announced + handoff + DONE) == HandedOff("c-1", "t", None)
+    assert isinstance(end_of(ENCODING + announced + handoff + COMPLETE + DONE), Finished)
+    assert isinstance(end_of(ENCODING + announced + handoff + begin(finished("Here")) + DONE), Finished)
+
+
 def test_R15_unknown_shapes_are_counted_by_name_without_content() -> None:
     decoder = ConversationDecoder()
     decoder.feed(
@@ -623,12 +654,18 @@ HEAD = ENCODING + begin(message()) + append("Hi")
         HEAD + bare(WORD) * 20_000 + last_patch(),
         HEAD + bare([{"p": "/message/content/parts/0", "o": "append", "v": WORD}]) * 20_000 + last_patch(),
         HEAD + last_patch() + append(WORD) * 20_000 + DONE,
+        HEAD
+        + append("x" * 32_000)
+        + delta({"p": "/message/content", "o": "replace", "v": {"parts": [""]}})
+        + append("x")
+        + bare("x") * 32_000
+        + last_patch(),
         HEAD + bare("\ue200" + WORD) * 20_000 + last_patch(),
         HEAD + bare("\ue200cite\ue202turn9search9\ue201" + WORD[:20]) * 20_000 + last_patch(),
         HEAD + bare("[" + WORD) * 20_000 + last_patch(),
         HEAD + bare("【1†" + WORD) * 20_000 + last_patch(),
     ],
-    ids=["bare", "patches", "after the end", "unclosed", "unresolved", "brackets", "old citations"],
+    ids=["bare", "patches", "after the end", "told again", "unclosed", "unresolved", "brackets", "old citations"],
 )
 def test_T3_a_long_answer_costs_no_more_than_its_length(stream: bytes) -> None:
     assert seconds_for(stream) < 5.0
