@@ -154,8 +154,10 @@ def _parse(text: str, location: Location, now: float) -> _Cookie | None:
         key, _, worth = item.partition("=")
         attributes[key.strip().lower()] = worth.strip()
     domain = attributes.get("domain", "").removeprefix(".").lower()
-    host_only = not domain or (domain == location.host and ("." not in domain or _is_address(domain)))
-    if not host_only and ("." not in domain or _is_address(domain) or not _domain_matches(location.host, domain)):
+    # A domain that could be no more than the host itself makes a cookie for that host alone.
+    alone = "." not in domain or _is_address(location.host)
+    host_only = not domain or (domain == location.host and alone)
+    if not host_only and (alone or not _domain_matches(location.host, domain)):
         return None
     path = attributes.get("path", "")
     cookie = _Cookie(

@@ -6,7 +6,7 @@ import socket
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import psutil
@@ -21,6 +21,7 @@ from chat2api.errors import (
 )
 from chat2api.upstream import transport as transport_module
 from chat2api.upstream.profiles import profile_for
+from chat2api.upstream.readiness import BEAT
 from chat2api.upstream.transport import (
     HEADER_LIMIT,
     HELD_LIMIT,
@@ -915,6 +916,185 @@ async def test_only_so_many_idle_channels_keep_connections() -> None:
         await fetch(transport, origin.url, on=channel(str(IDLE_CHANNELS + 4)))
         assert origin.connections == IDLE_CHANNELS + 5, "the newest was kept"
         await transport.aclose()
+
+
+# Handles that serve one request after another
+
+
+async def test_nothing_of_one_request_is_left_in_the_next(transport: CurlTransport, wire: Wire) -> None:
+    async def echo(exchange: Exchange) -> None:
+        await exchange.respond(200)
+        await exchange.send(exchange.seen.body)
+        await exchange.finish()
+
+    requests = [
+        ("POST", (("X-One", "1"), ("Authorization", "Bearer one")), b"a long body" * 100),
+        ("POST", (), b"short"),
+        ("GET", (), None),
+        ("POST", (), b""),
+        ("PUT", (("X-One", "2"),), b"put"),
+        ("GET", (), None),
+        ("DELETE", (), None),
+        ("GET", (), b"unusual"),
+        ("HEAD", (), None),
+        ("POST", (("X-One", "3"),), None),
+        ("POST", (), b"another"),
+    ]
+    async with wire.origin(echo) as origin:
+        for number, (method, headers, body) in enumerate(requests * 3):
+            request = Request(method, f"{origin.url}/{number}", headers, body)
+            response = await transport.fetch(channel(), request, connect_timeout=SOON, timeout=SOON)
+            seen = origin.requests[-1]
+            assert (seen.method, seen.target, seen.body) == (method, f"/{number}", body or b"")
+            assert response.body == (b"" if method == "HEAD" else body or b"")
+            given = dict(headers)
+            assert (seen.header("x-one"), seen.header("authorization")) == (
+                given.get("X-One"),
+                given.get("Authorization"),
+            )
+            declared = None if body is None and method != "POST" else str(len(body or b""))
+            assert seen.header("content-length") == declared
+
+
+async def test_a_pinned_address_serves_its_own_request_only(transport: CurlTransport) -> None:
+    async with Origin(answer) as origin:
+        name = f"http://pinned.invalid:{origin.port}/"
+        request = Request("GET", name, address="127.0.0.1")
+        for _ in range(2):
+            assert (await transport.fetch(channel(), request, connect_timeout=SOON, timeout=SOON)).status == 200
+        with pytest.raises(TransportError) as caught:
+            await fetch(transport, name, on=channel("another"))
+        assert caught.value.phase == "resolve"
+
+
+async def test_requests_succeed_after_any_kind_of_failure(transport: CurlTransport, wire: Wire) -> None:
+    async def moody(exchange: Exchange) -> None:
+        if exchange.seen.target == "/cut":
+            await _reset(exchange)
+        elif exchange.seen.target == "/silent":
+            await exchange.gone.wait()
+        elif exchange.seen.target == "/long":
+            await exchange.respond(200)
+            await exchange.send(b"x" * 100_000)
+            await exchange.finish()
+        else:
+            await answer(exchange)
+
+    async with wire.origin(moody) as origin:
+        for path in ("/cut", "/silent", "/long") * 3:
+            request = Request("POST", origin.url + path, (), b"{}")
+            with pytest.raises(UpstreamError):
+                await transport.fetch(channel(), request, connect_timeout=SOON, timeout=0.1, max_bytes=50_000)
+            assert (await fetch(transport, origin.url, body=b"{}")).body == b"echo:{}"
+
+
+# Many streams: beats
+
+
+@asynccontextmanager
+async def many_streams(transport: CurlTransport, url: str, count: int) -> AsyncIterator[list[ResponseStream]]:
+    streams = await asyncio.gather(*(open_stream(transport, url) for _ in range(count)))
+    yield streams
+    for stream in streams:
+        await stream.aclose()
+
+
+async def _pace(exchange: Exchange) -> None:
+    await exchange.respond(200)
+    for number in range(40):
+        await exchange.send(b"data: %d\n\n" % number)
+        await asyncio.sleep(0.003)
+    await exchange.finish()
+
+
+async def test_R14_many_paced_streams_lose_nothing_keep_their_order_and_wake_their_readers_less_often(
+    transport: CurlTransport, wire: Wire
+) -> None:
+    reads = 0
+
+    async def read_counted(stream: ResponseStream) -> bytes:
+        nonlocal reads
+        parts = []
+        while part := await stream.read():
+            parts.append(part)
+            reads += 1
+        return b"".join(parts)
+
+    async with wire.origin(_pace) as origin, many_streams(transport, origin.url, 40) as streams:
+        async with asyncio.timeout(2 * SOON):
+            texts = await asyncio.gather(*(read_counted(stream) for stream in streams))
+    assert texts == [b"".join(b"data: %d\n\n" % number for number in range(40))] * 40
+    assert reads < 40 * 40 * 0.8
+
+
+async def test_requests_are_answered_at_once_while_many_streams_wait_for_beats(
+    transport: CurlTransport, wire: Wire
+) -> None:
+    """The streams' events come every 3 ms; a request that waited for a beat would take 5 ms longer in the mean."""
+
+    async def handler(exchange: Exchange) -> None:
+        if exchange.seen.target == "/quick":
+            await answer(exchange)
+            return
+        await exchange.respond(200)
+        await exchange.send(b"1")
+        await exchange.gone.wait()
+
+    async with wire.origin(handler) as origin, many_streams(transport, origin.url, 50) as streams:
+        for stream in streams:
+            await stream.read()
+        turns = []
+        for _ in range(10):
+            response = await fetch(transport, f"{origin.url}/quick", on=channel("another"))
+            assert response.body == b"echo:"
+            started = time.perf_counter()
+            assert (await fetch(transport, f"{origin.url}/quick")).body == b"echo:"
+            turns.append(time.perf_counter() - started)
+        assert min(turns) < BEAT / 2
+
+
+async def test_R10_a_cancel_does_not_wait_for_a_beat(transport: CurlTransport, wire: Wire) -> None:
+    left: list[float] = []
+
+    async def endless(exchange: Exchange) -> None:
+        await exchange.respond(200)
+        while not exchange.gone.is_set():
+            try:
+                await exchange.send(b"data: x\n\n")
+            except ConnectionError:
+                break
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.005):
+                    await exchange.gone.wait()
+        left.append(time.perf_counter())
+
+    async with wire.origin(endless) as origin, many_streams(transport, origin.url, 40) as streams:
+        readers = [asyncio.get_running_loop().create_task(read_all(stream)) for stream in streams]
+        await asyncio.sleep(0.05)
+        delays = []
+        for number, (stream, reader) in enumerate(zip(streams, readers, strict=True)):
+            started = time.perf_counter()
+            await stream.aclose()
+            await until(lambda number=number: len(left) > number, "upstream noticed")  # type: ignore[misc]
+            delays.append(left[number] - started)
+            with pytest.raises(TransportError):
+                await reader
+        delays.sort()
+        assert delays[20] < 0.02
+
+
+async def test_R12_a_stalled_reader_among_many_gets_every_byte(transport: CurlTransport, wire: Wire) -> None:
+    block = random.Random(5).randbytes(700_000)
+
+    async def push(exchange: Exchange) -> None:
+        await exchange.respond(200)
+        await exchange.send(block)
+        await exchange.finish()
+
+    async with wire.origin(push) as origin, many_streams(transport, origin.url, 20) as streams:
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(2 * SOON):
+            assert [await read_all(stream) == block for stream in streams] == [True] * 20
 
 
 # The end
