@@ -4,10 +4,11 @@ import uuid
 from dataclasses import dataclass
 
 from chat2api.upstream.chatgpt.session import Session, call_headers
-from chat2api.upstream.transport import Request, Response, ResponseStream, Transport
+from chat2api.upstream.exchange import Request, Response, ResponseStream, Transport
 
 _PAGE_LIMIT = 8 * 1024 * 1024
 _BODY_LIMIT = 32 * 1024 * 1024
+_SESSION_IDS_KEPT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class BackendCalls:
         self._transport = transport
         self._settings = settings
         self._process_id = uuid.uuid4()
+        self._session_ids: dict[str, str] = {}
 
     async def load_page(self, session: Session) -> Response:
         """GET the home page as a browser opens it."""
@@ -116,7 +118,7 @@ class BackendCalls:
         return call_headers(
             session,
             session.prefix + path.partition("?")[0],
-            session_id=str(uuid.uuid5(self._process_id, session.key)),
+            session_id=self._session_id(session.key),
             language=self._settings.language,
             accept=accept,
             route=None if route is None else session.prefix + route,
@@ -124,3 +126,12 @@ class BackendCalls:
             build_id=build_id,
             auth_key=self._settings.auth_key,
         )
+
+    def _session_id(self, key: str) -> str:
+        """Give the id of an account's browser start, which lasts as long as this object."""
+        if (known := self._session_ids.get(key)) is not None:
+            return known
+        if len(self._session_ids) >= _SESSION_IDS_KEPT:
+            self._session_ids.clear()  # they are made anew as they were: each follows from its key
+        made = self._session_ids[key] = str(uuid.uuid5(self._process_id, key))
+        return made

@@ -1,10 +1,11 @@
 """What one account sends on every call: its identity, and the headers of the web app."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
+from chat2api.upstream.exchange import BrowserProfile, Channel
 from chat2api.upstream.profiles import profile_for
-from chat2api.upstream.transport import BrowserProfile, Channel
 
 Credential = Literal["account", "caller", "anonymous"]
 """Whose credential a session bears: an account that is kept here, the caller's own AccessToken, or none."""
@@ -91,6 +92,7 @@ def call_headers(
     return headers
 
 
+@lru_cache(maxsize=64)
 def accept_language(language: str) -> str:
     """Give what a browser of that language sends: `en-US,en;q=0.9`."""
     primary = language.partition("-")[0]
