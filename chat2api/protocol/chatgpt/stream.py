@@ -40,17 +40,26 @@ _IGNORED_TYPES = frozenset(
         "conversation_metadata",
         "conversation_tags",
         "delta_encoding",
+        "display_crisis_helpline_message",
+        "display_crisis_helpline_modal",
+        "gizmo_inline_review",
         "heartbeat",
+        "instant_answer_debug",
         "message_followups",
         "num_variants_in_stream",
+        "perf_stats",
         "ping",
         "presence",
         "safe_urls",
+        "survey_campaign_effect",
+        "system_hint_suggestion",
         "title_generation",
+        "toast",
         "url_moderation",
     }
 )
-"""Side events of which nothing is needed for the answer."""
+"""Side events of which nothing is needed for the answer. The website knows more that may carry some (`add-item`,
+`stream-item-patch`, …): no capture holds them, so they are counted."""
 
 
 class ConversationDecoder:

@@ -322,8 +322,8 @@ class Turn:
             view.show = classify(message, is_marked_reasoning=view.id in self._cot_ids)
             view.language = fence_language(message, view.show)
         if view.role == "assistant" and view.show is Show.TEXT and not self._is_beside_the_answer(view):
+            self._thinks_on = self._thinks_on and view is self._answer
             self._answer = view
-            self._thinks_on = False
         elif view.is_reasoning and self._answer is not None and self._answer.is_done and not view.has_written:
             self._thinks_on = True
         text, view.path = read_text(view.show, content)
@@ -444,6 +444,7 @@ class Turn:
                 return
             if view.role == "assistant":
                 self._answer = view
+                self._thinks_on = False
             if self._repeated is not None:
                 text = self._after_repetition(view, text)
             if view.rewriter.pass_plain(text):

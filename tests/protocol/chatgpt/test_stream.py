@@ -518,6 +518,29 @@ def test_what_was_said_before_a_handoff_announces_the_answer() -> None:
     assert isinstance(end_of(ENCODING + announced + handoff + begin(finished("Here")) + DONE), Finished)
 
 
+def test_an_answer_that_goes_on_after_a_handoff_is_whole_at_its_end() -> None:
+    handoff = side("stream_handoff", options=[{"type": "resume_sse_endpoint", "topic_id": "t"}])
+
+    events, failure = decode(
+        ENCODING + begin(message()) + append("Here") + handoff + bare(" it") + last_patch(" is.") + DONE
+    )
+
+    assert (text_in(events), failure) == ("Here it is.", None)
+    assert isinstance(events[-1], Finished)
+
+
+def test_a_late_word_on_an_announcement_makes_it_no_answer() -> None:
+    announced = begin(message("I'll read it.", id="p-1"), 1)
+    over = [{"p": "/message/status", "o": "replace", "v": "finished_successfully"},
+            {"p": "/message/end_turn", "o": "replace", "v": True}]  # fmt: skip
+    thoughts = begin(message(id="t-1", content={"content_type": "thoughts", "thoughts": [{"summary": "S"}]}), 2)
+    stream = ENCODING + announced + bare(over) + thoughts
+    late = delta({"c": 1, "p": "/message/metadata/can_save", "o": "add", "v": True})
+
+    assert end_of(stream + late + DONE) is StreamInterruptedError
+    assert isinstance(end_of(stream + late + begin(finished(""), 3) + DONE), Finished)
+
+
 def test_R15_unknown_shapes_are_counted_by_name_without_content() -> None:
     decoder = ConversationDecoder()
     decoder.feed(
