@@ -376,7 +376,7 @@ class Turn:
         if answer.status != "in_progress":
             return False
         if view.parent_id and answer.parent_id:
-            return view.parent_id == answer.parent_id
+            return not self._descends(view, answer)
         # Where no parents are told: nothing else was said since that one began.
         for other in reversed(self._views.values()):
             if other is answer:
@@ -384,6 +384,16 @@ class Turn:
             if other is not view and not other.is_alternative:
                 return False
         return True
+
+    def _descends(self, view: _View, ancestor: _View) -> bool:
+        """Tell whether a message follows another, as far as the parents told lead."""
+        seen: set[str] = set()
+        while view.parent_id and view.parent_id not in seen:
+            if view.parent_id == ancestor.id:
+                return True
+            seen.add(view.parent_id)
+            view = self._views.get(view.parent_id, view)
+        return False
 
     def _goes_on_with_the_answer(self, view: _View, text: str) -> bool:
         if view.show is not Show.TEXT or not self._is_beside_the_answer(view):

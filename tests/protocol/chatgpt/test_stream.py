@@ -324,6 +324,17 @@ def test_of_two_answers_side_by_side_the_first_is_shown(parent_id: str | None) -
     assert events[-1] == Finished("stop", "c-1", "a", None)
 
 
+def test_each_of_two_answers_side_by_side_may_have_thoughts_before_it() -> None:
+    content = {"content_type": "thoughts", "thoughts": [{"summary": "S"}]}
+    thoughts = [begin({**message(id=f"t-{name}", content=content, parent_id="u-1"), "status": "finished_successfully"}, c)
+                for name, c in (("a", 3), ("b", 4))]  # fmt: skip
+    first, second = (message(id=name, parent_id=f"t-{name}") for name in "ab")
+
+    events, failure = decode(ENCODING + b"".join(thoughts) + side_by_side(first, second, ends="12"))
+
+    assert (text_in(events), failure) == ("One more", None)
+
+
 def test_of_two_answers_the_second_is_shown_too_when_it_alone_ends() -> None:
     events, failure = decode(side_by_side(message(id="a"), message(id="b"), ends="2"))
 
@@ -339,8 +350,10 @@ def test_a_message_that_follows_an_unfinished_one_is_shown() -> None:
 
     assert text_in(decode(ENCODING + first + second + DONE)[0]) == "Let me see.\n\nIt is 4."
     assert text_in(decode(ENCODING + first + called + second + DONE)[0]) == "Let me see.\n\nIt is 4."
-    child = begin(finished("It is 4.", id="b", parent_id="a"), 2)
-    assert text_in(decode(ENCODING + first + child + DONE)[0]) == "Let me see.\n\nIt is 4."
+    first = begin(message("Let me see.", id="a", parent_id="u-1"), 1)
+    called = begin(message("{}", id="t", recipient="web.run", parent_id="a"), 3)
+    child = begin(message("It is", id="b", parent_id="t"), 2)
+    assert text_in(ConversationDecoder().feed(ENCODING + first + called + child)) == "Let me see.\n\nIt is"
 
 
 def test_an_answer_may_be_given_another_id_on_the_way() -> None:
