@@ -23,6 +23,7 @@ are no threads and no tasks per request. What is not obvious:
 """
 
 import asyncio
+from collections.abc import Callable
 from math import inf
 from typing import Any, Literal, cast
 
@@ -218,15 +219,19 @@ class _Easy(Curl):
 
 
 class _Wishes:
-    """Notes what curl's two callbacks ask for, to be granted when curl has returned.
+    """Notes what curl's two callbacks ask for, to be granted when curl has returned; only a leave is taken at once.
+
+    Once curl has closed a socket it is late for that: a forked process that still has it would keep it in the epoll
+    object, where it could not be named any more.
 
     curl_cffi's callbacks expect an AsyncCurl with its loop and its set of sockets; this stands for all three. It
     asks whether a descriptor is in the set first, then adds readers and writers or removes it: so `changed` ends up with
     the bits to watch for, none for a socket that is done with.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, leave: Callable[[int], None]) -> None:
         self.loop = self._sockfds = self
+        self._leave = leave
         self._timer = None
         self.changed: dict[int, int] = {}
         self.left: set[int] = set()
@@ -249,6 +254,7 @@ class _Wishes:
 
     def remove(self, fd: int) -> None:
         self.left.add(fd)
+        self._leave(fd)
 
     def call_later(self, delay: float, *_: object) -> None:
         self.delay = delay
@@ -282,7 +288,7 @@ class _Multi:
         self._due_at = inf
         self._is_next = False
         self._closed = False
-        self._wishes = _Wishes()
+        self._wishes = _Wishes(readiness.unwatch)
         self._wishes_handle = ffi.new_handle(self._wishes)
         for option, value in (
             (CurlMOpt.SOCKETFUNCTION, lib.socket_function),
