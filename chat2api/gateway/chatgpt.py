@@ -304,11 +304,13 @@ class _Attempt:
 
 
 def new_messages(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """Give the messages that a continued conversation does not know yet: those after the last answer."""
-    for index in range(len(messages) - 1, -1, -1):
-        if messages[index].role == "assistant":
-            return messages[index + 1 :] or messages[-1:]
-    return messages
+    """Give the messages that a continued conversation does not know yet: those with a text after the last answer.
+
+    Where nothing of the kind stands there, the last message with a text.
+    """
+    last_answer = max((index for index, message in enumerate(messages) if message.role == "assistant"), default=-1)
+    fresh = tuple(message for message in messages[last_answer + 1 :] if message.text)
+    return fresh or tuple(message for message in messages if message.text)[-1:]
 
 
 def _in_stream(error: UpstreamError) -> UpstreamError:

@@ -6,7 +6,6 @@ Source: the OpenAI API reference, "Create chat completion", as of 2026.
 from chat2api.protocol.openai.fields import (
     JsonObject,
     is_object,
-    join_path,
     read_flag,
     read_integer,
     read_list,
@@ -103,7 +102,7 @@ def _read_choice(body: JsonObject, key: str) -> object:
 def _bookkeeping_asked(body: JsonObject) -> dict[str, bool]:
     tiers = ("auto", "default", "flex", "scale", "priority", "fast")
     return {
-        "metadata": bool(_read_metadata(body)),
+        "metadata": bool(read_object(body, "metadata")),
         "moderation": read_object(body, "moderation") is not None,
         "prompt_cache_key": read_text(body, "prompt_cache_key") is not None,
         "prompt_cache_options": read_object(body, "prompt_cache_options") is not None,
@@ -112,11 +111,3 @@ def _bookkeeping_asked(body: JsonObject) -> dict[str, bool]:
         "service_tier": read_word(body, "service_tier", tiers) not in (None, "auto", "default"),
         "store": read_flag(body, "store") or False,
     }
-
-
-def _read_metadata(body: JsonObject) -> JsonObject:
-    metadata = read_object(body, "metadata") or {}
-    for key, value in metadata.items():
-        if not isinstance(value, str):
-            raise wrong_type(join_path("metadata", key), "a string", value)
-    return metadata

@@ -137,7 +137,7 @@ def test_a_config_without_room_for_the_numbers_is_refused() -> None:
 
 
 words = st.text(st.characters(min_codepoint=1, max_codepoint=0x2FFF), max_size=40)
-scalars = st.one_of(words, st.integers(0, 10**13), st.none(), st.floats(0, 1e6, allow_nan=False))
+scalars = st.one_of(words, st.integers(0, 10**13), st.none(), st.floats(0.001, 1e6, allow_nan=False))
 configs = st.lists(scalars, min_size=11, max_size=25).map(tuple)
 seeds = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=200)
 edges = st.sampled_from([0, 10, 20, 100, 200, 1_000, 2_000, 10_000, 20_000, 100_000, 200_000, 10**6, 2 * 10**9])

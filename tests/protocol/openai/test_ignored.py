@@ -73,7 +73,6 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"verbosity": "loud"}, "verbosity"),
     ({"service_tier": "gold"}, "service_tier"),
     ({"store": "no"}, "store"),
-    ({"metadata": {"a": 1}}, "metadata.a"),
     ({"web_search_options": True}, "web_search_options"),
 ]
 
