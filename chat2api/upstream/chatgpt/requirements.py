@@ -93,11 +93,18 @@ class RequirementsExchange:
 
     async def page(self, session: Session) -> _Page:
         """Give the home page's facts, at most 15 minutes old; the fallback where it cannot be read."""
+        known = self._known_page(session.origin)
+        if known is not None:
+            return known
         async with self._page_locks.setdefault(session.origin, asyncio.Lock()):
-            known = self._pages.get(session.origin)
-            if known is None or known.expires <= self._clock.monotonic():
+            known = self._known_page(session.origin)
+            if known is None:
                 known = self._pages[session.origin] = await self._load_page(session)
             return known
+
+    def _known_page(self, origin: str) -> _Page | None:
+        known = self._pages.get(origin)
+        return known if known is not None and known.expires > self._clock.monotonic() else None
 
     async def _load_page(self, session: Session) -> _Page:
         now = self._clock.now()

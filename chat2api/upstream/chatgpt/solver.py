@@ -320,9 +320,9 @@ class ProofSolver:
         start = min(self._nonces_for_loop(challenge), self._miss_limit)
         seconds = 0.0
         if start:
-            begin = time.thread_time()
+            begin = time.perf_counter()
             nonce = search(challenge, template, stop=start, variant=self.variant)
-            seconds = time.thread_time() - begin
+            seconds = time.perf_counter() - begin
             self._searched += seconds
             if nonce is not None or start == self._miss_limit:
                 return nonce, seconds
