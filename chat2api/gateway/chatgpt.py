@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from chat2api.accounts.health import Attempts, Decision, Verdict
 from chat2api.accounts.pool import Lease, Outcome
@@ -35,7 +36,7 @@ from chat2api.protocol.chatgpt.models import choose_model, reply_name
 from chat2api.protocol.events import Event, FileLink, Finished, ReasoningDelta, TextDelta
 from chat2api.protocol.openai.chat import ChatRequest
 from chat2api.protocol.openai.limits import TurnLimiter
-from chat2api.protocol.prompt import Message, Prompt
+from chat2api.protocol.prompt import Message, ModelChoice, Prompt
 from chat2api.storage.values import ConversationOwner
 from chat2api.upstream.chatgpt.client import ChatGPTClient
 from chat2api.upstream.chatgpt.session import Session
@@ -90,7 +91,7 @@ class ChatGPTProvider:
 
     def reply_model(self, requested: str, served: str | None) -> str:
         """Give the public name of the model that serves; see Provider."""
-        return reply_name(requested, choose_model(requested, self._offers.known), served)
+        return reply_name(requested, _choose(requested, self._offers.known), served)
 
     def keeps_history(self, request: ChatRequest) -> bool:
         """Whether the conversation of this request is stored upstream; see Provider."""
@@ -301,6 +302,12 @@ class _Attempt:
                 await work.claim.source.records.put_conversation(owner)
             except StorageError as error:
                 log.warning("cannot keep the owner of a conversation: %s", error)
+
+
+@lru_cache(maxsize=256)
+def _choose(name: str, live: frozenset[str]) -> ModelChoice:
+    """Remember what a name stands for: it is asked several times for each answer."""
+    return choose_model(name, live)
 
 
 def new_messages(messages: tuple[Message, ...]) -> tuple[Message, ...]:
