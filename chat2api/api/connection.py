@@ -60,7 +60,7 @@ class ConnectionSettings:
     """For reading on after a refusal, so that the client sees the answer and not a reset."""
     disconnect_grace: float = 5.0
     """From telling the app that the client has left to cancelling it."""
-    write_buffer: int = 64 * 1024
+    write_buffer: int = 16 * 1024
     """High-water mark of unsent bytes in the process; the app waits above it."""
     kernel_unsent: int = 128 * 1024
     """Unsent bytes that the kernel may hold beside them."""

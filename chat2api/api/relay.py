@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from chat2api.errors import Chat2APIError
 from chat2api.protocol.events import Event, ReasoningDelta, TextDelta
 
-OUTBOX_LIMIT = 64 * 1024
+OUTBOX_LIMIT = 16 * 1024
 """Characters held for one answer before its pumps wait."""
 
 _EVENT_OVERHEAD = 64
