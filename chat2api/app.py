@@ -13,6 +13,7 @@ from chat2api.api.auth import check_access_classes, declare_access, guard_reques
 from chat2api.api.body import LARGE_BODY
 from chat2api.api.context import CLEAN_UPS, bind_runtime
 from chat2api.api.cors import install_cors
+from chat2api.api.dispatch import RequestRun
 from chat2api.api.errors import install_error_handler
 from chat2api.api.guards import PacedRequest
 from chat2api.api.openai import chat, models
@@ -42,6 +43,7 @@ def create_app(
     app.config["BODY_TIMEOUT"] = None  # the listener keeps R1's limits on slow bodies
     app.config["RESPONSE_TIMEOUT"] = None  # and on clients that do not read; Quart would cut whole answers, too
     app.request_class = PacedRequest
+    app.asgi_http_class = RequestRun
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # it would redirect, to whatever host the caller names
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider's own setting

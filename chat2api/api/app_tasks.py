@@ -51,9 +51,7 @@ class Inbox:
     async def put(self, message: ASGIReceiveEvent) -> None:
         """Add a message; wait while too much waits already. A disconnect overtakes everything and ends the wait."""
         if message["type"] in ("http.disconnect", "websocket.disconnect"):
-            self._goodbye = message
-            self._wake(self._arrived)
-            self._wake(self._room)
+            self._say_goodbye(message)
             return
         size = _size(message)
         while self._held and self._held + size > self._limit and self._goodbye is None:
@@ -62,7 +60,19 @@ class Inbox:
                 await self._room
         self._messages.append(message)
         self._held += size
+        self._flow.waiting = True
         self._wake(self._arrived)
+
+    def end(self, *, left: bool) -> None:
+        """Let a disconnect overtake everything; with left, an app that asked to be told is told at once."""
+        self._say_goodbye({"type": "http.disconnect"})
+        if left and self._flow.on_left is not None:
+            self._flow.on_left()
+
+    def _say_goodbye(self, message: ASGIReceiveEvent) -> None:
+        self._goodbye = message
+        self._wake(self._arrived)
+        self._wake(self._room)
 
     async def get(self) -> ASGIReceiveEvent:
         """Return the next message; after a disconnect that one, however often it is asked for."""
@@ -76,6 +86,7 @@ class Inbox:
                 message = self._messages.popleft()
                 size = _size(message)
                 self._held -= size
+                self._flow.waiting = bool(self._messages)
                 self._flow.give(size)
                 self._wake(self._room)
                 return message
@@ -113,16 +124,22 @@ class AppTasks(TaskGroup):
         scope: Scope,
         send: Callable[[ASGISendEvent | None], Awaitable[None]],
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        """Start the app for one websocket, as hypercorn asks for it, and return where its messages go."""
+        return self.start_app(app, scope, send).put
+
+    def start_app(
+        self, app: AppWrapper, scope: Scope, send: Callable[[ASGISendEvent | None], Awaitable[None]]
+    ) -> Inbox:
         """Start the app for one request and return where its messages go."""
         settings = self._connection.settings
         flow = BodyFlow(settings.body_held)
         if scope["type"] == "http":
             cast(dict[str, object], scope["extensions"])[BODY_FLOW] = flow
         inbox = Inbox(settings.body_held, flow, self._connection.protocol.send_continue, self._connection.watching)
-        task = self._task_group.create_task(_run_app(app, scope, inbox, send, self._loop))
+        task = self._task_group.create_task(_run_app(app, scope, inbox, send))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        return inbox.put
+        return inbox
 
     def cancel(self) -> None:
         """Cancel what still runs. Only for apps that heard of a disconnect and went on: Quart cancels its own."""
@@ -135,7 +152,6 @@ async def _run_app(
     scope: Scope,
     inbox: Inbox,
     send: Callable[[ASGISendEvent | None], Awaitable[None]],
-    loop: asyncio.AbstractEventLoop,
 ) -> None:
     """Run the app for one request; what it raises ends its response without a clean end."""
     try:

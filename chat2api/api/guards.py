@@ -77,18 +77,30 @@ class BodySettings:
 
 
 class BodyFlow:
-    """How much of a request's body the app has been given and has not read.
+    """What the listener and the readers of a request's body tell each other: how much has been given and not read.
 
     The listener puts one into each request's `extensions` under `BODY_FLOW` and gives nothing more while it is full.
     It is never full until a reader of the body says that it will report what it reads.
     """
+
+    __slots__ = ("_held", "_limit", "_paced", "on_left", "on_room", "waiting")
 
     def __init__(self, limit: int) -> None:
         """Make a flow that is full above limit bytes."""
         self._limit = limit
         self._held = 0
         self._paced = False
-        self.on_room: Callable[[], None] = lambda: None
+        self.on_room: Callable[[], None] = _nothing
+        """Called when the flow is no longer full; the listener's."""
+        self.on_left: Callable[[], object] | None = None
+        """Called once if the client leaves before its answer is whole, for an app that does not wait for messages."""
+        self.waiting = False
+        """Whether a message of the request waits for the app."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the app would get a message at once."""
+        return self.waiting and not self.full
 
     @property
     def full(self) -> bool:
@@ -165,7 +177,10 @@ class BodyGuard:
             await self._app(scope, receive, send)
             return
         limit = self._limit_for(scope["path"])
-        length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+        length = 0
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                length = int(value)
         if length > limit:
             await _refuse(send, _too_large(limit))
             return
@@ -217,6 +232,8 @@ class _Meter:
     async def _receive_in_time(self) -> ASGIReceiveEvent | None:
         """Return the next message, None when the client took too long. Waits that the app caused do not count."""
         settings = self._settings
+        if self._flow is not None and self._flow.ready:
+            return await self._receive()
         clock = asyncio.get_running_loop().time
         while True:
             ours = self._flow is not None and self._flow.full
@@ -240,6 +257,10 @@ class _Meter:
             raise OSError("the request was refused while its body came")
         self.started = True
         await self._send(message)
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _too_large(limit: int) -> PayloadTooLargeError:

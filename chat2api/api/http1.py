@@ -1,33 +1,34 @@
-"""HTTP/1.1 over one connection: hypercorn's parts with checked bytes, prompt cancellation and cheap chunks.
+"""HTTP/1.1 over one connection: checked bytes in, prompt cancellation, cheap chunks out.
 
-Theory of operation. hypercorn's `HTTPStream` speaks ASGI with the app and `H11Protocol` speaks HTTP through h11. What
-differs here:
+Theory of operation. A request's bytes are checked by `RequestBytes`, parsed by h11, and become the messages of one run
+of the app; the app's messages become bytes by `ResponseBytes`. An `Exchange` is one such request and its response. What
+hypercorn's `H11Protocol` does for us is websockets alone. What differs from it:
 
-* `RequestBytes` checks the bytes before h11 sees them, and what is refused is answered with an error object.
+* What `RequestBytes` refuses is answered with an error object.
 * hypercorn stops reading when a following request has arrived early, and with it hears no more of a client that
   leaves. Here those bytes wait in `RequestBytes` and the one task that reads goes on.
-* A chunk of a stream is framed here and goes out in one write. h11 would do the same with more ceremony: its framing
-  of chunks keeps no state, so its own idea of the connection stays right.
+* A body that arrived with its head is one message, and a piece of a response is one write.
 * A response that the app does not finish never gets a regular end.
 
 HTTP/2 is not spoken: hypercorn's does not push back on a client that reads slowly.
 """
 
 import asyncio
-from http import HTTPStatus
+import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import h11
 from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.events import Body, Data, EndBody, Request, Response
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
-from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
-from hypercorn.typing import ASGISendEvent, ConnectionState
+from hypercorn.protocol.events import Data
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
+from hypercorn.typing import ASGISendEvent, ConnectionState, HTTPScope
 
-from chat2api.api.app_tasks import AppTasks, ClientLeftError
+from chat2api.api.app_tasks import AppTasks, ClientLeftError, Inbox
 from chat2api.api.guards import refusal_bytes
 from chat2api.api.request_bytes import MalformedRequestError, RequestBytes
+from chat2api.api.response_bytes import ResponseBytes, ResponseError
 from chat2api.errors import Chat2APIError
 
 if TYPE_CHECKING:
@@ -37,28 +38,45 @@ WRITE_SLICE = 64 * 1024
 """Bytes that are written before looking at how much is unsent."""
 
 
-class Stream(HTTPStream):
-    """One request and its response, with a short way for the chunks of a stream."""
+class Exchange:
+    """One request and its response, between the protocol and one run of the app."""
 
-    protocol: "HTTP1"
+    def __init__(self, protocol: "HTTP1", response: ResponseBytes) -> None:
+        """Make an exchange that has nothing from the app yet."""
+        self._protocol = protocol
+        self.response = response
+        self.closed = False
+        self.inbox: Inbox
+        """The messages for the app; set as soon as it runs."""
 
-    async def app_send(self, message: ASGISendEvent | None) -> None:
-        """Take one message of the app's; None says that it has returned."""
+    async def send(self, message: ASGISendEvent | None) -> None:
+        """Take one message of the app's; None says that it has returned. Raises ClientLeftError, ResponseError."""
         if message is None:
-            await super().app_send(None)
+            if not self.closed:
+                await self._protocol.end_exchange(self)
         elif self.closed:
             raise ClientLeftError("the client has left")
-        elif self.protocol.chunked and message["type"] == "http.response.body" and message.get("more_body", False):
-            body = message.get("body", b"")
-            if body:
-                await self.protocol.send_chunk(body)
+        elif message["type"] == "http.response.body":
+            await self._send_body(message.get("body", b""), more=message.get("more_body", False))
+        elif message["type"] == "http.response.start":
+            self._protocol.hold_head(self.response, int(message["status"]), message.get("headers", []))
         else:
-            await super().app_send(message)
+            raise ResponseError(f"a message that has no place here: {message['type']}")
 
-    async def _send_error_response(self, status_code: int) -> None:
-        """Answer for an app that returned or failed without a word."""
-        self.state = ASGIHTTPState.CLOSED
-        self.protocol.refuse(RuntimeError(f"the app gave no response where {status_code} was due"))
+    def close(self) -> None:
+        """Take nothing more from the app, and tell it that its client is gone unless its response is whole."""
+        self.closed = True
+        self.inbox.end(left=not self.response.whole)
+
+    async def _send_body(self, data: bytes, *, more: bool) -> None:
+        around = self.response.frame(len(data))
+        end = b"" if more else self.response.end()
+        if around is None:
+            await self._protocol.send_piece(b"", b"", end)
+        else:
+            await self._protocol.send_piece(around[0], data, around[1] + end)
+        if not more and not self.closed:
+            await self._protocol.end_exchange(self)
 
 
 class HTTP1(H11Protocol):
@@ -80,21 +98,27 @@ class HTTP1(H11Protocol):
             owner.protocol_send,
         )
         self._owner = owner
+        self._tasks = tasks
         self._incoming = RequestBytes(owner.settings.head)
         self._handling = False
-        self._method = ""
-        self.chunked = False
+        self._exchange: Exchange | None = None
+        self._read = False
         self.turn = asyncio.Event()
+
+    @property
+    def _running(self) -> bool:
+        """Whether the app runs for a request of this connection, or a websocket is open."""
+        return self._exchange is not None or self.stream is not None
 
     @property
     def idle(self) -> bool:
         """Whether no request runs and none has begun to arrive."""
-        return self.stream is None and not self._incoming.in_head
+        return not self._running and not self._incoming.in_head
 
     @property
     def in_head(self) -> bool:
         """Whether a request's head has begun to arrive and no request runs."""
-        return self.stream is None and self._incoming.in_head
+        return not self._running and self._incoming.in_head
 
     @property
     def waiting(self) -> int:
@@ -111,27 +135,41 @@ class HTTP1(H11Protocol):
 
     def send_continue(self) -> None:
         """Let a client that asked send its body; called when the app first wants it, so a refusal can come first."""
-        if self.connection.they_are_waiting_for_100_continue:
+        begun = self._exchange is not None and self._exchange.response.begun
+        if self.connection.they_are_waiting_for_100_continue and not begun:
             self._owner.write(self.connection.send(h11.InformationalResponse(status_code=100, headers=[])))
 
-    async def send_chunk(self, data: bytes) -> None:
-        """Send one chunk of a chunked response and wait while too much is unsent."""
+    def hold_head(self, response: ResponseBytes, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Queue the head of a response, to leave with the body's first bytes or else within this turn of the loop."""
+        close = (
+            self.context.terminated.is_set()
+            or self.keep_alive_requests >= self.config.keep_alive_max_requests
+            or not self._incoming.complete
+        )
+        self._owner.hold(response.head(status, headers, close=close, now=time.time()))
+
+    async def send_piece(self, before: bytes, data: bytes, after: bytes) -> None:
+        """Send a piece of a body in its framing and wait while too much is unsent. Raises ClientLeftError."""
         if len(data) <= WRITE_SLICE:
-            self._owner.write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._owner.write(before + data + after if before or after else data)
             await self._owner.make_room()
             return
-        self._owner.write(b"%x\r\n" % len(data))
+        self._owner.write(before)
         try:
             await self._owner.send(data)
         except BaseException:
-            self._owner.abort()  # half a chunk is out, and nothing may follow it
+            self._owner.abort()  # half a piece is out, and nothing may follow it
             raise
-        self._owner.write(b"\r\n")
+        self._owner.write(after)
 
     def refuse(self, error: BaseException) -> None:
         """Answer with the error, if an answer can still be given, and end the connection."""
-        if self.connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._owner.write(refusal_bytes(error, with_body=self._method != "HEAD"))
+        if self._owner.closing:
+            return
+        exchange = self._exchange
+        if self.stream is None and (exchange is None or not exchange.response.begun):
+            with_body = not (exchange is not None and exchange.response.to_head)
+            self._owner.write(refusal_bytes(error, with_body=with_body))
             self._owner.close(linger=True)
         else:
             self._owner.abort()
@@ -149,16 +187,18 @@ class HTTP1(H11Protocol):
             while not self._owner.closing and await self._handle_event():
                 pass
         except Chat2APIError as error:
-            await self._close_stream()
             self.refuse(error)
-        except h11.RemoteProtocolError:
             await self._close_stream()
+        except h11.RemoteProtocolError:
             self.refuse(MalformedRequestError("The request is malformed."))
+            await self._close_stream()
         finally:
             self._handling = False
 
     async def _handle_event(self) -> bool:
         """Handle one event; False when there is none before more bytes or the end of the response."""
+        if self._read:
+            return False
         event = self.connection.next_event()
         if event is h11.NEED_DATA:
             data = self._incoming.take()
@@ -169,132 +209,110 @@ class HTTP1(H11Protocol):
         if isinstance(event, h11.Request):
             self._owner.request_started()
             await self._create_stream(event)
-            if isinstance(self.connection, H11WSConnection):
-                self._incoming.pass_through()
             return True
-        if self.stream is None:
-            return False
-        if isinstance(event, h11.Data):
-            await self.stream.handle(Body(stream_id=STREAM_ID, data=bytes(event.data)))
-        elif isinstance(event, h11.EndOfMessage):
-            await self.stream.handle(EndBody(stream_id=STREAM_ID))
-        elif isinstance(event, Data):
+        if self._exchange is not None:
+            return await self._handle_body(self._exchange.inbox, event)
+        if self.stream is not None and isinstance(event, Data):
             await self.stream.handle(event)
-        else:
+            return True
+        return False
+
+    async def _handle_body(self, inbox: Inbox, event: object) -> bool:
+        """Give the app what has arrived of the request's body, as one message, and with the body's end if it is there."""
+        pieces = []
+        while isinstance(event, h11.Data):
+            pieces.append(event.data)
+            event = self.connection.next_event()
+        whole = isinstance(event, h11.EndOfMessage)
+        if not pieces and not whole:
             return False
-        return True
+        await inbox.put({"type": "http.request", "body": b"".join(pieces), "more_body": not whole})
+        self._read = whole
+        return not whole
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Start the app for a request that h11 has read; `Upgrade: h2c` is ignored, as HTTP allows."""
-        if _asks_for_websocket(request):
+        upgrade, tokens = _connection_wishes(request)
+        if request.method == b"GET" and b"upgrade" in tokens and upgrade == b"websocket":
             await super()._create_stream(request)
+            self._incoming.pass_through()
             return
-        stream = Stream(
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            STREAM_ID,
-        )
-        stream.protocol = self
-        self.stream = stream
-        self._method = request.method.decode("ascii")
+        path, _, query = bytes(request.target).partition(b"?")
+        version = request.http_version.decode("ascii")
+        method = request.method.decode("ascii")
+        scope: HTTPScope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.1"},
+            "http_version": version,
+            "method": method,
+            "scheme": "http",
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": self.config.root_path,
+            "headers": list(request.headers),
+            "client": self.client,
+            "server": self.server,
+            "extensions": {},
+            "state": ConnectionState(self.connection_state.copy()),
+        }
         self.keep_alive_requests += 1
-        await stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=list(request.headers),
-                http_version=request.http_version.decode(),
-                method=self._method,
-                raw_path=bytes(request.target),
-                state=self.connection_state,
-            )
-        )
+        persistent = version != "1.0" and b"close" not in tokens
+        exchange = self._exchange = Exchange(self, ResponseBytes(method, version, persistent=persistent))
+        exchange.inbox = self._tasks.start_app(self.app, scope, exchange.send)
 
-    async def stream_send(self, event: StreamEvent) -> None:
-        """Take one event of the response's."""
-        if isinstance(event, Response) and event.status_code >= 200:
-            self._send_response_head(event)
-        else:
-            await super().stream_send(event)
-
-    def _send_response_head(self, event: Response) -> None:
-        """Queue the head of the response, to leave with the body's first bytes or else within this turn of the loop."""
-        headers = [*event.headers, *self.config.response_headers("h11")]
-        if self._must_close_after() and not any(name.lower() == b"connection" for name, _ in headers):
-            headers.append((b"connection", b"close"))
-        # The constructor checks names and values and leaves the connection as it is when it objects.
-        response = h11.Response(status_code=event.status_code, headers=headers, reason=_reason(event.status_code))
-        head = self.connection.send(response)
-        self.chunked = (
-            isinstance(self.connection, h11.Connection)
-            and isinstance(self.stream, Stream)
-            and (self.connection.their_http_version or b"1.0") >= b"1.1"
-            and self._method != "HEAD"
-            and event.status_code not in (204, 304)
-            and not any(name == b"content-length" for name, _ in response.headers)
-        )
-        self._owner.hold(head)
-
-    def _must_close_after(self) -> bool:
-        """Whether the connection ends with this response, so that the client may be told."""
-        return (
-            self.context.terminated.is_set()
-            or self.keep_alive_requests >= self.config.keep_alive_max_requests
-            or not self._incoming.complete
-        )
-
-    async def _send_h11_event(self, event: h11.Event) -> None:
-        data = self.connection.send(event)  # type: ignore[arg-type]  # hypercorn's alias names fewer events
-        if data:
-            await self._owner.send(data)
-
-    async def _maybe_recycle(self) -> None:
-        """End the response: go on with the next request, or end the connection, cleanly only if the response is whole.
+    async def end_exchange(self, exchange: Exchange) -> None:
+        """End a response: go on with the next request, or end the connection, cleanly only if the response is whole.
 
         A stream that failed must not look finished. Without its last chunk, or short of its Content-Length, a
         response is seen to be cut; a body that only the connection's end delimits needs a reset.
         """
+        response = exchange.response
+        if not response.begun:
+            self.refuse(RuntimeError("the app gave no response"))
         await self._close_stream()
         self.turn.set()
         if self._owner.closing:
             return
-        ours = self.connection.our_state
-        self.chunked = False
-        if ours is h11.DONE and self.connection.their_state is h11.DONE and not self.context.terminated.is_set():
-            self.connection.start_next_cycle()
+        if response.whole and response.persistent and self._read and not self.context.terminated.is_set():
+            self._read = False
+            self.connection = h11.Connection(h11.SERVER, self.config.h11_max_incomplete_size)
             self._incoming.next_request()
-            self._method = ""
             self._owner.request_ended()
             await self._handle_events()
-        elif ours is h11.SEND_BODY and self._http10():
+        elif response.until_close and not response.whole:
             self._owner.reset()
         else:
             self._owner.close(linger=not self._incoming.complete)
 
-    def _http10(self) -> bool:
-        return isinstance(self.connection, h11.Connection) and self.connection.their_http_version == b"1.0"
+    async def _send_h11_event(self, event: h11.Event) -> None:
+        """Send what a websocket's handshake takes."""
+        data = self.connection.send(event)  # type: ignore[arg-type]  # hypercorn's alias names fewer events
+        if data:
+            await self._owner.send(data)
+
+    async def _close_stream(self) -> None:
+        """End what runs, and tell the app."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.close()
+        await super()._close_stream()
+
+    async def _maybe_recycle(self) -> None:
+        """End a websocket, and its connection with it."""
+        await self._close_stream()
+        self.turn.set()
+        if not self._owner.closing:
+            self._owner.close(linger=True)
 
 
-def _reason(status: int) -> bytes:
-    """Return the phrase that goes with a status, b"" for one that has none."""
-    try:
-        return HTTPStatus(status).phrase.encode()
-    except ValueError:
-        return b""
-
-
-def _asks_for_websocket(request: h11.Request) -> bool:
-    """Whether the request would become a websocket; what hypercorn asks, so that both take the same way."""
-    upgrade = connection = b""
+def _connection_wishes(request: h11.Request) -> tuple[bytes, list[bytes]]:
+    """Return what a request would upgrade to, b"" for nothing, and the tokens of its Connection headers."""
+    upgrade = b""
+    tokens: list[bytes] = []
     for name, value in request.headers:
         if name == b"upgrade":
-            upgrade = value
+            upgrade = value.strip().lower()
         elif name == b"connection":
-            connection = value
-    tokens = [token.strip() for token in connection.lower().split(b",")]
-    return request.method == b"GET" and b"upgrade" in tokens and upgrade.strip().lower() == b"websocket"
+            tokens += [token.strip() for token in value.lower().split(b",")]
+    return upgrade, tokens
