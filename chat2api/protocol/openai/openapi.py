@@ -200,13 +200,12 @@ def _usage_schema() -> Schema:
 
 
 def _message_schema() -> Schema:
-    part = _object({"type": {"type": "string", "enum": ["text", "refusal"]}}, ("type",))
+    kinds = ["text", "input_text", "output_text", "refusal", "thinking", "redacted_thinking", "reasoning"]
+    part = _object({"type": {"type": "string", "enum": kinds}}, ("type",))
     return _object(
         {
             "role": {"type": "string", "enum": ["system", "developer", "user", "assistant", "tool", "function"]},
-            "content": {
-                "anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": part}, {"type": "null"}]
-            },
+            "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": part}, {"type": "null"}]},
             "name": {"type": ["string", "null"]},
             "refusal": {"type": ["string", "null"]},
             "tool_call_id": {"type": "string"},
@@ -218,7 +217,7 @@ def _message_schema() -> Schema:
 
 
 def _request_schema() -> Schema:
-    stop: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_LENGTH}
+    stop: Schema = {"type": "string", "maxLength": MAX_STOP_LENGTH}
     efforts = ["none", "minimal", "low", "medium", "high", "xhigh", "max", None]
     conversation: Schema = {"type": ["string", "null"], "pattern": "^[A-Za-z0-9_-]{0,128}$"}
     return _object(
@@ -227,12 +226,13 @@ def _request_schema() -> Schema:
             "model": {"type": ["string", "null"], "minLength": 1},
             "stream": {"type": ["boolean", "null"]},
             "stream_options": _nullable(_object({"include_usage": {"type": ["boolean", "null"]}}, ())),
-            "max_completion_tokens": {"type": ["integer", "null"], "minimum": 1},
-            "max_tokens": {"type": ["integer", "null"], "minimum": 1},
+            "max_completion_tokens": {"type": ["integer", "null"], "minimum": -1},
+            "max_tokens": {"type": ["integer", "null"], "minimum": -1},
             "stop": {"anyOf": [stop, {"type": "array", "maxItems": MAX_STOPS, "items": stop}, {"type": "null"}]},
             "n": {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_CHOICES},
             "reasoning_effort": {"enum": efforts},
-            "user": {"type": ["string", "null"]},
+            "reasoning": _nullable(_object({"effort": {"enum": efforts}}, ())),
+            "user": {"type": ["string", "object", "null"]},
             "conversation_id": conversation,
             "parent_message_id": conversation,
             "history_disabled": {"type": ["boolean", "null"]},
