@@ -124,6 +124,7 @@ def test_errors_and_models_are_as_described() -> None:
 
 def test_every_described_parameter_is_read() -> None:
     properties = cast(Node, _resolve("#/components/schemas/ChatRequest")["properties"])
-    for name in properties:
+    # Clients send all kinds of things as these two, so odd ones are passed over.
+    for name in properties.keys() - {"reasoning", "user"}:
         with pytest.raises(InvalidRequestError, match=rf"'{name}'"):
             parse_chat_request({"messages": [{"role": "user", "content": "x"}], name: object()})
