@@ -6,7 +6,7 @@ Theory of operation. One task per connection reads; one task per request runs th
   that only shuts its sending side looks the same from here and is taken for one that left: nothing on the wire tells
   the two apart, and the client that left is the common case.
 * The sending side waits only while the transport holds more than its mark, and only then is a timer set.
-* Other time limits are one timer per connection, set for the phase that it is in. It acts by itself, so no task is
+* Other time limits are one timer per connection, moved on as its phases change. It acts by itself, so no task is
   cancelled to enforce it.
 """
 
@@ -94,6 +94,7 @@ class Connection(TCPServer):
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
         self._head_timed = True
         self._held = b""
         self._burst = 0
@@ -273,9 +274,29 @@ class Connection(TCPServer):
                     sock.setsockopt(level, option, value)
 
     def _set_timer(self, delay: float | None) -> None:
+        """Set when the present phase has taken too long, None for a phase without a limit.
+
+        A timer that is set already fires early enough for a later instant, and is moved on then: on a busy connection
+        the phases change several times in the life of one timer.
+        """
+        self._deadline = None if delay is None else self.loop.time() + delay
+        if self._deadline is not None and (self._timer is None or self._timer.when() > self._deadline):
+            self._stop_timer()
+            self._timer = self.loop.call_at(self._deadline, self._timer_fired)
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if delay is None else self.loop.call_later(delay, self._time_is_up)
+            self._timer = None
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        if self._deadline is None:
+            return
+        if self.loop.time() < self._deadline:
+            self._timer = self.loop.call_at(self._deadline, self._timer_fired)
+        else:
+            self._time_is_up()
 
     def _time_is_up(self) -> None:
         """Act on the phase that took too long: the end, a head, or the wait for a request."""
@@ -319,4 +340,4 @@ class Connection(TCPServer):
         self.writer.close()  # where our own end had come before the client's
         with contextlib.suppress(OSError):
             await self.writer.wait_closed()
-        self._set_timer(None)
+        self._stop_timer()

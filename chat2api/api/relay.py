@@ -40,36 +40,71 @@ class AnswerRelay:
 
     def __init__(self, sources: Sequence[AsyncGenerator[Sequence[Event]]], spawn: Spawn) -> None:
         """Start a pump for each source, one source a choice."""
+        self._loop = asyncio.get_running_loop()
         self._held: list[Tagged] = []
         self._size = 0
-        self._arrived = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
+        self._wait_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
         self._room.set()
         self._interruption: Chat2APIError | None = None
         self._pumps = [spawn(self._pump(index, source), "answer") for index, source in enumerate(sources)]
+        self._running = len(self._pumps)
+        self._broken = False
         for pump in self._pumps:
-            pump.add_done_callback(lambda _: self._arrived.set())
+            pump.add_done_callback(self._pump_ended)
 
     async def _pump(self, index: int, source: AsyncGenerator[Sequence[Event]]) -> None:
         async with aclosing(source):
             async for events in source:
                 self._held.append((index, events))
-                self._size += sum(_size_of(event) for event in events)
-                self._arrived.set()
+                for event in events:
+                    self._size += _size_of(event)
+                self._wake()
                 if self._size > OUTBOX_LIMIT:
                     self._room.clear()
                     await self._room.wait()
 
+    def _pump_ended(self, pump: "asyncio.Task[None]") -> None:
+        self._running -= 1
+        self._broken = self._broken or pump.cancelled() or pump.exception() is not None
+        self._wake()
+
     async def wait(self, timeout: float) -> bool:
-        """Return True once there is something to take or the answer is over; False after timeout seconds."""
+        """Return True once there is something to take or the answer is over; False after timeout seconds.
+
+        One timer serves all waits of an answer: it is set when it is missing and looks, once it fires, whether the
+        wait that is on then has more time. A stream that flows would otherwise set and cancel one for each delta.
+        """
         if not self._held and not self._over():
-            self._arrived.clear()
-            timer = asyncio.get_running_loop().call_later(timeout, self._arrived.set)
+            self._wait_until = self._loop.time() + timeout
+            if self._timer is None or self._timer.when() > self._wait_until:
+                self._set_timer()
+            self._waiter = self._loop.create_future()
             try:
-                await self._arrived.wait()
+                await self._waiter
             finally:
-                timer.cancel()
+                self._waiter = None
         return bool(self._held) or self._over()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._wait_until, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return
+        if self._loop.time() < self._wait_until:
+            self._set_timer()
+        else:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def take(self) -> list[Tagged]:
         """Give all that arrived, oldest first; an empty list when the answer is over.
@@ -101,10 +136,13 @@ class AnswerRelay:
     def interrupt(self, error: Chat2APIError) -> None:
         """End the answer with that error; what has arrived is still given first."""
         self._interruption = error
-        self._arrived.set()
+        self._wake()
 
     async def aclose(self) -> None:
         """End the pumps and wait until they have cleaned up; idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         running = [pump for pump in self._pumps if not pump.done()]
         for pump in running:
             pump.cancel()
@@ -114,9 +152,7 @@ class AnswerRelay:
                 pump.exception()  # seen, even if nobody took it: the caller had left
 
     def _over(self) -> bool:
-        if self._interruption is not None or all(pump.done() for pump in self._pumps):
-            return True
-        return any(pump.done() and (pump.cancelled() or pump.exception() is not None) for pump in self._pumps)
+        return self._running == 0 or self._broken or self._interruption is not None
 
 
 def _size_of(event: Event) -> int:

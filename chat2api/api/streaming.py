@@ -14,16 +14,21 @@ import orjson
 from quart import Response
 
 from chat2api.api.context import current_runtime
+from chat2api.api.dispatch import LastPiece
 from chat2api.api.relay import AnswerRelay
 from chat2api.errors import Chat2APIError
 from chat2api.gateway.provider import AnswerFacts
 from chat2api.protocol.event_stream import encode_comment
+from chat2api.protocol.events import Finished
 from chat2api.protocol.openai.chat import ChatEncoder, ChatFolder, ChatRequest, completion_id
 from chat2api.protocol.openai.usage import LONG_TEXT, CompletionMeter, Usage, prompt_tokens
 
 log = logging.getLogger(__name__)
 
 _KEEP_ALIVE = encode_comment("keep-alive")
+
+_END_PATIENCE = 0.05
+"""Seconds that the chunk with the finish reason waits for the end of the stream, to share its write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +89,13 @@ async def whole_answer(answer: Answer) -> Response:
 async def _stream(answer: Answer, encoder: ChatEncoder, interval: float) -> AsyncGenerator[bytes]:
     meter = CompletionMeter() if answer.request.include_usage else None
     relay = answer.relay
+    unfinished = answer.request.n
+    rest = b""
     try:
         while True:
-            if not await relay.wait(interval):
-                yield _KEEP_ALIVE
+            if not await relay.wait(_END_PATIENCE if rest else interval):
+                yield rest or _KEEP_ALIVE
+                rest = b""
                 continue
             batches = relay.take()
             if not batches:
@@ -96,14 +104,17 @@ async def _stream(answer: Answer, encoder: ChatEncoder, interval: float) -> Asyn
             if meter is not None:
                 for index, events in batches:
                     meter.add(events, index)
-            if data:
+            unfinished -= sum([bool(events) and isinstance(events[-1], Finished) for _, events in batches])
+            if not unfinished:
+                rest += data
+            elif data:
                 yield data
-        yield encoder.finish(await _usage(answer.request, meter) if meter is not None else None)
+        yield LastPiece(rest + encoder.finish(await _usage(answer.request, meter) if meter is not None else None))
     except Chat2APIError as error:
-        yield encoder.fail(error)
+        yield LastPiece(rest + encoder.fail(error))
     except Exception as error:  # what the error handler is for answers that have not begun
         log.error("unexpected failure in the middle of an answer", exc_info=error)
-        yield encoder.fail(error)
+        yield LastPiece(rest + encoder.fail(error))
 
 
 async def _usage(request: ChatRequest, meter: CompletionMeter) -> Usage:

@@ -61,6 +61,34 @@ async def test_waiting_gives_up_after_the_timeout_and_loses_nothing() -> None:
     assert joined(await drain(relay)) == "late"
 
 
+async def test_each_wait_has_its_own_time_although_they_share_a_timer() -> None:
+    doors = [asyncio.Event() for _ in range(3)]
+
+    async def in_turn() -> AsyncGenerator[Sequence[Event]]:
+        for door in doors:
+            await door.wait()
+            yield [TextDelta("x")]
+
+    loop = asyncio.get_running_loop()
+    relay = AnswerRelay([in_turn()], spawn)
+    loop.call_later(0.03, doors[0].set)
+    assert await relay.wait(0.06) is True
+    relay.take()
+
+    begun = loop.time()
+    assert await relay.wait(0.06) is False  # the timer of the first wait fires in its middle
+    assert loop.time() - begun >= 0.055
+
+    loop.call_soon(doors[1].set)
+    assert await relay.wait(60) is True
+    relay.take()
+
+    begun = loop.time()
+    assert await relay.wait(0.01) is False  # the timer that is set would be far too late
+    assert loop.time() - begun < 5
+    await relay.aclose()
+
+
 async def test_R2_a_failure_before_content_is_told_at_once() -> None:
     relay = AnswerRelay([texts(then=NoAccountError("none"))], spawn)
     assert await relay.wait(1)
