@@ -1,6 +1,6 @@
 """What a failure means: who cools down and for how long, and whether it is worth trying again.
 
-Pure. `judge` is the retry table of reliability.md R3, row by row; `Attempts` walks it for one request; `Breaker` is
+Pure. `judge` is the retry table (promise R3), row by row; `Attempts` walks it for one request; `Breaker` is
 the rule of R5 for one exit and host.
 """
 

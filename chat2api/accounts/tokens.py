@@ -1,7 +1,7 @@
 """What a token is, who it belongs to, when it ends: read from the token alone, without asking anybody.
 
 Signatures are not checked: these tokens are issued to us, and only their issuer has to believe them. Sources: the web
-client's own tokens of 2023 to 2026 as described in protocol.md 8.1 and 8.2.
+client's own tokens, as public clients of 2023 to 2026 read them.
 """
 
 import base64

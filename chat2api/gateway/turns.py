@@ -35,7 +35,7 @@ MAX_CONTINUES = 3
 """How often the rest of an answer is asked for that the backend cut at its own limit."""
 
 POLL_SECONDS = 2.0
-"""Pause between two looks at a stored conversation whose answer is still being made (protocol.md 10.1)."""
+"""Pause between two looks at a stored conversation whose answer is still being made; public clients of 2026 take 2 to 4 s."""
 
 
 class AnswerSource(Protocol):

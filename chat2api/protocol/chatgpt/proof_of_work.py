@@ -13,8 +13,8 @@ those; a new array (another time, another id) starts over with fresh luck, so a 
 never "failed".
 
 Two hashes are in use. The single-stage exchange takes SHA3-512 and both numbers; the two-stage exchange takes 32-bit
-FNV-1a with a murmur finaliser, leaves item 9 alone and marks its texts with a trailing `~S`. (protocol.md 2.5 and 2.9:
-read from clients of 2024 to 2026.)
+FNV-1a with a murmur finaliser, leaves item 9 alone and marks its texts with a trailing `~S`. (As read
+from clients of 2024 to 2026.)
 
 Serialising the array for each nonce would cost more than hashing it: it is serialised once, in slices between the
 numbers (`Template`), which gives the same bytes. `search` then runs in `_pow.c`, several nonces at once with the

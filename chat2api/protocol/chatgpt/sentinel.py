@@ -1,6 +1,6 @@
 """The values of the requirements exchange that comes before each turn: what to send, how to read the answer.
 
-The exchange has two forms (protocol.md 2.1 and 2.2; both seen in clients of 2026):
+The exchange has two forms (both seen in clients of 2026):
 
     single stage   POST …/sentinel/chat-requirements           {"p"}                           → token, challenge
     two stages     POST …/sentinel/chat-requirements/prepare   {"p"}                           → prepare_token, challenge
@@ -201,7 +201,7 @@ def make_requirements_token(form: Form, config: tuple[JSONScalar, ...], rng: ran
     """Give the requirements token `p` for a config array of this form.
 
     The single-stage form holds a small proof of work over a seed that nobody is told, 16 tries on average; the
-    two-stage form holds nonce 1 as it stands. (protocol.md 2.6)
+    two-stage form holds nonce 1 as it stands.
     """
     template = Template.of(config, form.algorithm)
     if form is Form.TWO_STAGES:

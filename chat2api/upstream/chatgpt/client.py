@@ -46,7 +46,7 @@ SIMULTANEOUS_STARTS = 128
 and run into the limit on preparing calls together, as if the backend were slow; so some go first."""
 
 RESUME_OFFSETS = (0, 1, 2)
-"""What public clients try, in this order; what the number means is not known (protocol.md 4.6)."""
+"""What public clients try, in this order; what the number means is not known."""
 
 _PATHS: dict[Form, str] = {"2024": "/conversation", "classic": "/conversation", "f": "/f/conversation"}
 _FAULT_BODY_LIMIT = 64 * 1024
@@ -366,7 +366,7 @@ def _message_ids(body: Body) -> Sequence[str]:
 
 
 def _download_path(pointer: FilePointer) -> str | None:
-    """Give the call that tells a file's address (protocol.md 5.5)."""
+    """Give the call that tells a file's address, by the scheme of its pointer."""
     scheme, _, rest = pointer.pointer.partition(":")
     name = quote(rest.lstrip("/"), safe="")
     conversation = quote(pointer.conversation_id or "", safe="")

@@ -1,8 +1,8 @@
 """The requirements exchange before each turn: page facts, sentinel calls, proof of work; the headers that come of it.
 
-Which of the two forms a backend speaks is found out once for each origin and remembered for the life of the process
-(protocol.md 2.3). Where the backend mentions a human check we go on without it: the turn itself tells whether the
-backend insists, and then it ends as ChallengedError.
+Which of the two forms a backend speaks is found out once for each origin and remembered for the life of the process:
+404, 405, 410 or a prepare token in answer to the first call mean the newer one. Where the backend mentions a human
+check we go on without it: the turn itself tells whether the backend insists, and then it ends as ChallengedError.
 """
 
 import asyncio

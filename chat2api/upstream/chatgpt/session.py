@@ -60,7 +60,7 @@ def call_headers(
     build_id: str | None = None,
     auth_key: str = "",
 ) -> list[tuple[str, str]]:
-    """Give the headers of one call of the web app (protocol.md 1.3), without those of the browser itself.
+    """Give the headers of one call of the web app of 2026, without those of the browser itself.
 
     `session_id` is a UUID that differs from one browser start to the next. `path` is the request's path, `route` its
     template where that differs; `build_id` is the web build when it is known.

@@ -50,7 +50,7 @@ from chat2api.protocol.chatgpt.proof_of_work import (
 log = logging.getLogger(__name__)
 
 NATIVE_LIMIT = 5.0
-"""Seconds of searching for one challenge in native code (reliability.md R1)."""
+"""Seconds of searching for one challenge in native code (promise R1)."""
 
 PYTHON_LIMIT = 30.0
 """The same for the search in Python."""

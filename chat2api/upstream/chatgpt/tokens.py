@@ -1,4 +1,4 @@
-"""The exchange of a RefreshToken or a login cookie for an access token (protocol.md 8.3 and 8.4).
+"""The exchange of a RefreshToken or a login cookie for an access token, as public clients of 2024 to 2026 do it.
 
 One request, one answer, never a second try: what a failure means for the token is told by the error, and what to do about
 it is decided by the one who keeps the token.
