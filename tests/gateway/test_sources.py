@@ -198,7 +198,7 @@ async def choose(source: AccountSource, account_id: str, *avoid: tuple[str, str 
 
 
 async def test_an_account_keeps_to_one_way(ways: Gateway) -> None:
-    await ways.fresh(20)
+    await ways.fresh(80)
     chosen = {}
     for view in ways.source.pool.views():
         first = chosen[view.account.id] = await choose(ways.source, view.account.id)
