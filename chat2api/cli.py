@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from chat2api import __version__
-from chat2api.accounts.tokens import parse_import, to_new_account
+from chat2api.accounts.importing import parse_import
+from chat2api.accounts.tokens import to_new_account
 from chat2api.clock import SystemClock
 from chat2api.config import Config, describe_settings, load_environment, unused_settings
 from chat2api.errors import Chat2APIError, ConfigError, NotFoundError, StorageError

@@ -9,7 +9,7 @@ import binascii
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -55,22 +55,6 @@ class Credential:
     renewable: str | None = field(default=None, repr=False)
     device_id: str | None = None
     workspace_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ImportProblem:
-    """A line that could not be used. The message never repeats the line."""
-
-    line: int
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Import:
-    """What an import text holds."""
-
-    credentials: tuple[Credential, ...]
-    problems: tuple[ImportProblem, ...]
 
 
 def tell_kind(token: str) -> TokenKind | None:
@@ -160,22 +144,9 @@ def split_workspace(bearer: str) -> tuple[str, str | None]:
     return token.strip(), (workspace.strip() or None) if comma else None
 
 
-def parse_import(text: str) -> Import:
-    """Read pasted or uploaded text: one token a line with `#` comments, `token,account-id`, or a JSON export.
-
-    JSON is searched for token fields at any depth; tokens of one object belong to one account. Several JSON values,
-    one a line, work too. The same token twice counts once.
-    """
-    stripped = text.lstrip("\ufeff \t\r\n")
-    if stripped[:1] in ("{", "["):
-        try:
-            found = _search_json(json.loads(stripped), 1)
-        except (json.JSONDecodeError, RecursionError):
-            return _parse_lines(text)
-        credentials = tuple(_without_repeats(found))
-        problems = () if credentials else (ImportProblem(1, "The JSON holds no field with a token of a known form."),)
-        return Import(credentials, problems)
-    return _parse_lines(text)
+def is_workspace(text: str) -> bool:
+    """Whether a text may be the id of a ChatGPT account or workspace."""
+    return _WORKSPACE.fullmatch(text) is not None
 
 
 def to_new_account(credential: Credential, *, owner: str | None = None) -> NewAccount:
@@ -194,7 +165,7 @@ def to_new_account(credential: Credential, *, owner: str | None = None) -> NewAc
 
 def to_credential(token: str, workspace_id: str | None = None, *, line: int = 1) -> Credential:
     """Give the credential of one token; ValueError, fit to be shown, when it makes no account."""
-    if workspace_id is not None and not _WORKSPACE.fullmatch(workspace_id):
+    if workspace_id is not None and not is_workspace(workspace_id):
         raise ValueError("The account id after the comma has characters that no account id has.")
     match tell_kind(token):
         case "access":
@@ -213,94 +184,6 @@ def to_credential(token: str, workspace_id: str | None = None, *, line: int = 1)
             raise ValueError("This is a key that this server issued, not an account's token.")
         case None:
             raise ValueError("This is no AccessToken (eyJ…), RefreshToken (45 characters or rt_…) or session token.")
-
-
-def _parse_lines(text: str) -> Import:
-    credentials: list[Credential] = []
-    problems: list[ImportProblem] = []
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip("\ufeff \t\r\"',")
-        if not line or line.startswith("#"):
-            continue
-        if line.startswith(("{", "[")):
-            try:
-                found = list(_search_json(json.loads(line), number))
-            except (json.JSONDecodeError, RecursionError):
-                found = []
-            credentials += found
-            if not found:
-                problems.append(ImportProblem(number, "This JSON is damaged or holds no token of a known form."))
-            continue
-        try:
-            credentials.append(to_credential(*split_workspace(line), line=number))
-        except ValueError as error:
-            problems.append(ImportProblem(number, str(error)))
-    return Import(tuple(_without_repeats(iter(credentials))), tuple(problems))
-
-
-_ACCESS_FIELDS = ("access_token", "accessToken", "token")
-_RENEWABLE_FIELDS = ("refresh_token", "refreshToken", "rt", "session_token", "sessionToken")
-_WORKSPACE_FIELDS = ("account_id", "accountId", "chatgpt_account_id", "team_id")
-
-
-def _search_json(value: object, line: int) -> Iterator[Credential]:
-    """Yield the credentials of a decoded JSON value, in the order in which they stand."""
-    if isinstance(value, str):
-        # A list of plain tokens, or of `token,account-id`.
-        try:
-            yield to_credential(*split_workspace(value), line=line)
-        except ValueError:
-            return
-    elif isinstance(value, list):
-        for item in value:
-            yield from _search_json(item, line)
-    elif isinstance(value, dict):
-        if (credential := _credential_of_object(value, line)) is not None:
-            yield credential
-        for name, item in value.items():
-            if isinstance(item, dict | list):
-                # 2024's refresh_map.json has the RefreshToken as the name of the entry.
-                if tell_kind(name) == "refresh":
-                    yield to_credential(name, line=line)
-                else:
-                    yield from _search_json(item, line)
-
-
-def _credential_of_object(value: Mapping[str, object], line: int) -> Credential | None:
-    workspace = _first_text(value, _WORKSPACE_FIELDS)
-    if workspace is not None and not _WORKSPACE.fullmatch(workspace):
-        workspace = None
-    access = renewable = None
-    kind: AccountKind = "access"
-    for name in _RENEWABLE_FIELDS:
-        token = _text(value.get(name))
-        told = tell_kind(token) if token else None
-        if token and told in ("refresh", "session"):
-            kind, renewable = ("refresh", token) if told == "refresh" else ("session", session_cookie(token))
-            break
-    for name in _ACCESS_FIELDS:
-        token = _text(value.get(name))
-        told = tell_kind(token) if token else None
-        if token and told == "access":
-            access = token
-            break
-        if token and told is not None and renewable is None:
-            try:
-                return to_credential(token, workspace, line=line)
-            except ValueError:
-                continue
-    if access is None and renewable is None:
-        return None
-    return Credential(line, kind, access=access, renewable=renewable, workspace_id=workspace)
-
-
-def _without_repeats(credentials: Iterator[Credential]) -> Iterator[Credential]:
-    seen: set[tuple[str | None, str | None]] = set()
-    for credential in credentials:
-        key = (credential.renewable or credential.access or credential.device_id, credential.workspace_id)
-        if key not in seen:
-            seen.add(key)
-            yield credential
 
 
 def _tell_jose(token: str) -> TokenKind | None:

@@ -17,6 +17,7 @@ from chat2api.storage.values import (
     ConversationOwner,
     Cooldown,
     FreshTokens,
+    Known,
     NewAccount,
     RefreshIntent,
     RefreshView,
@@ -56,6 +57,10 @@ class Records(Protocol):
         met comes back to life. New tokens of a known account replace its tokens, settle its doubts and make it
         ok. The operator's import of a caller's private account makes it the pool's; never the other way round.
         """
+        ...
+
+    async def known_accounts(self, new: Sequence[NewAccount]) -> tuple[Known, ...]:
+        """Say what `add_accounts` would find for each, in the same order; nothing is changed."""
         ...
 
     async def set_state(self, account: Account, state: AccountState, reason: str | None, now: float) -> Account | None:

@@ -36,6 +36,7 @@ from chat2api.storage.values import (
     ConversationOwner,
     Cooldown,
     FreshTokens,
+    Known,
     NewAccount,
     RefreshIntent,
     RefreshView,
@@ -127,6 +128,14 @@ class SqlRecords:
             batch = new[start : start + _ADD_BATCH]
             added += await self._write(lambda tables, batch=batch: [tables.add(one, now) for one in batch])  # type: ignore[misc]  # a default binds the loop's value
         return tuple(added)
+
+    async def known_accounts(self, new: Sequence[NewAccount]) -> tuple[Known, ...]:
+        """See Records."""
+        known: list[Known] = []
+        for start in range(0, len(new), _ADD_BATCH):
+            batch = new[start : start + _ADD_BATCH]
+            known += await self._read(lambda tables, batch=batch: [tables.known(one) for one in batch])  # type: ignore[misc]  # a default binds the loop's value
+        return tuple(known)
 
     async def set_state(self, account: Account, state: AccountState, reason: str | None, now: float) -> Account | None:
         """See Records."""

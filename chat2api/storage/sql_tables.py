@@ -21,6 +21,7 @@ from chat2api.storage.values import (
     Changes,
     Cooldown,
     FreshTokens,
+    Known,
     NewAccount,
     RefreshIntent,
     RefreshView,
@@ -88,14 +89,19 @@ class Tables:
         waits = self._db.execute(sa.select(cooldowns).where(cooldowns.c.revision > since)).mappings()
         return Changes(revision, tuple(map(_to_account, found)), tuple(map(_to_cooldown, waits)))
 
+    def known(self, new: NewAccount) -> Known:
+        """Find the account that a new one is."""
+        token, key = _lookup_token(new), _merge_key(new.owner, new.identity.user_id, _workspace(new))
+        account = self.account_by_token(token)
+        if account is None and key is not None:
+            account = self._one_account(accounts.c.merge_key == key)
+        if account is None and new.secrets.access is not None and new.secrets.renewable is not None:
+            account = self.account_by_token(new.secrets.access)
+        return Known(account, self._label(token), key)
+
     def add(self, new: NewAccount, now: float) -> Added:
         """Add one account, or merge it into the one that it is."""
-        token = _lookup_token(new)
-        known = self.account_by_token(token)
-        if known is None and (key := _merge_key(new.owner, new.identity.user_id, _workspace(new))) is not None:
-            known = self._one_account(accounts.c.merge_key == key)
-        if known is None and new.secrets.access is not None and new.secrets.renewable is not None:
-            known = self.account_by_token(new.secrets.access)
+        token, known = _lookup_token(new), self.known(new).account
         if known is None:
             return Added(self._insert(new, token, now), "added")
         if new.owner is not None and known.owner != new.owner:
@@ -292,6 +298,9 @@ class Tables:
     def _digest(self, token: str) -> str:
         return self._sealer.digest("token", token)
 
+    def _label(self, token: str) -> str:
+        return self._sealer.digest("label", token)[:10]
+
     def _one_account(self, condition: sa.ColumnElement[bool]) -> Account | None:
         row = self._db.execute(sa.select(accounts).where(condition)).mappings().one_or_none()
         return _to_account(row) if row else None
@@ -299,7 +308,7 @@ class Tables:
     def _insert(self, new: NewAccount, token: str, now: float) -> Account:
         account = Account(
             id=f"acc_{secrets.token_hex(8)}",
-            label=self._sealer.digest("label", token)[:10],
+            label=self._label(token),
             kind=new.kind,
             state="ok",
             reason=None,

@@ -118,6 +118,18 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What the records would make of a NewAccount: the account that it is, None for a new one, which gets `label`.
+
+    Two new ones with the same `merge_key` are one account; None where the token does not tell its user.
+    """
+
+    account: Account | None
+    label: str
+    merge_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RefreshIntent:
     """The promise, on disk, that a token is about to be sent.
 

@@ -1,18 +1,13 @@
 """`chat2api/accounts/tokens.py`."""
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chat2api.accounts.tokens import (
     Claims,
-    Credential,
-    Import,
     is_fresh,
     mask_email,
-    parse_import,
     read_claims,
     session_cookie,
     split_workspace,
@@ -72,7 +67,6 @@ def test_S10_no_text_breaks_the_telling(text: str) -> None:
     assert tell_kind(text) is None or text.isascii()
     read_claims(text)
     read_claims("eyJ" + text + "." + text + ".x")
-    parse_import(text)
 
 
 def test_claims_of_today() -> None:
@@ -147,90 +141,6 @@ def test_a_session_token_loses_its_artificial_prefix() -> None:
     assert to_credential("sess-" + SESSION).renewable == session_cookie(SESSION) == SESSION
 
 
-def test_lines_are_read_with_comments_quotes_and_workspaces() -> None:
-    text = f'\ufeff# my accounts\r\n\n  {NEW} \n"{OLD_45}",\n{access_token()},team-1\n{UUID}\n# end'
-
-    assert parse_import(text) == Import(
-        (
-            Credential(3, "refresh", renewable=NEW),
-            Credential(4, "refresh", renewable=OLD_45),
-            Credential(5, "access", access=access_token(), workspace_id="team-1"),
-            Credential(6, "device", device_id=UUID),
-        ),
-        (),
-    )
-
-
-def test_S17_problems_name_the_line_and_never_repeat_it() -> None:
-    text = f"{NEW}\nsecret-canary\nsk-canary\nsk-c2a-canary\n{NEW},not an id canary\n" + '{"canary": \n'
-
-    result = parse_import(text)
-
-    assert [problem.line for problem in result.problems] == [2, 3, 4, 5, 6]
-    assert "canary" not in repr(result.problems)
-    assert len(result.credentials) == 1
-
-
-def test_the_same_token_twice_counts_once_but_not_for_two_workspaces() -> None:
-    assert len(parse_import(f"{NEW}\n{NEW}\n{NEW},w").credentials) == 2
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (
-            {
-                "tokens": {
-                    "id_token": access_token(),
-                    "access_token": access_token(),
-                    "refresh_token": NEW,
-                    "account_id": "w",
-                }
-            },
-            [("refresh", access_token(), NEW, "w")],
-        ),
-        (
-            {"user": {"id": "u"}, "accessToken": access_token(), "sessionToken": SESSION, "account": {"id": "w"}},
-            [("session", access_token(), SESSION, None)],
-        ),
-        (
-            [{"token": OLD_45}, {"token": access_token()}],
-            [("refresh", None, OLD_45, None), ("access", access_token(), None, None)],
-        ),
-        ({OLD_45: {"token": access_token(), "timestamp": 1}}, [("refresh", None, OLD_45, None)]),
-        (
-            [NEW, f"{access_token()},w", "nothing", 3, None],
-            [("refresh", None, NEW, None), ("access", access_token(), None, "w")],
-        ),
-        ({"deep": [{"a": {"b": [{"rt": NEW}]}}]}, [("refresh", None, NEW, None)]),
-        ({"account_id": "bad id!", "access_token": access_token()}, [("access", access_token(), None, None)]),
-        ({"token": "sk-x", "access_token": access_token()}, [("access", access_token(), None, None)]),
-    ],
-)
-def test_json_exports_are_searched(
-    value: object, expected: list[tuple[str, str | None, str | None, str | None]]
-) -> None:
-    for text in (json.dumps(value), json.dumps(value, indent=2)):
-        result = parse_import(text)
-        found = [(one.kind, one.access, one.renewable, one.workspace_id) for one in result.credentials]
-        assert found == expected
-        assert result.problems == ()
-
-
-def test_json_lines_are_read_one_by_one() -> None:
-    text = json.dumps({"refresh_token": NEW}) + "\n" + json.dumps({"x": 1}) + "\n" + json.dumps({"token": OLD_45})
-
-    result = parse_import(text)
-
-    assert [one.line for one in result.credentials] == [1, 3]
-    assert [problem.line for problem in result.problems] == [2]
-
-
-def test_json_without_tokens_says_so() -> None:
-    assert parse_import("{}").problems[0].line == 1
-    assert parse_import("[" * 100_000).problems[0].line == 1
-
-
 def test_an_access_token_tells_its_account() -> None:
     new = to_new_account(to_credential(access_token("user-7"), "team"), owner="caller")
 
@@ -243,7 +153,7 @@ def test_an_access_token_tells_its_account() -> None:
 
 
 def test_S17_credentials_do_not_print_their_tokens() -> None:
-    assert NEW not in repr(parse_import(NEW)) + repr(to_new_account(to_credential(NEW)))
+    assert NEW not in repr(to_credential(NEW)) + repr(to_new_account(to_credential(NEW)))
 
 
 def test_a_header_that_is_no_object_is_no_token() -> None:

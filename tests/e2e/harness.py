@@ -20,7 +20,8 @@ import httpx
 import openai
 import pytest
 
-from chat2api.accounts.tokens import parse_import, to_credential, to_new_account
+from chat2api.accounts.importing import parse_import
+from chat2api.accounts.tokens import to_credential, to_new_account
 from chat2api.api.server import Address, Shutdown
 from chat2api.clock import Clock, SystemClock
 from chat2api.config import Config
