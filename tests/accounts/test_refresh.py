@@ -673,7 +673,7 @@ def check_strict(outcome: dict[str, int]) -> None:
     assert outcome["resent"] <= outcome["in_doubt"]
 
 
-def test_R25_killed_at_every_point_no_token_is_lost(tmp_path: Path) -> None:
+def test_F10_R25_killed_at_every_point_no_token_is_lost(tmp_path: Path) -> None:
     outcome = kill(tmp_path, "overlap", 13, 0)
 
     assert outcome["kills"] == 13

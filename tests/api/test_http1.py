@@ -131,7 +131,7 @@ SMUGGLING: list[tuple[bytes, int]] = [
 ]
 
 
-async def test_S39_smuggling_requests_are_refused_and_what_follows_is_never_read() -> None:
+async def test_F8_S39_smuggling_requests_are_refused_and_what_follows_is_never_read() -> None:
     reached: list[str] = []
 
     async def app(scope: dict[str, Any], receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -267,7 +267,7 @@ async def test_head_of_a_stream_has_no_body() -> None:
         assert (await client.response())[2] == b"body"
 
 
-async def test_h2c_is_not_spoken_an_upgrade_is_ignored() -> None:
+async def test_F12_h2c_is_not_spoken_an_upgrade_is_ignored() -> None:
     upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
     async with serving(echo) as server:
         client = await server.connect()

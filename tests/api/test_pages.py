@@ -117,13 +117,18 @@ async def test_the_description_names_the_routes_that_there_are(house: House, htt
             assert answer.status_code not in (404, 405) or answer.json()["error"]["code"] == "model_not_found", path
 
 
-async def test_static_files_are_files_of_ours_only(http: httpx.AsyncClient) -> None:
+async def test_S38_static_files_are_files_of_ours_only(http: httpx.AsyncClient) -> None:
     style = await http.get("/static/style.css")
     assert style.headers["content-type"].startswith("text/css")
     assert style.headers["x-content-type-options"] == "nosniff"
-    for path in ("../index.html", "..%2findex.html", "%2e%2e/index.html", "....//index.html", "/etc/passwd", ".env"):
+    steps = ("..", "%2e%2e", ".%2e", "..%00", "....", "..;", "%252e%252e", "..%c0%af", "\uff0e\uff0e")
+    joints = ("/", "%2f", "\\", "%5c", "//", "%252f")
+    climbing = [f"{step}{joint}index.html" for step in steps for joint in joints]
+    climbing += [f"{step}{joint}" * 8 + "etc/passwd" for step in steps for joint in joints[:3]]
+    for path in (*climbing, "/etc/passwd", ".env", "style.css/../../index.html", "%2fetc%2fpasswd", "C:%5cwindows"):
         answer = await http.get(f"/static/{path}")
-        assert answer.status_code == 404, path
+        assert answer.status_code in (400, 404), path
+        assert b"<html" not in answer.content and b"root:" not in answer.content
 
 
 @pytest.mark.parametrize(

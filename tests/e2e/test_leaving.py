@@ -192,7 +192,7 @@ async def test_R12_a_client_that_reads_late_gets_everything(bench: Bench) -> Non
     assert text == "".join(f"word{number} " for number in range(1, 60_001))
 
 
-async def test_R24_a_running_stream_is_finished_before_the_server_stops(tmp_path: Path) -> None:
+async def test_F6_R24_a_running_stream_is_finished_before_the_server_stops(tmp_path: Path) -> None:
     async with (
         Simulator() as sim,
         open_house(tmp_path / "data", sim, tokens=[sim.control.accounts[0].access_token], DRAIN_ACCEPT="0.2") as house,

@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import pytest_asyncio
+from quart import Quart
 
 from chat2api.simulator.accounts import Credentials
 from chat2api.simulator.faults import Fault
@@ -235,3 +237,15 @@ async def test_R1_a_client_that_stalls_in_its_request_is_sent_away(patient: Benc
         assert 0.4 <= time.monotonic() - began <= 5.0
         assert not patient.control.requests
     assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+@streamed
+async def test_F5_no_answer_is_cut_by_the_frameworks_own_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr(Quart, "default_config", {**Quart.default_config, "RESPONSE_TIMEOUT": 0.2})
+    async with open_bench(tmp_path) as bench, bench.case():
+        bench.control.choose(first_delay=0.3, delay=0.3)
+        told = await bench.ask(stream)
+    assert told.text() == ANSWER
+    assert told.finish_reasons() == ["stop"]

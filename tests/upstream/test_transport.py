@@ -302,7 +302,7 @@ async def reading(transport: CurlTransport, url: str) -> AsyncIterator[asyncio.T
     await asyncio.wait([task])
 
 
-async def test_R10_cancelling_before_the_headers_stops_upstream(transport: CurlTransport, wire: Wire) -> None:
+async def test_F2_R10_cancelling_before_the_headers_stops_upstream(transport: CurlTransport, wire: Wire) -> None:
     exchanges: list[Exchange] = []
 
     async def handler(exchange: Exchange) -> None:
@@ -316,7 +316,7 @@ async def test_R10_cancelling_before_the_headers_stops_upstream(transport: CurlT
             await exchanges[0].gone.wait()
 
 
-async def test_R10_cancelling_a_stalled_stream_stops_upstream(transport: CurlTransport, wire: Wire) -> None:
+async def test_F1_R10_cancelling_a_stalled_stream_stops_upstream(transport: CurlTransport, wire: Wire) -> None:
     exchanges: list[Exchange] = []
 
     async def handler(exchange: Exchange) -> None:
@@ -487,7 +487,7 @@ async def test_requests_that_wait_for_a_first_connection_end_with_the_transport(
 # Back-pressure
 
 
-async def test_R12_a_reader_that_stops_holds_little_and_then_gets_every_byte(
+async def test_F3_R12_a_reader_that_stops_holds_little_and_then_gets_every_byte(
     transport: CurlTransport, wire: Wire
 ) -> None:
     block = random.Random(3).randbytes(1 << 20)

@@ -234,7 +234,7 @@ async def test_R10_a_waiting_challenge_can_be_cancelled() -> None:
 
 
 @needs_native
-async def test_R9_the_loop_goes_on_while_all_workers_search() -> None:
+async def test_F9_R9_the_loop_goes_on_while_all_workers_search() -> None:
     async with solver(search_limit=60) as made:
         tasks = [asyncio.ensure_future(made.solve(HOPELESS, configs())) for _ in range(8)]
         await until(lambda: made.stats().searched_seconds > 0)
