@@ -1,13 +1,14 @@
 """What a failure means: who cools down and for how long, and whether it is worth trying again.
 
-Pure. `judge` is the retry table (promise R3), row by row; `Attempts` walks it for one request; `Breaker` is
-the rule of R5 for one exit and host.
+Pure. `judge` is the retry table (promise R3), row by row; `Attempts` walks it for one request, within the
+`RetryBudget` that all requests share; `Breaker` is the rule of R5 for one exit and host.
 """
 
 from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
+from chat2api.accounts.budget import BudgetShare
 from chat2api.errors import (
     AccountLimitedError,
     AccountRejectedError,
@@ -155,9 +156,14 @@ class Decision:
 class Attempts:
     """The attempts of one request. Make one for each request, ask `decide` after each failure."""
 
-    def __init__(self, retry_times: int) -> None:
-        """Allow 1 + `retry_times` attempts."""
+    def __init__(self, retry_times: int, share: BudgetShare, *, guessed_limits: bool = True) -> None:
+        """Allow 1 + `retry_times` attempts, those after the first only while `share` lends them.
+
+        `guessed_limits` False (ENABLE_LIMIT=false) says that a limit without a time cools nobody down.
+        """
         self._left = retry_times
+        self._share = share
+        self._guessed_limits = guessed_limits
         self._uses: dict[str, int] = {}
         self._duplicates = 0
 
@@ -173,6 +179,24 @@ class Attempts:
 
     def decide(self, error: Exception, verdict: Verdict, account_id: str, *, jitter: float) -> Decision:
         """Give what to do after `error` on this account; `jitter` is a random number from 0 to 1."""
+        decision = self._wish(error, verdict, account_id, jitter)
+        if decision.action != "stop" and not self._share.retry(owed=self._is_owed(error, verdict)):
+            return Decision("stop")
+        return decision
+
+    def _is_owed(self, error: Exception, verdict: Verdict) -> bool:
+        """Whether the account alone was at fault and is out of the pick now, or gets a new token.
+
+        Such attempts count in the budget and leave less of it to others, but are made even when it is spent: a
+        healthy pool with one limited account must answer. They cannot multiply calls, since each takes an account out
+        for a while: there are no more of them than accounts, and than requests under way on those.
+        """
+        if isinstance(error, AccountRejectedError):
+            return True
+        return verdict.wait is not None and (verdict.wait.stated or self._guessed_limits)
+
+    def _wish(self, error: Exception, verdict: Verdict, account_id: str, jitter: float) -> Decision:
+        """Give what to do by the retry table alone."""
         uses = self._uses[account_id] = self._uses.get(account_id, 0) + 1
         if self._left <= 0 or (verdict.maybe_duplicate and self._duplicates):
             return Decision("stop")

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from chat2api.accounts.budget import BudgetShare
 from chat2api.accounts.health import Attempts, Decision, Verdict
 from chat2api.accounts.pool import Lease, Outcome
 from chat2api.clock import Clock
@@ -66,6 +67,8 @@ class ChatGPTProvider:
         facts.upstream = claim.source.upstream
         prompt, claim = await self._prompt(caller, request, claim)
         facts.model_fallback = prompt.model.fallback_from
+        facts.model = prompt.model.slug
+        share = claim.source.budget.admit()
         answering = _Answering(
             config=self._config,
             clock=self._clock,
@@ -75,15 +78,18 @@ class ChatGPTProvider:
             claim=claim,
             prompt=prompt,
             limits=answer_limits(self._config, reasoning=is_reasoning(prompt.model)),
+            share=share,
+            facts=facts,
         )
         limiter = TurnLimiter(request.max_tokens, request.stop)
-        async with aclosing(answering.events()) as batches:
-            async for events in batches:
-                kept = limiter.feed(events)
-                if kept:
-                    yield kept
-                if limiter.done:
-                    return
+        with share:
+            async with aclosing(answering.events()) as batches:
+                async for events in batches:
+                    kept = limiter.feed(events)
+                    if kept:
+                        yield kept
+                    if limiter.done:
+                        return
 
     async def models(self, caller: Caller) -> Sequence[str]:
         """Give the slugs that the caller's accounts offer; see Provider."""
@@ -141,6 +147,10 @@ class _Answering:
     claim: Claim
     prompt: Prompt
     limits: AnswerLimits
+    share: BudgetShare
+    facts: AnswerFacts
+    made: int = 0
+    """Attempts made so far."""
 
     async def events(self) -> AsyncGenerator[Sequence[Event]]:
         """Yield the answer; nothing before its first content, so that until then another account may be tried.
@@ -148,7 +158,7 @@ class _Answering:
         Raises the last attempt's error when there was no content, StreamInterruptedError and kin when there was.
         """
         first_by = asyncio.get_running_loop().time() + self.limits.first_content
-        attempts = Attempts(self.config.retry_times)
+        attempts = Attempts(self.config.retry_times, self.share, guessed_limits=self.config.enable_limit)
         avoid: set[Way] = set()
         decision, account_id = Decision("next"), self.claim.account_id
         failure: UpstreamError | None = None
@@ -159,6 +169,8 @@ class _Answering:
                     lease = await self._lease(account_id, attempts, failure)
             except UpstreamTimeoutError as error:
                 raise self._told(failure or error) from None
+            self.made += 1
+            self.facts.account = lease.account.label
             attempt = _Attempt(self, lease, first_by)
             failure = None
             try:
@@ -188,8 +200,9 @@ class _Answering:
             return await self.claim.source.pool.lease(
                 model=self.prompt.model.slug, workspace=self._pool_workspace(), account_id=account_id, exclude=exclude
             )
-        except AllAccountsCoolingError:
+        except AllAccountsCoolingError as error:
             if failure is None or isinstance(failure, AccountLimitedError):
+                error.final = error.final or self.made > 1
                 raise
             raise self._told(failure) from None
         except NoAccountError as error:
@@ -208,6 +221,9 @@ class _Answering:
         """
         try:
             lease = await self.claim.source.pool.lease(model=self.prompt.model.slug, workspace=self._pool_workspace())
+        except AllAccountsCoolingError as error:
+            error.final = error.final or self.made > 1
+            raise
         except NoAccountError:
             return
         await lease.release(Outcome.ABANDONED)
@@ -222,8 +238,11 @@ class _Answering:
             return CallerTokenRejectedError(
                 "ChatGPT does not accept the token that you sent. Get a new one and use that."
             )
-        # A limit ends at a known time, and a client may come back then; a failure with a time is still a failure.
-        error.final = error.final or error.retry_after is None or not isinstance(error, AccountLimitedError)
+        # A limit ends at a known time, and a client may come back then, unless it has cost several calls already: its
+        # own repetitions would multiply them. A failure with a time is still a failure.
+        error.final = (
+            error.final or error.retry_after is None or not isinstance(error, AccountLimitedError) or self.made > 1
+        )
         return error
 
 
@@ -264,6 +283,7 @@ class _Attempt:
                 if not prompt.temporary:
                     await self._remember(held)
                 self.begun = True
+                work.share.begin()
                 given, held = held, []
                 yield given
         self._served = True

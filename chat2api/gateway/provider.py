@@ -36,6 +36,10 @@ class AnswerFacts:
     """`simulator` when no real backend answered."""
     model_fallback: str | None = None
     """The model name that nobody knows and for which the default answered."""
+    model: str | None = None
+    """The slug that was asked of the backend."""
+    account: str | None = None
+    """The label of the account that served, or was tried last."""
 
 
 class Provider(Protocol):

@@ -9,9 +9,10 @@ import asyncio
 import hashlib
 import uuid
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from chat2api.accounts.budget import RetryBudget
 from chat2api.accounts.exits import Exit, Exits
 from chat2api.accounts.pool import AccountPool, Lease
 from chat2api.accounts.refresh import TokenKeeper
@@ -40,6 +41,7 @@ class AccountSource:
     origins: Sequence[str]
     exits: Exits
     upstream: str | None = None
+    budget: RetryBudget = field(default_factory=RetryBudget)
 
     async def open_session(
         self, lease: Lease, *, workspace: str | None, avoid: Set[Way] = frozenset(), renew: bool = False

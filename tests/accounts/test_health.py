@@ -2,6 +2,7 @@
 
 import pytest
 
+from chat2api.accounts.budget import RetryBudget
 from chat2api.accounts.health import Attempts, Breaker, Decision, Verdict, Wait, double, judge
 from chat2api.errors import (
     AccountLimitedError,
@@ -92,9 +93,22 @@ def test_R3_guessed_waits_double_up_to_their_longest() -> None:
     assert double((30, 300), 10_000) == 300
 
 
+def unhindered(retry_times: int) -> Attempts:
+    """Give the attempts of a request that is alone."""
+    return Attempts(retry_times, RetryBudget().admit())
+
+
+def spent() -> RetryBudget:
+    """Give a budget that lends nothing more."""
+    budget = RetryBudget()
+    while budget.admit().retry():
+        pass
+    return budget
+
+
 def walk(errors: list[Exception], retry_times: int = 3, accounts: str = "aabbccdd") -> list[Decision]:
     """Decide on one error after the other, each on the account at its place."""
-    attempts = Attempts(retry_times)
+    attempts = unhindered(retry_times)
     return [
         attempts.decide(error, judge(error, model="gpt"), account, jitter=0.5)
         for error, account in zip(errors, accounts, strict=False)
@@ -107,7 +121,7 @@ def test_R3_a_server_error_is_tried_once_more_here_and_then_elsewhere() -> None:
 
 def test_R3_an_account_is_used_at_most_twice_and_attempts_are_bounded() -> None:
     for retry_times in range(5):
-        attempts, made, account = Attempts(retry_times), 0, 0
+        attempts, made, account = unhindered(retry_times), 0, 0
         while True:
             made += 1
             decision = attempts.decide(BAD_GATEWAY, judge(BAD_GATEWAY, model="gpt"), str(account), jitter=0)
@@ -132,7 +146,7 @@ def test_G3_a_human_check_is_final_and_no_other_account_is_tried() -> None:
 
 
 def test_R3_what_may_have_been_done_is_repeated_once_and_counted() -> None:
-    attempts = Attempts(5)
+    attempts = unhindered(5)
     verdict = judge(CUT, model="gpt")
 
     assert attempts.decide(CUT, verdict, "a", jitter=0).action == "next"
@@ -140,9 +154,32 @@ def test_R3_what_may_have_been_done_is_repeated_once_and_counted() -> None:
     assert attempts.maybe_duplicates == 1
 
 
+@pytest.mark.parametrize("error", [BAD_GATEWAY, CUT, UpstreamProtocolError("")])
+def test_R4_when_the_budget_is_spent_a_failure_of_the_backend_is_told(error: Exception) -> None:
+    attempts = Attempts(3, spent().admit())
+
+    assert attempts.decide(error, judge(error, model="gpt"), "a", jitter=0) == Decision("stop")
+
+
+@pytest.mark.parametrize("error", [limit(60), limit(None), EXPIRED])
+def test_R4_an_account_that_is_at_fault_itself_never_costs_an_answer(error: Exception) -> None:
+    budget = spent()
+    attempts, made = Attempts(3, budget.admit()), budget.made
+
+    assert attempts.decide(error, judge(error, model="gpt"), "a", jitter=0).action != "stop"
+    assert budget.made == made + 1, "it counts all the same"
+
+
+def test_R4_a_limit_that_cools_nobody_down_is_not_gone_round_without_end() -> None:
+    error = limit(None)
+    attempts = Attempts(3, spent().admit(), guessed_limits=False)
+
+    assert attempts.decide(error, judge(error, model="gpt"), "a", jitter=0) == Decision("stop")
+
+
 def test_R3_the_pause_is_jittered_between_its_bounds() -> None:
     delays = [
-        Attempts(3).decide(BAD_GATEWAY, judge(BAD_GATEWAY, model="gpt"), "a", jitter=jitter).delay
+        unhindered(3).decide(BAD_GATEWAY, judge(BAD_GATEWAY, model="gpt"), "a", jitter=jitter).delay
         for jitter in (0.0, 0.5, 1.0)
     ]
 

@@ -161,6 +161,22 @@ async def test_R3a_clients_do_not_multiply_what_lasts(bench: Bench, named: str, 
         assert bench.calls <= 4
 
 
+@streamed
+@pytest.mark.parametrize("accounts", [1, 2, 3, 6])
+async def test_R3a_a_limit_that_soon_ends_and_comes_back_is_not_multiplied(
+    bench: Bench, accounts: int, stream: bool
+) -> None:
+    """Each account asks for a second's patience, which is short enough for clients to wait for by themselves."""
+    async with bench.case(accounts), bench.house.client() as client:
+        bench.control.refuse("conversation", "retry_later", times=None, retry_after=1)
+        with pytest.raises(openai.RateLimitError) as told:
+            await (ask_streamed(client) if stream else ask(client))
+        assert bench.calls <= 4
+        assert int(told.value.response.headers["retry-after"]) == 1
+        if accounts > 1:
+            assert told.value.response.headers["x-should-retry"] == "false"
+
+
 async def test_R3a_a_backend_that_names_a_time_for_its_own_failure_does_not_change_that(bench: Bench) -> None:
     async with bench.case(6), bench.house.client() as client:
         fault = Fault("answer", status=503, headers=(("retry-after", "1"),), body='{"detail": "Busy"}')

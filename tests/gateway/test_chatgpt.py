@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from chat2api.accounts.budget import LEAST_RETRIES
 from chat2api.errors import (
     AccountLimitedError,
     AllAccountsCoolingError,
@@ -20,6 +21,7 @@ from chat2api.errors import (
     NotFoundError,
     StreamInterruptedError,
     UpstreamError,
+    UpstreamProtocolError,
     UpstreamRefusedRequestError,
     UpstreamServerError,
     UpstreamTimeoutError,
@@ -173,6 +175,35 @@ async def test_R3_no_account_is_used_more_than_twice_and_no_request_more_than_it
     tried = [record.account for record in gateway.control.requests_to("conversation")]
     assert tried == [accounts[0].user_id] * 2 + [accounts[1].user_id] * 2
     assert caught.value.final
+
+
+async def test_R4_a_backend_that_fails_for_all_is_hardly_called_more_often(gateway: Gateway) -> None:
+    """A request every 20 ms of the server's clock, to many accounts; a page in the place of the answer blames no exit."""
+    await gateway.fresh(40)
+    gateway.control.refuse("conversation", "page_instead", times=None)
+    budget = gateway.source.budget
+    before = budget.made
+
+    async def ask(number: int) -> None:
+        await gateway.clock.sleep(0.02 * number)
+        with pytest.raises(UpstreamProtocolError) as told:
+            await gateway.ask()
+        assert told.value.final
+
+    await asyncio.gather(*map(ask, range(200)))
+    assert 200 < gateway.turns <= 200 * 1.25 + 3 * LEAST_RETRIES, "at the end few are left, and three may always"
+    assert gateway.turns == 200 + budget.made - before
+    assert budget.refused > 0
+    assert (budget.waiting, budget.retrying) == (0, 0)
+
+
+async def test_R4_one_limited_account_costs_no_answer_in_a_burst(gateway: Gateway) -> None:
+    limited, *_ = await gateway.fresh(3)
+    gateway.control.refuse("conversation", "retry_later", account=limited.user_id, times=None, retry_after=60)
+    gateway.control.choose(delay=0.05, account=limited.user_id, times=None)
+    answers = await asyncio.gather(*[gateway.ask() for _ in range(30)])
+    assert [text_of(events) for events in answers] == [ANSWER] * 30
+    assert (gateway.source.budget.waiting, gateway.source.budget.retrying) == (0, 0)
 
 
 @pytest.mark.parametrize("named", ["bad_request", "bad_field", "message_too_long", "teapot"])
