@@ -14,7 +14,6 @@ from chat2api.accounts.tokens import to_new_account
 from chat2api.clock import SystemClock
 from chat2api.config import Config, describe_settings, load_environment, unused_settings
 from chat2api.errors import Chat2APIError, ConfigError, NotFoundError, StorageError
-from chat2api.gateway.doctor import Doctor
 from chat2api.keys.operator import KEY_FILE, load_operator_key, make_operator_key
 from chat2api.launch import protect_process, run_server
 from chat2api.logs import Redactor, configure_logging
@@ -253,7 +252,7 @@ def _doctor(options: argparse.Namespace, config: Config, environ: Mapping[str, s
         runtime = await Runtime.open(config)
         failed = 0
         try:
-            async for finding in Doctor(runtime.client, runtime.sources.pool).examine():
+            async for finding in runtime.doctor.examine():
                 print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject}: {finding.text}")
                 if not finding.ok:
                     failed += 1

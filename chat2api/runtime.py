@@ -17,6 +17,7 @@ from chat2api.clock import Clock, SystemClock
 from chat2api.config import Config
 from chat2api.errors import Chat2APIError, DrainingError, UpstreamError
 from chat2api.gateway.chatgpt import ChatGPTProvider
+from chat2api.gateway.doctor import Doctor
 from chat2api.gateway.offers import Offers
 from chat2api.gateway.provider import Provider
 from chat2api.gateway.sources import AccountSource, Sources, host_of, stable_order
@@ -85,6 +86,7 @@ class Runtime:
     client: ChatGPTClient
     provider: Provider
     sources: Sources
+    doctor: Doctor
     operator_keys: OperatorKeys
     demo: Demo | None
 
@@ -149,6 +151,7 @@ class Runtime:
         self.demo = await self._open_demo() if demo and not self.pool.statistics().total else None
         demo_source = await self._demo_source(self.demo) if self.demo is not None else None
         self.sources = Sources(pool, visitors, demo_source, self.clock)
+        self.doctor = Doctor(self.client, pool, self.clock, config.data_dir)
         self.provider = ChatGPTProvider(config, self.clock, self.client, self.sources, Offers(self.client, self.clock))
 
         self.redactor.learn(*config.authorization, config.auth_key, config.secret_key)

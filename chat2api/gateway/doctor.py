@@ -1,15 +1,33 @@
 """The doctor: tries each exit and each account, and says what works, what does not, and what to do about it."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from chat2api.accounts.pool import AccountView, Outcome
-from chat2api.errors import AccountRejectedError, ChallengedError, Chat2APIError, TransportError, UpstreamTimeoutError
+from chat2api.clock import Clock
+from chat2api.errors import (
+    AccountRejectedError,
+    ChallengedError,
+    Chat2APIError,
+    NotFoundError,
+    StorageError,
+    TransportError,
+    UpstreamTimeoutError,
+)
 from chat2api.gateway.sources import AccountSource
 from chat2api.protocol.chatgpt import proof_of_work
 from chat2api.upstream.chatgpt.client import ChatGPTClient
 from chat2api.upstream.chatgpt.session import Session
+
+LEAST_SPACE = 100 * 1024 * 1024
+"""Free bytes below which the data folder's disk is a finding: the records, their log and a backup must fit."""
+
+MOST_SKEW = 30.0
+"""Seconds that the clocks may differ: tokens are renewed ten minutes early, signed addresses are stricter."""
 
 _NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -24,29 +42,114 @@ class Finding:
     advice: str = ""
 
 
-class Doctor:
-    """Examines the pool and its ways to the backend."""
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that can be examined by itself. `name` stands in paths: it holds nothing but [a-z0-9-]."""
 
-    def __init__(self, client: ChatGPTClient, source: AccountSource) -> None:
-        """Examine that source of accounts."""
+    name: str
+    subject: str
+    run: Callable[[], Awaitable[Finding]]
+
+
+class Doctor:
+    """Examines the pool, its ways to the backend, and what the server stands on."""
+
+    def __init__(self, client: ChatGPTClient, source: AccountSource, clock: Clock, data_dir: Path) -> None:
+        """Examine that source of accounts, whose records lie in that folder."""
         self._client = client
         self._source = source
+        self._clock = clock
+        self._data_dir = data_dir
+
+    def checks(self) -> list[Check]:
+        """Give all that can be examined now; a pool without accounts is examined as `accounts`."""
+        found = [
+            Check("proof-of-work", "proof of work", self._examine_proof),
+            Check("store", "records", self._examine_store),
+            Check("disk", "disk", self._examine_disk),
+            Check("clock", "clock", self._examine_clock),
+        ]
+        for number, (origin, proxy) in enumerate(self._ways(), 1):
+            found.append(Check(f"way-{number}", _way(origin, proxy), self._exit_check(origin, proxy)))
+        views = self._source.pool.views()
+        found += [
+            Check(f"account-{view.account.label}", f"account {view.account.label}", self._account_check(view))
+            for view in views
+        ]
+        if not views:
+            found.append(Check("accounts", "accounts", self._miss_accounts))
+        return found
+
+    async def run(self, name: str) -> Finding:
+        """Run one check alone. Raises NotFoundError when there is none of that name."""
+        for check in self.checks():
+            if check.name == name:
+                return await check.run()
+        raise NotFoundError("There is no such check. GET /tokens/doctor lists them.", param="check")
 
     async def examine(self) -> AsyncIterator[Finding]:
         """Yield the findings one by one, as they are made; nothing is changed but what using an account changes."""
-        yield self._examine_proof()
-        for origin in self._source.origins:
-            for proxy in self._source.exits.all:
-                yield await self._examine_exit(origin, proxy)
-        views = self._source.pool.views()
-        if not views:
-            yield Finding(
-                "accounts", False, "there are none", "Add one: chat2api tokens add - (README: how to get a token)."
-            )
-        for view in views:
-            yield await self._examine_account(view)
+        for check in self.checks():
+            yield await check.run()
 
-    def _examine_proof(self) -> Finding:
+    def _ways(self) -> list[tuple[str, str | None]]:
+        return [(origin, proxy) for origin in self._source.origins for proxy in self._source.exits.all]
+
+    def _exit_check(self, origin: str, proxy: str | None) -> Callable[[], Awaitable[Finding]]:
+        return lambda: self._examine_exit(origin, proxy)
+
+    def _account_check(self, view: AccountView) -> Callable[[], Awaitable[Finding]]:
+        return lambda: self.examine_account(view)
+
+    async def _miss_accounts(self) -> Finding:
+        return Finding(
+            "accounts", False, "there are none", "Add one: chat2api tokens add - (README: how to get a token)."
+        )
+
+    async def _examine_store(self) -> Finding:
+        try:
+            await self._source.records.check()
+            restored = await self._source.records.restored()
+        except StorageError as error:
+            return Finding("records", False, error.message, "Free space on the disk, or restore a backup.")
+        if restored:
+            return Finding(
+                "records",
+                False,
+                "they are an older copy, so no token is renewed",
+                "Import the newest tokens, then say so: chat2api tokens confirm-restored",
+            )
+        return Finding("records", True, "whole, and they can be written")
+
+    async def _examine_disk(self) -> Finding:
+        try:
+            free = (await asyncio.to_thread(shutil.disk_usage, self._data_dir)).free
+        except OSError as error:
+            return Finding("disk", False, error.strerror or "unreadable", "Make the folder that DATA_DIR names usable.")
+        text = f"{free // (1024 * 1024):,} MiB are free"
+        if free < LEAST_SPACE:
+            return Finding("disk", False, text, "Free some space: tokens cannot be renewed on a full disk.")
+        return Finding("disk", True, text)
+
+    async def _examine_clock(self) -> Finding:
+        for origin, proxy in self._ways():
+            try:
+                skew = await self._client.clock_skew(_nobody(origin, proxy))
+            except Chat2APIError:
+                continue  # the ways have checks of their own
+            if skew is None:
+                continue
+            if abs(skew) > MOST_SKEW:
+                return Finding(
+                    "clock",
+                    False,
+                    f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead'}",
+                    "Set the clock, best by a time service.",
+                )
+            return Finding("clock", True, f"within {MOST_SKEW:.0f} s of the backend's")
+        return Finding("clock", False, "nobody told the time", "See what the ways to the backend say.")
+
+    async def _examine_proof(self) -> Finding:
         name = proof_of_work.describe()
         if proof_of_work.variants()[0] != proof_of_work.PYTHON:
             return Finding("proof of work", True, name)
@@ -55,15 +158,15 @@ class Doctor:
         )
 
     async def _examine_exit(self, origin: str, proxy: str | None) -> Finding:
-        subject = f"{origin} {'directly' if proxy is None else 'through ' + _shown(proxy)}"
-        session = Session(f"doctor {proxy}", _NOBODY, origin, proxy, credential="anonymous")
+        subject = _way(origin, proxy)
         try:
-            await self._client.check_reachable(session)
+            await self._client.check_reachable(_nobody(origin, proxy))
         except Chat2APIError as error:
             return Finding(subject, False, error.message, _advice(error))
         return Finding(subject, True, "reachable")
 
-    async def _examine_account(self, view: AccountView) -> Finding:
+    async def examine_account(self, view: AccountView) -> Finding:
+        """Use an account once: is it signed in, what does it offer?"""
         account = view.account
         subject = f"account {account.label}"
         if not account.usable:
@@ -104,6 +207,14 @@ def _advice(error: Chat2APIError) -> str:
             return "Check the network, PROXY_URL and CHATGPT_BASE_URL."
         case _:
             return "Try again later; if it stays so, the backend has changed or refuses this account."
+
+
+def _nobody(origin: str, proxy: str | None) -> Session:
+    return Session(f"doctor {proxy}", _NOBODY, origin, proxy, credential="anonymous")
+
+
+def _way(origin: str, proxy: str | None) -> str:
+    return f"{origin} {'directly' if proxy is None else 'through ' + _shown(proxy)}"
 
 
 def _shown(proxy: str) -> str:

@@ -158,6 +158,10 @@ class Records(Protocol):
 
     # The store itself
 
+    async def check(self) -> None:
+        """Look whether the store is whole and can be written; StorageError, in words for the operator, if not."""
+        ...
+
     async def restored(self) -> bool:
         """Tell whether this is an older copy brought back: its refresh tokens may be consumed already."""
         ...

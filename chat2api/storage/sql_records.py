@@ -243,6 +243,13 @@ class SqlRecords:
         """See Records."""
         return self._sealer.digest(purpose, text)
 
+    async def check(self) -> None:
+        """See Records."""
+        verdict = await self._database.read(lambda db: db.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+        if verdict != "ok":
+            raise StorageError(f"The records are damaged ({verdict}). Restore a backup.")
+        await self.set_meta("checked", secrets.token_hex(4))
+
     async def restored(self) -> bool:
         """See Records."""
         return await self.get_meta("restored") == "1"

@@ -1,12 +1,16 @@
 """The doctor: what it finds, and that it tells nothing secret and changes nothing."""
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 import pytest_asyncio
 
-from chat2api.gateway.doctor import Doctor, Finding
+from chat2api.errors import NotFoundError
+from chat2api.gateway import doctor
+from chat2api.gateway.doctor import Finding
 from chat2api.protocol.chatgpt import proof_of_work
 from chat2api.simulator.app import Simulator
 from chat2api.simulator.faults import Fault
@@ -25,7 +29,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
 
 async def examine(gateway: Gateway) -> dict[str, Finding]:
     """Give the findings by subject."""
-    found = [finding async for finding in Doctor(gateway.runtime.client, gateway.source).examine()]
+    found = [finding async for finding in gateway.runtime.doctor.examine()]
     assert len({finding.subject for finding in found}) == len(found)
     assert all(bool(finding.advice) != finding.ok for finding in found), "advice goes with every failure, only there"
     return {finding.subject: finding for finding in found}
@@ -36,7 +40,11 @@ async def test_all_is_well(gateway: Gateway) -> None:
     findings = await examine(gateway)
     assert all(finding.ok for finding in findings.values())
     labels = [view.account.label for view in gateway.source.pool.views()]
-    assert list(findings) == ["proof of work", f"{gateway.sim.url} directly", *(f"account {label}" for label in labels)]
+    assert list(findings) == [
+        *("proof of work", "records", "disk", "clock"),
+        f"{gateway.sim.url} directly",
+        *(f"account {label}" for label in labels),
+    ]
     assert findings[f"account {labels[0]}"].text == "plan plus, signed in, 8 models offered"
     assert gateway.in_flight == 0
     assert gateway.turns == 0, "no turn is spent"
@@ -116,9 +124,52 @@ async def test_a_backend_that_is_not_there_is_a_finding_for_each_origin(tmp_path
 async def test_findings_come_as_they_are_made(gateway: Gateway) -> None:
     await gateway.fresh()
     gateway.control.fail("home", Fault("stall", seconds=0.2))
-    examination = Doctor(gateway.runtime.client, gateway.source).examine()
-    assert (await anext(examination)).subject == "proof of work"
+    examination = gateway.runtime.doctor.examine()
+    for subject in ("proof of work", "records", "disk"):
+        assert (await anext(examination)).subject == subject
     assert gateway.control.requests == []
+    assert (await anext(examination)).subject == "clock"
     assert (await anext(examination)).subject.startswith(gateway.sim.url)
     await examination.aclose()  # type: ignore[attr-defined]  # an async generator
     await until(lambda: gateway.in_flight == 0, "an account is still leased")
+
+
+async def test_each_check_can_be_run_by_itself(gateway: Gateway) -> None:
+    await gateway.fresh(1)
+    checks = gateway.runtime.doctor.checks()
+    assert all(re.fullmatch("[a-z0-9-]+", check.name) for check in checks)
+    for check in checks:
+        gateway.control.requests.clear()
+        assert (await gateway.runtime.doctor.run(check.name)).subject == check.subject
+        routes = {recorded.route for recorded in gateway.control.requests}
+        wanted = {"clock": {"home"}, "way-1": {"home"}}.get(check.name, set())
+        assert routes == (wanted or ({"models"} if check.name.startswith("account") else set()))
+    with pytest.raises(NotFoundError):
+        await gateway.runtime.doctor.run("way-7")
+
+
+async def test_a_clock_that_is_wrong_is_told(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    await gateway.fresh(0)
+    for seconds, word in ((120.0, "120 s behind"), (-90.0, "90 s ahead")):
+        monkeypatch.setattr(gateway.runtime.client, "clock_skew", AsyncMock(return_value=seconds))
+        assert word in (await gateway.runtime.doctor.run("clock")).text
+    monkeypatch.setattr(gateway.runtime.client, "clock_skew", AsyncMock(return_value=None))
+    assert not (await gateway.runtime.doctor.run("clock")).ok
+
+
+async def test_R18_a_full_disk_is_told(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LEAST_SPACE", 2**62)
+    finding = await gateway.runtime.doctor.run("disk")
+    assert not finding.ok
+    assert "MiB are free" in finding.text
+
+
+async def test_R30_an_older_copy_is_told(tmp_path: Path) -> None:
+    async with open_gateway(tmp_path) as gateway:
+        await gateway.runtime.records.backup(tmp_path / "copy.db")
+        assert (await gateway.runtime.doctor.run("store")).ok
+    (tmp_path / "copy.db").replace(tmp_path / "records.db")
+    async with open_gateway(tmp_path) as gateway:
+        finding = await gateway.runtime.doctor.run("store")
+        assert not finding.ok
+        assert "confirm-restored" in finding.advice

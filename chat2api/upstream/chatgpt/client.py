@@ -5,6 +5,7 @@ import logging
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode, urljoin
 
@@ -186,6 +187,14 @@ class ChatGPTClient:
     async def check_reachable(self, session: Session) -> None:
         """Return when the backend's home page can be had through the session's exit; raise what it answered instead."""
         self._accepted(session, await self._calls.load_page(session), "home page")
+
+    async def clock_skew(self, session: Session) -> float | None:
+        """Give how many seconds the backend's clock is ahead of ours, None when it does not tell."""
+        answer = await self._calls.load_page(session)
+        try:
+            return parsedate_to_datetime(answer.headers["date"]).timestamp() - self._clock.now()
+        except (KeyError, ValueError):
+            return None
 
     async def models(self, session: Session) -> tuple[OfferedModel, ...]:
         """Give the models that the backend offers to this session."""

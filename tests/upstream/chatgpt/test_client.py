@@ -460,6 +460,12 @@ async def test_reaching_the_backend_tells_what_stands_in_the_way(bench: Bench) -
         await bench.client.check_reachable(bench.session(origin="http://127.0.0.1:9"))
 
 
+async def test_the_backends_clock_is_compared_with_ours(bench: Bench) -> None:
+    skew = await bench.client.clock_skew(bench.anonymous())
+    assert skew is not None
+    assert abs(skew) < 60
+
+
 # Leaving
 
 
