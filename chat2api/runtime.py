@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, Protocol, TypeVar
 
+from chat2api.accounts.editing import AccountEditor
 from chat2api.accounts.exits import Exits
 from chat2api.accounts.health import ExitFault, judge
 from chat2api.accounts.pool import AccountPool
@@ -82,6 +83,7 @@ class Runtime:
     shared: SharedState
     pool: AccountPool
     keeper: TokenKeeper
+    editor: AccountEditor
     transport: Transport
     client: ChatGPTClient
     provider: Provider
@@ -145,6 +147,7 @@ class Runtime:
         exits = Exits(config.proxy_url, self.clock)
         pool = await self._account_source(self.records, exits, config.chatgpt_base_url, config.openai_auth_token_url)
         self.pool, self.keeper = pool.pool, pool.keeper
+        self.editor = AccountEditor(self.records, self.pool, self.clock)
         visitors = await self._account_source(
             await self._in_memory(), exits, config.chatgpt_base_url, config.openai_auth_token_url
         )
@@ -238,6 +241,7 @@ class Runtime:
 
         keeper = TokenKeeper(records, self.shared, self.clock, renew, self.spawn, on_change=pool.put, on_wait=pool.cool)
         await pool.start()
+        self._resources.push_async_callback(pool.aclose)
         self.spawn(pool.run(), name="pool")
         return AccountSource(pool, keeper, records, origins, exits, upstream)
 

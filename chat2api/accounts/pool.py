@@ -17,15 +17,15 @@ import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
-from typing import Literal
 
 from chat2api.accounts.health import Verdict, judge
 from chat2api.accounts.selection import OrderedRing, RandomRing, Ring
 from chat2api.accounts.tokens import to_credential, to_new_account
+from chat2api.accounts.views import AccountView, ShownState, WaitView, error_code, show_account
 from chat2api.clock import Clock
 from chat2api.errors import AllAccountsCoolingError, CallerTokenRejectedError, NoAccountError, StorageError
 from chat2api.storage.records import Records
-from chat2api.storage.values import ANY_MODEL, Account, AccountState, Cooldown
+from chat2api.storage.values import ANY_MODEL, Account, AccountState, Activity, Cooldown
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +33,14 @@ POLL_SECONDS = 0.5
 """How soon a change by another process is seen, and how soon guessed waits are on disk."""
 
 SWEEP_SECONDS = 3600.0
+
+ACTIVITY_SECONDS = 5.0
+"""How often it is written when accounts were used and what went wrong last."""
+
 _MAX_RINGS = 64
 _MAX_ADOPTED = 10_000
 _WHOLE = (None, None)
 """The ring of all accounts, for models that nobody waits with."""
-
-ShownState = AccountState | Literal["cooling"]
-"""A stored state, or cooling: well, but waiting with all models."""
 
 
 class Outcome(enum.Enum):
@@ -66,16 +67,6 @@ class PoolStatistics:
         return sum(self.by_state.get(state, 0) for state in ("ok", "suspect", "in_doubt"))
 
 
-@dataclass(frozen=True, slots=True)
-class AccountView:
-    """An account as pages show it: `waits` are those that last, `seconds` from now by model."""
-
-    account: Account
-    state: ShownState
-    waits: dict[str, float]
-    in_flight: int
-
-
 @dataclass(slots=True)
 class _Wait:
     ends: float
@@ -89,6 +80,9 @@ class _Entry:
     account: Account
     in_flight: int = 0
     waits: dict[str, _Wait] = field(default_factory=dict)
+    last_used_at: float | None = None
+    last_error: str | None = None
+    last_error_at: float | None = None
 
     def blocked_until(self, model: str | None) -> float:
         """Give the monotonic end of its waits for a model; None counts the waits for all models only."""
@@ -160,6 +154,7 @@ class AccountPool:
         self._wakes: list[tuple[float, int, str, str]] = []
         self._numbers = itertools.count()
         self._dirty: dict[tuple[str, str], Cooldown] = {}
+        self._active: set[str] = set()
         self._adopted: OrderedDict[str, str] = OrderedDict()
         self._revision = 0
 
@@ -169,11 +164,14 @@ class AccountPool:
 
     async def run(self) -> None:
         """Follow the records and write guessed waits, for ever; trouble with the records is logged and outlived."""
-        swept = self._clock.monotonic()
+        swept = noted = self._clock.monotonic()
         while True:
             await self._clock.sleep(POLL_SECONDS)
             try:
                 await self.flush()
+                if self._clock.monotonic() - noted >= ACTIVITY_SECONDS:
+                    await self.flush_activity()
+                    noted = self._clock.monotonic()
                 if await self._records.revision() != self._revision:
                     await self.reload()
                 if self._clock.monotonic() - swept >= SWEEP_SECONDS:
@@ -201,13 +199,43 @@ class AccountPool:
             if self._dirty.get(key) is cooldown:
                 del self._dirty[key]
 
+    async def flush_activity(self) -> None:
+        """Write when accounts were used and what went wrong. Raises StorageError, and keeps it for the next time."""
+        written, self._active = self._active, set()
+        entries = [entry for account_id in written if (entry := self._entries.get(account_id)) is not None]
+        if not entries:
+            return
+        try:
+            await self._records.put_activity(
+                [
+                    Activity(entry.account.id, entry.last_used_at, entry.last_error, entry.last_error_at)
+                    for entry in entries
+                ]
+            )
+        except StorageError:
+            self._active |= written
+            raise
+
+    async def aclose(self) -> None:
+        """Write what is not on disk yet; trouble with the records is logged, not raised."""
+        try:
+            await self.flush()
+            await self.flush_activity()
+        except StorageError as error:
+            log.warning("the pool could not write its last news: %s", error)
+
     def put(self, account: Account) -> None:
         """Take over an account as it is now, unless a later picture of it is here."""
         entry = self._entries.get(account.id)
         if entry is None:
             if account.deleted_at is not None:
                 return
-            entry = self._entries[account.id] = _Entry(account)
+            entry = self._entries[account.id] = _Entry(
+                account,
+                last_used_at=account.last_used_at,
+                last_error=account.last_error,
+                last_error_at=account.last_error_at,
+            )
         elif account.revision < entry.account.revision:
             return
         entry.account = account
@@ -296,17 +324,19 @@ class AccountPool:
     def views(self) -> list[AccountView]:
         """Give the pool's own accounts as pages show them, in the order in which they were added."""
         self._wake_due()
-        now = self._clock.monotonic()
         return [
-            AccountView(
-                entry.account,
-                self._shown(entry),
-                {model: wait.ends - now for model, wait in entry.waits.items() if wait.ends > now},
-                entry.in_flight,
-            )
+            self._view(entry)
             for entry in self._entries.values()
             if entry.account.owner is None and entry.account.deleted_at is None
         ]
+
+    def view(self, account_id: str) -> AccountView | None:
+        """Give one of the pool's own accounts as pages show it."""
+        self._wake_due()
+        entry = self._entries.get(account_id)
+        if entry is None or entry.account.owner is not None or entry.account.deleted_at is not None:
+            return None
+        return self._view(entry)
 
     # Picking
 
@@ -429,6 +459,7 @@ class AccountPool:
             return verdict
         had_room = self._has_room(entry)
         entry.in_flight -= 1
+        self._note(entry, outcome)
         try:
             if isinstance(outcome, Exception):
                 verdict = await self._apply(entry, lease, outcome)
@@ -441,6 +472,16 @@ class AccountPool:
                 self._forget(entry)
             self._call_next()
         return verdict
+
+    def _note(self, entry: _Entry, outcome: Outcome | Exception) -> None:
+        """Remember when the account served or what went wrong, to be written with the next batch."""
+        if outcome is Outcome.SERVED:
+            entry.last_used_at = self._clock.now()
+        elif isinstance(outcome, Exception) and (code := error_code(outcome)) is not None:
+            entry.last_error, entry.last_error_at = code, self._clock.now()
+        else:
+            return
+        self._active.add(entry.account.id)
 
     async def _apply(self, entry: _Entry, lease: Lease, error: Exception) -> Verdict:
         """Draw the consequences of an error."""
@@ -548,6 +589,22 @@ class AccountPool:
                 del self._waiting[model]
                 for key in [key for key in self._rings if key[1] == model]:
                     del self._rings[key]
+
+    def _view(self, entry: _Entry) -> AccountView:
+        now, instant = self._clock.monotonic(), self._clock.now()
+        waits = [
+            WaitView(model, wait.ends - now, instant + wait.ends - now, wait.cooldown.stated, wait.cooldown.reason)
+            for model, wait in entry.waits.items()
+            if wait.ends > now
+        ]
+        return show_account(
+            entry.account,
+            waits,
+            in_flight=entry.in_flight,
+            last_used_at=entry.last_used_at,
+            last_error=entry.last_error,
+            last_error_at=entry.last_error_at,
+        )
 
     def _shown(self, entry: _Entry) -> ShownState:
         cooling = entry.account.usable and entry.blocked_until(None) > self._clock.monotonic()

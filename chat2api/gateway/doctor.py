@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from chat2api.accounts.pool import AccountView, Outcome
+from chat2api.accounts.pool import Outcome
+from chat2api.accounts.views import AccountView
 from chat2api.clock import Clock
 from chat2api.errors import (
     AccountRejectedError,
@@ -172,11 +173,11 @@ class Doctor:
         if not account.usable:
             return Finding(subject, False, f"{account.state}: {account.reason or 'no reason known'}", _SIGN_IN)
         if view.waits:
-            longest = max(view.waits.values())
+            longest = view.waits[-1].seconds
             return Finding(
                 subject,
                 False,
-                f"waits for {', '.join(sorted(view.waits))}",
+                f"waits for {', '.join(sorted(wait.model for wait in view.waits))}",
                 f"It is used again in {longest:.0f} s at most.",
             )
         lease = await self._source.pool.lease(model="doctor", account_id=account.id)

@@ -11,7 +11,9 @@ from typing import Protocol
 
 from chat2api.storage.values import (
     Account,
+    AccountFacts,
     AccountState,
+    Activity,
     Added,
     Changes,
     ConversationOwner,
@@ -64,15 +66,43 @@ class Records(Protocol):
         ...
 
     async def set_state(self, account: Account, state: AccountState, reason: str | None, now: float) -> Account | None:
-        """Set the state if the row is still as `account` shows it; give the new row, or None."""
+        """Set the state if the row is still as `account` shows it; give the new row, or None.
+
+        What the operator disabled stays disabled, whatever else is learnt of it.
+        """
+        ...
+
+    async def set_enabled(self, account_id: str, enabled: bool, now: float) -> Account | None:
+        """Set an account aside until the operator enables it again; give the row, None when there is none.
+
+        An enabled account is ok, or in doubt when its token may be used up; if it is dead, its next use will tell.
+        """
+        ...
+
+    async def set_details(
+        self, account_id: str, *, note: str | None = None, groups: Sequence[str] | None = None
+    ) -> Account | None:
+        """Store the operator's note or groups, None leaves them; give the row, None when there is no such account."""
+        ...
+
+    async def put_facts(self, account_id: str, facts: AccountFacts, now: float) -> Account | None:
+        """Store what the backend told of an account; give the row, None when there is no such account."""
+        ...
+
+    async def put_activity(self, activity: Sequence[Activity]) -> None:
+        """Store how accounts fared, without new revisions; unknown accounts are skipped."""
         ...
 
     async def delete_accounts(self, ids: Sequence[str] | None, now: float) -> int:
         """Turn the accounts, or with None all of the pool's, into tombstones; give how many."""
         ...
 
-    async def restore_accounts(self, now: float) -> int:
-        """Undo deletions of the last 24 hours; give how many accounts came back."""
+    async def deleted_accounts(self, now: float) -> tuple[Account, ...]:
+        """Give the accounts whose deletion can be undone, the last deleted first."""
+        ...
+
+    async def restore_accounts(self, now: float, ids: Sequence[str] | None = None) -> int:
+        """Undo deletions of the last 24 hours, all or those of these accounts; give how many came back."""
         ...
 
     async def sweep(self, now: float) -> None:

@@ -5,7 +5,7 @@ Only types and constraints that PostgreSQL has too. Instants are Unix seconds.
 
 import sqlalchemy as sa
 
-HEAD = "0001"
+HEAD = "0002"
 """The migration that makes these tables; a test compares it with the newest one in `migrations/versions`."""
 
 metadata = sa.MetaData()
@@ -33,6 +33,14 @@ accounts = sa.Table(
     sa.Column("rotates", sa.Boolean),
     sa.Column("deleted_at", sa.Double),
     sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("note", sa.String(500), nullable=False, server_default=""),
+    sa.Column("groups_json", sa.Text, nullable=False, server_default="[]"),
+    sa.Column("models_json", sa.Text, nullable=False, server_default="[]"),
+    sa.Column("capabilities_json", sa.Text, nullable=False, server_default="[]"),
+    sa.Column("facts_at", sa.Double),
+    sa.Column("last_used_at", sa.Double),
+    sa.Column("last_error", sa.String(64)),
+    sa.Column("last_error_at", sa.Double),
     # User and workspace of a living account; NULL on tombstones and where the user is unknown, so it may repeat there.
     sa.Column("merge_key", sa.String(500), unique=True),
     sa.Index("accounts_by_revision", "revision"),

@@ -30,7 +30,9 @@ from chat2api.storage.sql_tables import Tables
 from chat2api.storage.sqlite import Database
 from chat2api.storage.values import (
     Account,
+    AccountFacts,
     AccountState,
+    Activity,
     Added,
     Changes,
     ConversationOwner,
@@ -139,22 +141,37 @@ class SqlRecords:
 
     async def set_state(self, account: Account, state: AccountState, reason: str | None, now: float) -> Account | None:
         """See Records."""
+        return await self._write(lambda tables: tables.set_state(account, state, reason, now))
 
-        def change(tables: Tables) -> Account | None:
-            present = tables.account(account.id)
-            if present is None or present.revision != account.revision:
-                return None
-            return tables.update_account(account.id, state=state, reason=reason, state_at=now)
+    async def set_enabled(self, account_id: str, enabled: bool, now: float) -> Account | None:
+        """See Records."""
+        return await self._write(lambda tables: tables.set_enabled(account_id, enabled, now))
 
-        return await self._write(change)
+    async def set_details(
+        self, account_id: str, *, note: str | None = None, groups: Sequence[str] | None = None
+    ) -> Account | None:
+        """See Records."""
+        return await self._write(lambda tables: tables.set_details(account_id, note=note, groups=groups))
+
+    async def put_facts(self, account_id: str, facts: AccountFacts, now: float) -> Account | None:
+        """See Records."""
+        return await self._write(lambda tables: tables.put_facts(account_id, facts, now))
+
+    async def put_activity(self, activity: Sequence[Activity]) -> None:
+        """See Records."""
+        await self._write(lambda tables: tables.put_activity(activity))
 
     async def delete_accounts(self, ids: Sequence[str] | None, now: float) -> int:
         """See Records."""
         return await self._write(lambda tables: tables.delete(ids, now))
 
-    async def restore_accounts(self, now: float) -> int:
+    async def deleted_accounts(self, now: float) -> tuple[Account, ...]:
         """See Records."""
-        return await self._write(lambda tables: tables.restore(now))
+        return await self._read(lambda tables: tables.deleted(now))
+
+    async def restore_accounts(self, now: float, ids: Sequence[str] | None = None) -> int:
+        """See Records."""
+        return await self._write(lambda tables: tables.restore(now, ids))
 
     async def sweep(self, now: float) -> None:
         """See Records."""
@@ -185,11 +202,11 @@ class SqlRecords:
 
     async def claim_doubt(self, intent: RefreshIntent, replica: str, now: float) -> RefreshIntent | None:
         """See Records."""
-        return await self._write(lambda tables: tables.claim_doubt(intent, replica, now))
+        return await self._write(lambda tables: tables.tokens.claim_doubt(intent, replica, now))
 
     async def doubts(self) -> tuple[RefreshIntent, ...]:
         """See Records."""
-        return await self._read(lambda tables: tables.doubts())
+        return await self._read(lambda tables: tables.tokens.doubts())
 
     async def put_cooldowns(self, cooldowns: Sequence[Cooldown]) -> None:
         """See Records."""
@@ -272,7 +289,7 @@ class SqlRecords:
         if len(self._sealer.keyring.data_keys) == 1:
             await self._store_keyring(self._sealer.keyring.with_new_key())
         total = 0
-        while (count := await self._write(lambda tables: tables.reseal(batch))) > 0:
+        while (count := await self._write(lambda tables: tables.tokens.reseal(batch))) > 0:
             total += count
         await self._store_keyring(self._sealer.keyring.without_old_keys())
         return total

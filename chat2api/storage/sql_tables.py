@@ -4,6 +4,7 @@
 Only standard SQL: what differs between SQLite and PostgreSQL is in how a transaction begins.
 """
 
+import json
 import secrets
 import uuid
 from collections.abc import Iterable, Sequence
@@ -11,12 +12,15 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from chat2api.storage.schema import accounts, conversations, cooldowns, meta, refresh_intents, token_digests, tokens
+from chat2api.storage.schema import accounts, conversations, cooldowns, meta, token_digests
 from chat2api.storage.sealing import Sealer
+from chat2api.storage.sql_tokens import ACCOUNT_BY_TOKEN, TokenTables
 from chat2api.storage.values import (
     TOMBSTONE_SECONDS,
     Account,
+    AccountFacts,
     AccountState,
+    Activity,
     Added,
     Changes,
     Cooldown,
@@ -25,7 +29,6 @@ from chat2api.storage.values import (
     NewAccount,
     RefreshIntent,
     RefreshView,
-    Secrets,
 )
 
 MERGED = "merged"
@@ -35,11 +38,6 @@ MERGED = "merged"
 # Built once: building a statement costs more than SQLite's work on it.
 _LAST_POSITION = sa.select(sa.func.max(accounts.c.position))
 _INSERT_ACCOUNT = sa.insert(accounts)
-_INSERT_TOKEN = sa.insert(tokens)
-_INSERT_DIGEST = sa.insert(token_digests)
-_ACCOUNT_BY_TOKEN = sa.select(accounts).where(
-    accounts.c.id.in_(sa.select(token_digests.c.account_id).where(token_digests.c.digest == sa.bindparam("digest")))
-)
 
 
 class Tables:
@@ -48,7 +46,7 @@ class Tables:
     def __init__(self, connection: sa.Connection, sealer: Sealer) -> None:
         """Work on this connection, with these keys."""
         self._db = connection
-        self._sealer = sealer
+        self.tokens = TokenTables(connection, sealer)
         self._revision: int | None = None
 
     # Single values
@@ -77,7 +75,7 @@ class Tables:
 
     def account_by_token(self, token: str) -> Account | None:
         """Give the account that ever had this token, tombstones included."""
-        row = self._db.execute(_ACCOUNT_BY_TOKEN, {"digest": self._digest(token)}).mappings().one_or_none()
+        row = self._db.execute(ACCOUNT_BY_TOKEN, {"digest": self.tokens.digest(token)}).mappings().one_or_none()
         return _to_account(row) if row else None
 
     def changes(self, since: int) -> Changes:
@@ -97,7 +95,7 @@ class Tables:
             account = self._one_account(accounts.c.merge_key == key)
         if account is None and new.secrets.access is not None and new.secrets.renewable is not None:
             account = self.account_by_token(new.secrets.access)
-        return Known(account, self._label(token), key)
+        return Known(account, self.tokens.label(token), key)
 
     def add(self, new: NewAccount, now: float) -> Added:
         """Add one account, or merge it into the one that it is."""
@@ -114,10 +112,76 @@ class Tables:
         self._db.execute(
             sa.update(accounts).where(accounts.c.id == account_id).values(**values, revision=self._next_revision())
         )
+        if "deleted_at" in values and values["deleted_at"] is None:
+            # Whoever forgot the account has forgotten its waits too: they are told once more.
+            again = sa.update(cooldowns).where(cooldowns.c.account_id == account_id)
+            self._db.execute(again.values(revision=self._next_revision()))
         changed = self.account(account_id)
         assert changed is not None
         self._claim_merge_key(changed, now=changed.state_at)
         return changed
+
+    def set_state(self, seen: Account, state: AccountState, reason: str | None, now: float) -> Account | None:
+        """Set the state of a row that is still as it was seen; what its operator disabled stays so."""
+        present = self.account(seen.id)
+        if present is None or present.revision != seen.revision or present.state == "disabled":
+            return None
+        return self.update_account(seen.id, state=state, reason=reason, state_at=now)
+
+    def set_enabled(self, account_id: str, enabled: bool, now: float) -> Account | None:
+        """Set a living account aside, or let it serve again; an open intent is a doubt again then."""
+        present = self.account(account_id)
+        if present is None or present.deleted_at is not None:
+            return None
+        if (present.state != "disabled") is enabled:
+            return present
+        values: dict[str, object] = {"state": "disabled", "reason": "by_operator"}
+        if enabled and self.tokens.intent(account_id) is not None:
+            values = {"state": "in_doubt", "reason": "unknown_outcome"}
+        elif enabled:
+            values = {"state": "ok", "reason": None}
+        return self.update_account(account_id, **values, state_at=now)
+
+    def set_details(self, account_id: str, *, note: str | None, groups: Sequence[str] | None) -> Account | None:
+        """Store the operator's words for a living account; None leaves what is there."""
+        present = self.account(account_id)
+        if present is None or present.deleted_at is not None:
+            return None
+        values: dict[str, object] = {}
+        if note is not None:
+            values["note"] = note
+        if groups is not None:
+            values["groups_json"] = _to_json(list(dict.fromkeys(groups)))
+        return self.update_account(account_id, **values) if values else present
+
+    def put_facts(self, account_id: str, facts: AccountFacts, now: float) -> Account | None:
+        """Store what the backend told of an account."""
+        if self.account(account_id) is None:
+            return None
+        values: dict[str, object] = {"facts_at": now}
+        if facts.plan is not None:
+            values["plan"] = facts.plan
+        if facts.models is not None:
+            values["models_json"] = _to_json(facts.models)
+        if facts.capabilities is not None:
+            values["capabilities_json"] = _to_json(facts.capabilities)
+        return self.update_account(account_id, **values)
+
+    def put_activity(self, activity: Iterable[Activity]) -> None:
+        """Store how accounts fared; their revisions stay, so that nobody reads them all again for it."""
+        for one in activity:
+            values: dict[str, object] = {}
+            if one.last_used_at is not None:
+                values["last_used_at"] = one.last_used_at
+            if one.last_error_at is not None:
+                values |= {"last_error": one.last_error, "last_error_at": one.last_error_at}
+            if values:
+                self._db.execute(sa.update(accounts).where(accounts.c.id == one.account_id).values(**values))
+
+    def deleted(self, now: float) -> tuple[Account, ...]:
+        """Give the tombstones that can be brought back, the last deleted first."""
+        query = sa.select(accounts).where(*_restorable(now)).order_by(accounts.c.deleted_at.desc())
+        return tuple(_to_account(row) for row in self._db.execute(query).mappings())
 
     def delete(self, ids: Sequence[str] | None, now: float) -> int:
         """Turn living accounts into tombstones."""
@@ -128,14 +192,12 @@ class Tables:
             self.update_account(account_id, deleted_at=now)
         return len(found)
 
-    def restore(self, now: float) -> int:
+    def restore(self, now: float, ids: Sequence[str] | None) -> int:
         """Bring tombstones back, except those whose user and workspace came back by another way."""
-        query = sa.select(accounts).where(
-            accounts.c.deleted_at > now - TOMBSTONE_SECONDS,
-            accounts.c.reason.is_distinct_from(MERGED),
-        )
         count = 0
-        for account in [_to_account(row) for row in self._db.execute(query).mappings()]:
+        for account in self.deleted(now):
+            if ids is not None and account.id not in ids:
+                continue
             key = _merge_key(account.owner, account.user_id, account.workspace)
             if key is None or self._one_account(accounts.c.merge_key == key) is None:
                 self.update_account(account.id, deleted_at=None)
@@ -146,7 +208,7 @@ class Tables:
         """Erase what is past its time."""
         limit = now - TOMBSTONE_SECONDS
         self._db.execute(sa.delete(accounts).where(accounts.c.deleted_at <= limit))
-        self._db.execute(sa.delete(tokens).where(tokens.c.name == "previous", tokens.c.stored_at <= limit))
+        self.tokens.drop_previous(limit)
         self._db.execute(sa.delete(cooldowns).where(cooldowns.c.until_at <= now))
 
     # Tokens
@@ -156,30 +218,7 @@ class Tables:
         account = self.account(account_id)
         if account is None:
             return None
-        return RefreshView(account, self.secrets(account_id), self.intent(account_id))
-
-    def secrets(self, account_id: str) -> Secrets:
-        """Give an account's tokens in clear."""
-        rows = self._db.execute(sa.select(tokens).where(tokens.c.account_id == account_id)).mappings()
-        return Secrets(
-            **{
-                row["name"]: self._sealer.open(
-                    "tokens", f"{account_id}/{row['name']}", "sealed", row["key_version"], row["sealed"]
-                )
-                for row in rows
-            }
-        )
-
-    def intent(self, account_id: str) -> RefreshIntent | None:
-        """Give the intent of an account."""
-        found = self._db.execute(sa.select(refresh_intents).where(refresh_intents.c.account_id == account_id))
-        row = found.mappings().one_or_none()
-        return RefreshIntent(**row) if row else None
-
-    def doubts(self) -> tuple[RefreshIntent, ...]:
-        """Give all intents."""
-        query = sa.select(refresh_intents).order_by(refresh_intents.c.started_at)
-        return tuple(RefreshIntent(**row) for row in self._db.execute(query).mappings())
+        return RefreshView(account, self.tokens.secrets(account_id), self.tokens.intent(account_id))
 
     def begin_refresh(self, account: Account, replica: str, now: float) -> RefreshIntent | None:
         """Store an intent if the account is as its writer saw it and none stands."""
@@ -188,38 +227,26 @@ class Tables:
             return None
         if view.secrets.renewable is None or view.account.deleted_at is not None:
             return None
-        intent = RefreshIntent(account.id, account.generation, self._digest(view.secrets.renewable), now, replica, None)
-        self._db.execute(
-            sa.insert(refresh_intents).values(
-                account_id=intent.account_id,
-                generation=intent.generation,
-                token_digest=intent.token_digest,
-                started_at=now,
-                replica=replica,
-            )
-        )
-        return intent
+        return self.tokens.begin_intent(account, view.secrets.renewable, replica, now)
 
     def complete_refresh(self, intent: RefreshIntent, fresh: FreshTokens, now: float) -> Account | None:
         """Store new tokens under an intent that still stands."""
         view = self.refresh_view(intent.account_id)
-        if view is None or view.account.generation != intent.generation or not self._end_intent(intent):
+        if view is None or view.account.generation != intent.generation or not self.tokens.end_intent(intent):
             return None
         old = view.secrets.renewable
         rotated = fresh.renewable is not None and fresh.renewable != old
-        self._store_token(intent.account_id, "access", fresh.access, now)
+        self.tokens.store(intent.account_id, "access", fresh.access, now)
         if rotated and fresh.renewable is not None:
             if old is not None:
-                self._store_token(intent.account_id, "previous", old, now)
-            self._store_token(intent.account_id, "renewable", fresh.renewable, now)
-            self._remember(fresh.renewable, intent.account_id, now)
+                self.tokens.store(intent.account_id, "previous", old, now)
+            self.tokens.store(intent.account_id, "renewable", fresh.renewable, now)
+            self.tokens.remember(fresh.renewable, intent.account_id, now)
         self.count_meta("rotations")
         identity = fresh.identity
         return self.update_account(
             intent.account_id,
-            state="ok",
-            reason=None,
-            state_at=now,
+            **_unless_disabled(view.account, state="ok", reason=None, state_at=now),
             generation=intent.generation + 1,
             expires_at=fresh.expires_at,
             rotates=rotated,
@@ -234,34 +261,13 @@ class Tables:
     ) -> Account | None:
         """End an intent without new tokens."""
         account = self.account(intent.account_id)
-        if account is None or account.generation != intent.generation or not self._end_intent(intent):
+        if account is None or account.generation != intent.generation or not self.tokens.end_intent(intent):
             return None
         if state is None:
             return account
-        return self.update_account(intent.account_id, state=state, reason=reason, state_at=now)
-
-    def claim_doubt(self, intent: RefreshIntent, replica: str, now: float) -> RefreshIntent | None:
-        """Mark an intent as tried again, once."""
-        changed = self._db.execute(
-            sa.update(refresh_intents)
-            .where(*_same_intent(intent), refresh_intents.c.retried_at.is_(None))
-            .values(retried_at=now, replica=replica)
+        return self.update_account(
+            intent.account_id, **_unless_disabled(account, state=state, reason=reason, state_at=now)
         )
-        return self.intent(intent.account_id) if changed.rowcount else None
-
-    def reseal(self, limit: int) -> int:
-        """Seal up to that many secrets of older key versions with the newest one; give how many there were."""
-        query = sa.select(tokens).where(tokens.c.key_version != self._sealer.version).limit(limit)
-        rows = self._db.execute(query).mappings().all()
-        for row in rows:
-            place = f"{row['account_id']}/{row['name']}"
-            plain = self._sealer.open("tokens", place, "sealed", row["key_version"], row["sealed"])
-            self._db.execute(
-                sa.update(tokens)
-                .where(tokens.c.account_id == row["account_id"], tokens.c.name == row["name"])
-                .values(sealed=self._sealer.seal("tokens", place, "sealed", plain), key_version=self._sealer.version)
-            )
-        return len(rows)
 
     # Cooldowns
 
@@ -295,12 +301,6 @@ class Tables:
             self._revision = self.count_meta("revision")
         return self._revision
 
-    def _digest(self, token: str) -> str:
-        return self._sealer.digest("token", token)
-
-    def _label(self, token: str) -> str:
-        return self._sealer.digest("label", token)[:10]
-
     def _one_account(self, condition: sa.ColumnElement[bool]) -> Account | None:
         row = self._db.execute(sa.select(accounts).where(condition)).mappings().one_or_none()
         return _to_account(row) if row else None
@@ -308,7 +308,7 @@ class Tables:
     def _insert(self, new: NewAccount, token: str, now: float) -> Account:
         account = Account(
             id=f"acc_{secrets.token_hex(8)}",
-            label=self._label(token),
+            label=self.tokens.label(token),
             kind=new.kind,
             state="ok",
             reason=None,
@@ -330,35 +330,32 @@ class Tables:
         last = self._db.scalar(_LAST_POSITION)
         # `add` looked for the key before: nobody has it.
         key = _merge_key(account.owner, account.user_id, account.workspace)
-        self._db.execute(_INSERT_ACCOUNT, {**asdict(account), "position": (last or 0) + 1, "merge_key": key})
-        secrets_given = (("access", new.secrets.access), ("renewable", new.secrets.renewable))
-        sealed = [self._seal(account.id, name, plain, now) for name, plain in secrets_given if plain is not None]
-        if sealed:
-            self._db.execute(_INSERT_TOKEN, sealed)
+        self._db.execute(_INSERT_ACCOUNT, {**_to_row(account), "position": (last or 0) + 1, "merge_key": key})
+        self.tokens.insert(account.id, (("access", new.secrets.access), ("renewable", new.secrets.renewable)), now)
         for seen in {token, new.secrets.access or token}:
-            self._remember(seen, account.id, now)
+            self.tokens.remember(seen, account.id, now)
         return account
 
     def _merge(self, known: Account, new: NewAccount, now: float) -> Added:
         """Take over what is new. A token that was seen before and is not the present one is consumed: ignored."""
-        held = self.secrets(known.id)
+        held = self.tokens.secrets(known.id)
         values: dict[str, object] = {}
         renewable, access = new.secrets.renewable, new.secrets.access
-        consumed = renewable is not None and renewable != held.renewable and self._remembers(renewable)
+        consumed = renewable is not None and renewable != held.renewable and self.tokens.remembers(renewable)
         if renewable is not None and not consumed:
             if renewable != held.renewable:
                 if held.renewable is not None:
-                    self._store_token(known.id, "previous", held.renewable, now)
-                self._store_token(known.id, "renewable", renewable, now)
-                self._remember(renewable, known.id, now)
+                    self.tokens.store(known.id, "previous", held.renewable, now)
+                self.tokens.store(known.id, "renewable", renewable, now)
+                self.tokens.remember(renewable, known.id, now)
                 values |= {"kind": new.kind, "generation": known.generation + 1, "rotates": None}
             # Pasting the present token again is the operator's word that it may be tried again.
-            self._db.execute(sa.delete(refresh_intents).where(refresh_intents.c.account_id == known.id))
+            self.tokens.drop_intent(known.id)
         if access is not None and access != held.access and (new.expires_at or 0) >= (known.expires_at or 0):
-            self._store_token(known.id, "access", access, now)
+            self.tokens.store(known.id, "access", access, now)
             values |= {"generation": known.generation + 1, "expires_at": new.expires_at}
             if renewable is None:
-                self._remember(_lookup_token(new), known.id, now)
+                self.tokens.remember(_lookup_token(new), known.id, now)
         if not consumed and known.state in ("needs_sign_in", "in_doubt"):
             values |= {"state": "ok", "reason": None, "state_at": now}
         values |= {
@@ -415,44 +412,15 @@ class Tables:
             )
         )
 
-    def _seal(self, account_id: str, name: str, plain: str, now: float) -> dict[str, object]:
-        """Give the row of a token."""
-        return {
-            "account_id": account_id,
-            "name": name,
-            "sealed": self._sealer.seal("tokens", f"{account_id}/{name}", "sealed", plain),
-            "key_version": self._sealer.version,
-            "stored_at": now,
-        }
 
-    def _store_token(self, account_id: str, name: str, plain: str, now: float) -> None:
-        row = self._seal(account_id, name, plain, now)
-        same = (tokens.c.account_id == account_id, tokens.c.name == name)
-        if not self._db.execute(sa.update(tokens).where(*same).values(**row)).rowcount:
-            self._db.execute(_INSERT_TOKEN, row)
-
-    def _remembers(self, token: str) -> bool:
-        query = sa.select(token_digests.c.digest).where(token_digests.c.digest == self._digest(token))
-        return self._db.scalar(query) is not None
-
-    def _remember(self, token: str, account_id: str, now: float) -> None:
-        digest = self._digest(token)
-        same = token_digests.c.digest == digest
-        if not self._db.execute(sa.update(token_digests).where(same).values(account_id=account_id)).rowcount:
-            self._db.execute(_INSERT_DIGEST, {"digest": digest, "account_id": account_id, "seen_at": now})
-
-    def _end_intent(self, intent: RefreshIntent) -> bool:
-        return bool(self._db.execute(sa.delete(refresh_intents).where(*_same_intent(intent))).rowcount)
+def _unless_disabled(account: Account, **values: object) -> dict[str, object]:
+    """Give these values, or none for an account that its operator set aside: only they end that."""
+    return {} if account.state == "disabled" else values
 
 
-def _same_intent(intent: RefreshIntent) -> tuple[sa.ColumnElement[bool], ...]:
-    """Give the condition that the very intent still stands, in the hands of the same replica."""
-    return (
-        refresh_intents.c.account_id == intent.account_id,
-        refresh_intents.c.generation == intent.generation,
-        refresh_intents.c.started_at == intent.started_at,
-        refresh_intents.c.replica == intent.replica,
-    )
+def _restorable(now: float) -> tuple[sa.ColumnElement[bool], ...]:
+    """Give the condition of a tombstone that may come back."""
+    return (accounts.c.deleted_at > now - TOMBSTONE_SECONDS, accounts.c.reason.is_distinct_from(MERGED))
 
 
 def _lookup_token(new: NewAccount) -> str:
@@ -479,8 +447,26 @@ def _merge_key(owner: str | None, user_id: str | None, workspace: str | None) ->
     return f"{owner or ''}|{user_id}|{workspace or ''}" if user_id else None
 
 
+_LISTS = ("groups", "models", "capabilities")
+"""Fields of an account that are stored as JSON, in columns of the same name with `_json` behind."""
+
+
 def _to_account(row: sa.RowMapping) -> Account:
-    return Account(**{name: value for name, value in row.items() if name not in ("position", "merge_key")})
+    values = {name: value for name, value in row.items() if name not in ("position", "merge_key")}
+    for name in _LISTS:
+        values[name] = tuple(json.loads(values.pop(f"{name}_json")))
+    return Account(**values)
+
+
+def _to_row(account: Account) -> dict[str, object]:
+    values: dict[str, object] = asdict(account)
+    for name in _LISTS:
+        values[f"{name}_json"] = _to_json(values.pop(name))
+    return values
+
+
+def _to_json(names: object) -> str:
+    return json.dumps(names, ensure_ascii=False)
 
 
 def _to_cooldown(row: sa.RowMapping) -> Cooldown:

@@ -38,6 +38,11 @@ class Account:
     token pairs the account has had. `owner` is the digest of the caller whose private account this is, None for
     the pool's accounts. `rotates` tells whether the last refresh replaced the refresh token, None before any.
     `deleted_at` marks a tombstone. `revision` grows with every change of the row, across all rows.
+
+    `note` and `groups` are the operator's own words. `models` (slugs) and `capabilities` (the backend's names of
+    features) are what the backend told at `facts_at`, None before it was ever asked. `last_used_at`, `last_error` (a
+    code of ours, never a text of the backend) and `last_error_at` are written late and without a new revision: they
+    are as old as this picture, and the pool knows newer ones.
     """
 
     id: str
@@ -59,6 +64,14 @@ class Account:
     rotates: bool | None
     deleted_at: float | None
     revision: int
+    note: str = ""
+    groups: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    facts_at: float | None = None
+    last_used_at: float | None = None
+    last_error: str | None = None
+    last_error_at: float | None = None
 
     @property
     def workspace(self) -> str | None:
@@ -178,6 +191,25 @@ class Cooldown:
     stated: bool
     reason: str
     strikes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """When an account last served, and the code of its last error; None leaves what is stored."""
+
+    account_id: str
+    last_used_at: float | None = None
+    last_error: str | None = None
+    last_error_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFacts:
+    """What the backend told of an account; None leaves what is stored."""
+
+    plan: str | None = None
+    models: tuple[str, ...] | None = None
+    capabilities: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class FullRecords:
         self.full = True
 
     def __getattr__(self, name: str) -> object:
-        if self.full and name in ("put_cooldowns", "set_state"):
+        if self.full and name in ("put_cooldowns", "put_activity", "set_state"):
             raise StorageError("full")
         return getattr(self.records, name)
 
@@ -446,7 +446,12 @@ async def test_the_page_sees_states_waits_and_leases(records: SqlRecords, clock:
     views = pool.views()
 
     assert [(view.state, view.in_flight) for view in views] == [("cooling", 0), ("ok", 1)]
-    assert [view.waits for view in views] == [{"*": pytest.approx(60)}, {"gpt": pytest.approx(30)}]
+    assert [[(wait.model, wait.reason) for wait in view.waits] for view in views] == [
+        [("*", "human_check")],
+        [("gpt", "stated_limit")],
+    ]
+    assert [view.waits[0].seconds for view in views] == pytest.approx([60, 30])
+    assert views[0].until_at == pytest.approx(clock.now() + 60) and views[1].until_at is None
     assert (pool.statistics().ready, pool.statistics().total) == (1, 2)
 
 
@@ -476,7 +481,7 @@ async def test_R29_a_lease_ends_for_any_list_of_accounts(records: SqlRecords, cl
 
 
 async def _waits(pool: AccountPool, account_id: str) -> list[str]:
-    return [model for view in pool.views() if view.account.id == account_id for model in view.waits]
+    return [wait.model for view in pool.views() if view.account.id == account_id for wait in view.waits]
 
 
 async def test_a_thousand_accounts_are_leased_in_microseconds(records: SqlRecords, clock: FakeClock) -> None:
@@ -496,3 +501,41 @@ async def test_a_thousand_accounts_are_leased_in_microseconds(records: SqlRecord
 
     # The goal is 30 microseconds; a machine shared by many gets some air, a walk over all accounts would not pass.
     assert best < 60e-6, best
+
+
+async def test_last_use_and_last_error_are_shown_at_once_and_written_in_batches(
+    records: SqlRecords, clock: FakeClock
+) -> None:
+    served, failed = await fill(records, 2)
+    pool = await make_pool(records, clock)
+    await (await pool.lease(model="gpt", account_id=served.id)).release(Outcome.SERVED)
+    clock.advance(1)
+    await (await pool.lease(model="gpt", account_id=failed.id)).release(limited(60))
+    assert [(view.last_used_at, view.last_error) for view in pool.views()] == [
+        (clock.now() - 1, None),
+        (None, "rate_limit_exceeded"),
+    ]
+    stored = [await records.account(account.id) for account in (served, failed)]
+    assert [one and (one.last_used_at, one.last_error) for one in stored] == [(None, None)] * 2
+
+    await pool.aclose()
+
+    again = await make_pool(records, clock)
+    assert [(view.last_used_at, view.last_error, view.last_error_at) for view in again.views()] == [
+        (clock.now() - 1, None, None),
+        (None, "rate_limit_exceeded", clock.now()),
+    ]
+
+
+async def test_R18_activity_that_could_not_be_written_is_written_later(records: SqlRecords, clock: FakeClock) -> None:
+    account = (await fill(records, 1))[0]
+    full = FullRecords(records)
+    pool = await make_pool(full, clock)  # type: ignore[arg-type]  # stands in by its attributes
+    await (await pool.lease(model="gpt")).release(Outcome.SERVED)
+    await pool.aclose()
+
+    full.full = False
+    await pool.flush_activity()
+
+    stored = await records.account(account.id)
+    assert stored is not None and stored.last_used_at == clock.now()

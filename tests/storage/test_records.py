@@ -7,7 +7,15 @@ import pytest
 
 from chat2api.errors import StorageError
 from chat2api.storage.records import Records
-from chat2api.storage.values import ConversationOwner, Cooldown, Identity, NewAccount, Secrets
+from chat2api.storage.values import (
+    AccountFacts,
+    Activity,
+    ConversationOwner,
+    Cooldown,
+    Identity,
+    NewAccount,
+    Secrets,
+)
 from tests.storage.accounts import DAY, NOW, add, fresh, new_account, rotating
 
 
@@ -304,6 +312,102 @@ async def test_an_undo_does_not_bring_back_what_came_back_otherwise(records: Rec
 
     assert new.id != old.id
     assert await records.restore_accounts(NOW + 1) == 0
+
+
+async def test_R30_chosen_accounts_come_back_with_the_waits_that_were_stated(records: Records) -> None:
+    accounts = [await add(records, new_account(number)) for number in range(3)]
+    wait = Cooldown(accounts[0].id, "gpt", NOW + 3600, True, "stated_limit")
+    await records.put_cooldowns([wait])
+    for account in accounts:
+        await records.delete_accounts([account.id], NOW + 1)
+    assert {one.id for one in await records.deleted_accounts(NOW + 2)} == {account.id for account in accounts}
+    seen = await records.revision()
+
+    assert await records.restore_accounts(NOW + 2, [accounts[0].id, "acc_unknown"]) == 1
+
+    news = await records.changes(seen)
+    assert [one.id for one in news.accounts] == [accounts[0].id]
+    assert news.cooldowns == (wait,)
+    assert await records.deleted_accounts(NOW + 1 + DAY) == ()
+
+
+async def test_R29_two_members_of_one_team_are_two_accounts(records: Records) -> None:
+    first = await add(records, new_account(1, user="user-1", workspace="team"))
+    second = await add(records, new_account(2, user="user-2", workspace="team"))
+    again = (await records.add_accounts([new_account(3, user="user-2", workspace="team")], NOW))[0]
+
+    assert first.id != second.id
+    assert (again.outcome, again.account.id) == ("merged", second.id)
+
+
+async def test_notes_and_groups_are_kept_one_by_one(records: Records) -> None:
+    account = await add(records, new_account(1))
+
+    await records.set_details(account.id, note='mine, since "May"')
+    changed = await records.set_details(account.id, groups=["family", "work", "family"])
+
+    assert changed is not None and changed == await records.account(account.id)
+    assert (changed.note, changed.groups) == ('mine, since "May"', ("family", "work"))
+    assert changed.revision == await records.revision() == account.revision + 2
+    assert await records.set_details("acc_unknown", note="x") is None
+    await records.delete_accounts(None, NOW)
+    assert await records.set_details(account.id, note="late") is None
+
+
+async def test_what_the_backend_tells_is_kept_with_its_age(records: Records) -> None:
+    account = await add(records, new_account(1))
+
+    await records.put_facts(account.id, AccountFacts(plan="plus", models=("a", "b")), NOW)
+    changed = await records.put_facts(account.id, AccountFacts(capabilities=("image_gen",)), NOW + 1)
+
+    assert changed is not None
+    assert (changed.plan, changed.models, changed.capabilities) == ("plus", ("a", "b"), ("image_gen",))
+    assert changed.facts_at == NOW + 1
+    assert await records.put_facts("acc_unknown", AccountFacts(), NOW) is None
+
+
+async def test_activity_is_kept_without_telling_everybody(records: Records) -> None:
+    account = await add(records, new_account(1))
+    before = await records.revision()
+
+    await records.put_activity([Activity(account.id, NOW), Activity("acc_unknown", NOW), Activity(account.id)])
+    await records.put_activity([Activity(account.id, None, "token_revoked", NOW + 1)])
+
+    stored = await records.account(account.id)
+    assert stored is not None
+    assert (stored.last_used_at, stored.last_error, stored.last_error_at) == (NOW, "token_revoked", NOW + 1)
+    assert await records.revision() == before
+
+
+async def test_what_the_operator_disabled_stays_so_until_they_enable_it(records: Records) -> None:
+    account = await add(records, new_account(1))
+    intent = await records.begin_refresh(account, "replica", NOW)
+    assert intent is not None
+    disabled = await records.set_enabled(account.id, False, NOW)
+    assert disabled is not None and (disabled.state, disabled.reason) == ("disabled", "by_operator")
+
+    assert await records.set_state(disabled, "needs_sign_in", "token_revoked", NOW) is None
+    renewed = await records.complete_refresh(intent, fresh(renewable=rotating(2)), NOW)
+    assert renewed is not None and (renewed.state, renewed.generation) == ("disabled", 1)
+    second = await records.begin_refresh(renewed, "replica", NOW)
+    assert second is not None
+    rejected = await records.abandon_refresh(second, NOW, state="needs_sign_in", reason="invalid_grant")
+    assert rejected is not None and rejected.state == "disabled"
+
+    enabled = await records.set_enabled(account.id, True, NOW + 1)
+    assert enabled is not None and (enabled.state, enabled.reason) == ("ok", None)
+    assert await records.set_enabled(account.id, True, NOW + 2) == enabled
+    assert await records.set_enabled("acc_unknown", True, NOW) is None
+
+
+async def test_an_enabled_account_whose_token_may_be_used_up_is_in_doubt(records: Records) -> None:
+    account = await add(records, new_account(1))
+    assert await records.begin_refresh(account, "replica", NOW) is not None
+    await records.set_enabled(account.id, False, NOW)
+
+    enabled = await records.set_enabled(account.id, True, NOW)
+
+    assert enabled is not None and (enabled.state, enabled.reason) == ("in_doubt", "unknown_outcome")
 
 
 async def test_a_previous_token_is_kept_for_a_day(records: Records) -> None:

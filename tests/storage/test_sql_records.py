@@ -11,7 +11,7 @@ import pytest
 
 from chat2api.errors import StorageError
 from chat2api.storage.sql_records import DATABASE_NAME, KEY_NAME, MARK_NAME, SqlRecords
-from chat2api.storage.sql_tables import Tables
+from chat2api.storage.sql_tokens import TokenTables
 from tests.storage.accounts import DAY, NOW, add, fresh, new_account, rotating
 
 
@@ -145,15 +145,15 @@ async def test_S16_a_replacement_that_was_cut_off_goes_on_with_the_same_key(
     tmp_path: Path, file_records: SqlRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await file_records.add_accounts([new_account(number) for number in range(30)], NOW)
-    real, calls = Tables.reseal, []
+    real, calls = TokenTables.reseal, []
 
-    def cut(self: Tables, limit: int) -> int:
+    def cut(self: TokenTables, limit: int) -> int:
         calls.append(limit)
         if len(calls) == 3:
             raise StorageError("cut off")
         return real(self, limit)
 
-    monkeypatch.setattr(Tables, "reseal", cut)
+    monkeypatch.setattr(TokenTables, "reseal", cut)
     with pytest.raises(StorageError, match="cut off"):
         await file_records.rotate_keys(batch=7)
     monkeypatch.undo()
