@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from chat2api.storage.keys import KeyRecords
+from chat2api.storage.usage import UsageRecords
 from chat2api.storage.values import (
     Account,
     AccountFacts,
@@ -27,7 +29,20 @@ from chat2api.storage.values import (
 
 
 class Records(Protocol):
-    """Accounts, sealed tokens, refresh intents, cooldowns, owners of conversations, and a few single values."""
+    """Accounts, sealed tokens, refresh intents, cooldowns, owners of conversations, and a few single values.
+
+    Parts with rows of their own are doors of their own: `keys`, `usage`.
+    """
+
+    @property
+    def keys(self) -> KeyRecords:
+        """The keys that were issued to people."""
+        ...
+
+    @property
+    def usage(self) -> UsageRecords:
+        """The usage ledger."""
+        ...
 
     # Accounts
 

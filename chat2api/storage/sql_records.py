@@ -26,7 +26,9 @@ from chat2api.storage.sealing import (
     setting_secret,
     write_private,
 )
+from chat2api.storage.sql_keys import SqlKeyRecords
 from chat2api.storage.sql_tables import Tables
+from chat2api.storage.sql_usage import SqlUsageRecords
 from chat2api.storage.sqlite import Database
 from chat2api.storage.values import (
     Account,
@@ -68,6 +70,8 @@ class SqlRecords:
 
     def __init__(self, database: Database, ring: Keyring, secret: WrapSecret | None) -> None:
         """Serve this database. `secret` wraps the ring's keys; None keeps them in memory only."""
+        self.keys = SqlKeyRecords(database)
+        self.usage = SqlUsageRecords(database)
         self._database = database
         self._sealer = Sealer(ring)
         self._secret = secret

@@ -1,0 +1,79 @@
+"""What an issued key may use: models by pattern, accounts by label or group."""
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Protocol
+
+from chat2api.clock import Clock
+from chat2api.storage.keys import IssuedKey, KeyScope
+
+REFRESH_SECONDS = 1.0
+"""How soon a change of the pool's accounts reaches the keys that are held to some of them."""
+
+MAX_PATTERNS = 100
+_MAX_KEPT = 1000
+_DOTTED = re.compile(r"(?<=\d)\.(?=\d)")
+
+
+class Labelled(Protocol):
+    """What is needed of an account here."""
+
+    @property
+    def id(self) -> str:
+        """The account's id."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        ...
+
+
+def may_use_model(scope: KeyScope, name: str) -> bool:
+    """Whether a model may be asked for by this name; `gpt-5.2` and `gpt-5-2` are one."""
+    return scope.models is None or _matcher(scope.models)(_spell(name)) is not None
+
+
+@lru_cache(maxsize=_MAX_KEPT)
+def _matcher(patterns: tuple[str, ...]) -> "Callable[[str], re.Match[str] | None]":
+    # `*` is the only wildcard: brackets and question marks occur in no model's name.
+    alternatives = (".*".join(map(re.escape, _spell(pattern).split("*"))) for pattern in patterns)
+    return re.compile("|".join(alternatives)).fullmatch
+
+
+def _spell(name: str) -> str:
+    return _DOTTED.sub("-", name.strip().lower())
+
+
+class AccountScopes:
+    """The accounts that keys are held to, by id; found anew at most every second for each key."""
+
+    def __init__(self, accounts: Callable[[], Iterable[Labelled]], clock: Clock) -> None:
+        """Look among these accounts."""
+        self._accounts = accounts
+        self._clock = clock
+        self._found: dict[str, tuple[float, KeyScope, frozenset[str]]] = {}
+
+    def allowed(self, key: IssuedKey) -> frozenset[str] | None:
+        """Give the ids of the accounts that a key may use; None for all. The same set as long as nothing changed."""
+        scope = key.scope
+        if scope.accounts is None and scope.groups is None:
+            return None
+        now = self._clock.monotonic()
+        kept = self._found.pop(key.id, None)
+        if kept is None or kept[0] <= now or kept[1] != scope:
+            found = frozenset(account.id for account in self._accounts() if _in_scope(scope, account))
+            # A pool that arranges accounts by such sets knows the same object at a glance.
+            kept = (now + REFRESH_SECONDS, scope, kept[2] if kept is not None and kept[2] == found else found)
+            if len(self._found) >= _MAX_KEPT:
+                del self._found[next(iter(self._found))]
+        self._found[key.id] = kept
+        return kept[2]
+
+
+def _in_scope(scope: KeyScope, account: Labelled) -> bool:
+    if scope.accounts is not None and account.label in scope.accounts:
+        return True
+    groups: Iterable[str] = getattr(account, "groups", ())
+    return scope.groups is not None and any(group in scope.groups for group in groups)
