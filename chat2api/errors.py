@@ -30,6 +30,7 @@ error object needs (`status`, `type`, `code`); an instance carries `message`, `p
         ├── AccountLimitedError        429
         ├── ChallengedError            403
         │   └── ExitLimitedError       429
+        ├── WorkspaceRefusedError      403
         ├── ProofTooHardError          403
         ├── UpstreamRefusedRequestError 400
         │   └── UpstreamNotFoundError  404
@@ -204,6 +205,12 @@ class UpstreamError(Chat2APIError):
 
     status = 502
     default_code = "upstream_error"
+    where: str = ""
+    """The host that failed, for the operator: it is part of the text that is logged and never of `message`."""
+
+    def __str__(self) -> str:
+        """Give the text for logs."""
+        return f"{super().__str__()} [{self.where}]" if self.where else super().__str__()
 
 
 class TransportError(UpstreamError):
@@ -320,6 +327,23 @@ class ExitLimitedError(ChallengedError):
         """Make an error whose scope is the exit."""
         super().__init__(message, scope="exit")
         self.retry_after = retry_after
+
+
+class WorkspaceRefusedError(UpstreamError):
+    """The backend does not let the account use the workspace that the call named.
+
+    `private` says that the caller brought account and workspace, so that the pool's accounts are not concerned.
+    """
+
+    status = 403
+    type = "invalid_request_error"
+    default_code = "workspace_not_allowed"
+    always_final = True
+
+    def __init__(self, message: str, *, private: bool = False) -> None:
+        """Make an error that names the header in which callers choose a workspace."""
+        super().__init__(message, param="ChatGPT-Account-ID")
+        self.private = private
 
 
 class ProofTooHardError(UpstreamError):

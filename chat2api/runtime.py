@@ -243,7 +243,7 @@ class Runtime:
         await pool.start()
         self._resources.push_async_callback(pool.aclose)
         self.spawn(pool.run(), name="pool")
-        return AccountSource(pool, keeper, records, origins, exits, upstream)
+        return AccountSource(pool, keeper, records, origins, exits, upstream, token_url)
 
     async def _in_memory(self) -> Records:
         records = await SqlRecords.in_memory()

@@ -34,6 +34,7 @@ TABLE = {
     "AccountLimitedError": (429, "requests", "rate_limit_exceeded", False),
     "ChallengedError": (403, "server_error", "upstream_challenge", True),
     "ExitLimitedError": (429, "requests", "rate_limit_exceeded", True),
+    "WorkspaceRefusedError": (403, "invalid_request_error", "workspace_not_allowed", True),
     "ProofTooHardError": (403, "server_error", "proof_of_work_too_hard", True),
     "UpstreamRefusedRequestError": (400, "invalid_request_error", "upstream_invalid_request", True),
     "UpstreamNotFoundError": (404, "invalid_request_error", "not_found", True),

@@ -18,6 +18,7 @@ from chat2api.errors import (
     UpstreamProtocolError,
     UpstreamServerError,
     UpstreamTimeoutError,
+    WorkspaceRefusedError,
 )
 from chat2api.storage.values import ANY_MODEL, AccountState
 
@@ -90,6 +91,10 @@ def judge(error: Exception, *, model: str, strikes: int = 0, refreshed: bool = F
             if error.may_refresh and not refreshed:
                 return Verdict(same_account=True, next_account=True, refresh=True)
             return Verdict(next_account=True, state=("needs_sign_in", error.reason))
+        case WorkspaceRefusedError():
+            # The account itself may be well, but as it was added it serves nobody until the operator acts.
+            own = None if error.private else ("needs_sign_in", "workspace_not_allowed")
+            return Verdict(next_account=True, state=own)  # type: ignore[arg-type]
         case AccountLimitedError():
             return Verdict(next_account=True, wait=_limit_wait(error, model, strikes))
         case ChallengedError():
@@ -191,7 +196,7 @@ class Attempts:
         healthy pool with one limited account must answer. They cannot multiply calls, since each takes an account out
         for a while: there are no more of them than accounts, and than requests under way on those.
         """
-        if isinstance(error, AccountRejectedError):
+        if isinstance(error, AccountRejectedError | WorkspaceRefusedError):
             return True
         return verdict.wait is not None and (verdict.wait.stated or self._guessed_limits)
 
@@ -211,7 +216,7 @@ class Attempts:
         self._duplicates += verdict.maybe_duplicate
         self._left -= 1
         # The account was at fault, not the backend: the next one need not wait.
-        at_once = isinstance(error, AccountLimitedError | AccountRejectedError)
+        at_once = isinstance(error, AccountLimitedError | AccountRejectedError | WorkspaceRefusedError)
         return Decision("next", delay=0.0 if at_once else delay)
 
 

@@ -17,10 +17,14 @@ from chat2api.errors import (
     NotFoundError,
     StorageError,
     TransportError,
+    UpstreamProtocolError,
+    UpstreamServerError,
     UpstreamTimeoutError,
+    WorkspaceRefusedError,
 )
 from chat2api.gateway.sources import AccountSource
 from chat2api.protocol.chatgpt import proof_of_work
+from chat2api.storage.values import Account
 from chat2api.upstream.chatgpt.client import ChatGPTClient
 from chat2api.upstream.chatgpt.session import Session
 
@@ -182,17 +186,27 @@ class Doctor:
             )
         lease = await self._source.pool.lease(model="doctor", account_id=account.id)
         outcome: Outcome | Exception = Outcome.ABANDONED
+        session: Session | None = None
         try:
             session = await self._source.open_session(lease, workspace=None)
             offered = await self._client.models(session)
             outcome = Outcome.SERVED
         except Chat2APIError as error:
             outcome = error
-            return Finding(subject, False, error.message, _advice(error))
+            advice = _advice(error) if session is not None else self._sign_in_advice(error, account)
+            return Finding(subject, False, error.message, advice)
         finally:
             await lease.release(outcome)
         plan = f"plan {account.plan}, " if account.plan else ""
         return Finding(subject, True, f"{plan}signed in, {len(offered)} models offered")
+
+    def _sign_in_advice(self, error: Chat2APIError, account: Account) -> str:
+        """Say what to do about a token that could not be renewed, and where that was tried."""
+        if not isinstance(error, TransportError | UpstreamTimeoutError | UpstreamProtocolError | UpstreamServerError):
+            return _advice(error)
+        if account.kind == "session":
+            return f"Check the network, PROXY_URL and CHATGPT_BASE_URL ({self._source.origins[0]}/api/auth/session)."
+        return f"Check the network, PROXY_URL and OPENAI_AUTH_TOKEN_URL ({self._source.token_url})."
 
 
 _SIGN_IN = "Sign in with a browser, get a new token and add it: chat2api tokens add -"
@@ -202,6 +216,8 @@ def _advice(error: Chat2APIError) -> str:
     match error:
         case AccountRejectedError():
             return _SIGN_IN
+        case WorkspaceRefusedError():
+            return "Add the token again with the id of a workspace it belongs to (`token,account-id`), or with none."
         case ChallengedError():
             return "Use another exit address (PROXY_URL), or wait; the backend distrusts this one."
         case TransportError() | UpstreamTimeoutError():

@@ -32,7 +32,7 @@ Way = tuple[str, Exit]
 class AccountSource:
     """A set of accounts with what renews their tokens, what remembers them, and the backend they belong to.
 
-    `upstream` is told in a response header where it is not None.
+    `upstream` is told in a response header where it is not None. `token_url` is where RefreshTokens are renewed.
     """
 
     pool: AccountPool
@@ -41,6 +41,7 @@ class AccountSource:
     origins: Sequence[str]
     exits: Exits
     upstream: str | None = None
+    token_url: str = ""
     budget: RetryBudget = field(default_factory=RetryBudget)
 
     async def open_session(
@@ -67,6 +68,7 @@ class AccountSource:
             access_token=token,
             workspace_id=workspace or account.workspace_id,
             credential=credential,
+            private=account.owner is not None,
         )
 
     def _choose_way(self, account_id: str, avoid: Set[Way]) -> Way:

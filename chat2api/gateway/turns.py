@@ -158,7 +158,7 @@ class TurnFollower:
             case Finished():
                 pass
             case Failed():
-                raise classify_failed(event, call=Call("conversation", self.session.credential))
+                raise classify_failed(event, call=Call("conversation", self.session.credential, self.session.private))
             case HandedOff():
                 await self._resume(event)
                 return None

@@ -1,4 +1,4 @@
-"""curl's result codes as errors of ours. Texts name the host and nothing else: no proxy, no path, no query."""
+"""curl's result codes as errors of ours. Messages name no host; `where` does, for logs, but no proxy, path or query."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -27,19 +27,19 @@ class CurlCode(IntEnum):
 _CONNECT_CODES = frozenset({CurlCode.COULDNT_RESOLVE_PROXY, CurlCode.COULDNT_CONNECT, CurlCode.PROXY})
 _TLS_CODES = frozenset(code for code in CurlCode if "SSL" in code.name) | {CurlCode.PEER_FAILED_VERIFICATION}
 _TIMEOUT_TEXTS = {
-    "connect": "The connection to {host} was not made in time.",
-    "headers": "{host} took the request but did not begin to answer in time.",
-    "body": "{host} fell silent in the middle of its answer.",
-    "whole": "The answer of {host} was not complete in time.",
+    "connect": "The connection to the backend was not made in time.",
+    "headers": "The backend took the request but did not begin to answer in time.",
+    "body": "The backend fell silent in the middle of its answer.",
+    "whole": "The backend's answer was not complete in time.",
 }
 _FAILURE_TEXTS = {
-    "resolve": "The name {host} could not be resolved",
-    "connect": "The connection to {host} failed",
-    "tls": "No trusted TLS connection to {host} could be made",
-    "proxy": "The account's proxy did not connect to {host}",
-    "send": "The connection to {host} broke before the request was sent",
-    "headers": "The connection to {host} broke before its answer began",
-    "body": "The answer of {host} broke off",
+    "resolve": "The backend's name could not be resolved",
+    "connect": "The connection to the backend failed",
+    "tls": "No trusted TLS connection to the backend could be made",
+    "proxy": "The account's proxy did not connect to the backend",
+    "send": "The connection to the backend broke before the request was sent",
+    "headers": "The connection to the backend broke before its answer began",
+    "body": "The backend's answer broke off",
 }
 
 
@@ -63,18 +63,24 @@ def describe_failure(code: int, host: str, progress: Progress) -> UpstreamError:
     phase = _phase(code, progress)
     if code == CurlCode.OPERATION_TIMEDOUT:
         return timed_out(phase if phase in ("headers", "body") else "connect", host)
-    text = f"{_FAILURE_TEXTS[phase].format(host=host)} (curl {code})"
-    return TransportError(text, phase=phase, request_sent=phase in ("headers", "body") and progress.sent)
+    sent = phase in ("headers", "body") and progress.sent
+    error = TransportError(f"{_FAILURE_TEXTS[phase]} (curl {code}).", phase=phase, request_sent=sent)
+    error.where = host
+    return error
 
 
 def timed_out(phase: str, host: str) -> UpstreamTimeoutError:
     """Give the error for a limit that ran out; `phase` is connect, headers, body or whole."""
-    return UpstreamTimeoutError(_TIMEOUT_TEXTS[phase].format(host=host), phase=phase)
+    error = UpstreamTimeoutError(_TIMEOUT_TEXTS[phase], phase=phase)
+    error.where = host
+    return error
 
 
 def proxy_refused(host: str) -> TransportError:
     """Give the error for a proxy's own answer in place of the host's."""
-    return TransportError(_FAILURE_TEXTS["proxy"].format(host=host), phase="proxy")
+    error = TransportError(f"{_FAILURE_TEXTS['proxy']}.", phase="proxy")
+    error.where = host
+    return error
 
 
 def _phase(code: int, progress: Progress) -> str:

@@ -18,6 +18,7 @@ from chat2api.errors import (
     UpstreamRefusedRequestError,
     UpstreamServerError,
     UpstreamTimeoutError,
+    WorkspaceRefusedError,
 )
 
 DAY = 24 * 3600.0
@@ -82,6 +83,13 @@ def test_R3_a_second_refusal_after_a_refresh_ends_the_sign_in() -> None:
     assert judge(EXPIRED, model="gpt", refreshed=True) == Verdict(
         next_account=True, state=("needs_sign_in", "token_expired")
     )
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_R3_a_workspace_that_is_not_allowed_sets_the_account_aside_unless_it_is_the_callers(private: bool) -> None:
+    verdict = judge(WorkspaceRefusedError("", private=private), model="gpt")
+
+    assert verdict == Verdict(next_account=True, state=None if private else ("needs_sign_in", "workspace_not_allowed"))
 
 
 def test_R3_guessed_waits_double_up_to_their_longest() -> None:

@@ -123,10 +123,12 @@ CHALLENGED = [
         "unusual_activity",
         "unusual_activity_2024",
         "unsupported_country",
-        "workspace_unknown",
         "cloudflare",
         "cloudflare_2024",
     )
+]
+NOT_A_MEMBER = [
+    refused("workspace_unknown", 403, INVALID, "workspace_not_allowed", param="ChatGPT-Account-ID"),
 ]
 FAILING = [
     refused(named, 502, SERVER, "upstream_server_error", calls=2)
@@ -209,6 +211,7 @@ BEFORE_CONTENT = [
     *SIGNED_OUT,
     *LIMITED,
     *CHALLENGED,
+    *NOT_A_MEMBER,
     *FAILING,
     *WRONG_REQUEST,
     *NOT_UNDERSTOOD,

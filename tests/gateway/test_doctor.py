@@ -99,6 +99,27 @@ async def test_a_refused_account_has_advice_that_fits(gateway: Gateway, named: s
     assert word in (await examine(gateway))[f"account {label}"].advice
 
 
+async def test_a_token_that_cannot_be_renewed_is_told_with_the_address_that_was_asked(tmp_path: Path) -> None:
+    async with Simulator() as gone:
+        nowhere = f"{gone.url}/oauth/token"
+    async with open_gateway(tmp_path, OPENAI_AUTH_TOKEN_URL=nowhere) as gateway:
+        await gateway.fresh(0)
+        (added,) = await gateway.add(gateway.control.add_account().refresh_token)
+        finding = (await examine(gateway))[f"account {added.label}"]
+        assert not finding.ok
+        assert f"OPENAI_AUTH_TOKEN_URL ({nowhere})" in finding.advice
+
+
+async def test_a_refused_workspace_is_told_as_that(gateway: Gateway) -> None:
+    await gateway.fresh(0)
+    stranger = gateway.control.add_account()
+    (added,) = await gateway.add(stranger.access_token, workspace="11111111-2222-4333-8444-555555555555")
+    finding = (await examine(gateway))[f"account {added.label}"]
+    assert "account-id" in finding.advice
+    again = (await examine(gateway))[f"account {added.label}"]
+    assert again.text == "needs_sign_in: workspace_not_allowed"
+
+
 async def test_S18_an_exit_is_named_without_its_credentials(tmp_path: Path) -> None:
     async with HttpProxy(credentials="someone:proxy-canary") as proxy:
         url = proxy.url("someone:proxy-canary")

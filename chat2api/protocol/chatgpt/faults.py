@@ -31,6 +31,7 @@ from chat2api.errors import (
     UpstreamRefusedRequestError,
     UpstreamServerError,
     UpstreamTimeoutError,
+    WorkspaceRefusedError,
 )
 from chat2api.protocol.events import Failed
 
@@ -43,10 +44,14 @@ _MAX_QUOTE = 300
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The call that failed: a short name of it for messages, and whose credential it bore."""
+    """The call that failed: a short name of it for messages, and whose credential it bore.
+
+    `private` says that the account is the caller's own, also where it is kept here.
+    """
 
     name: str
     credential: Literal["account", "caller", "anonymous"] = "account"
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +232,9 @@ def _quotable(text: str) -> str:
     """Give the backend's words in a form fit for a caller: one short line without addresses and tokens."""
     text = re.sub(r"<[^>]*>", " ", text[: 4 * _MAX_QUOTE])
     text = re.sub(r"\b[a-z][a-z0-9+.-]*://\S+", "(link)", text, flags=re.IGNORECASE)
+    text = re.sub(
+        r"\b(?:[\w-]+\.)*(?:chatgpt|openai|oaistatic|oaiusercontent)\.com\b\S*", "(link)", text, flags=re.IGNORECASE
+    )
     text = re.sub(r"[\w.+-]+@[\w-]+\.[\w.-]+", "(address)", text)
     text = re.sub(r"\b(?:eyJ|sk-|rt_|org-|user-|gAAAA)[\w.=-]{6,}", "(masked)", text)
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
@@ -319,6 +327,14 @@ def _region(fault: _Fault, call: Call) -> UpstreamError:
     )
 
 
+def _workspace(fault: _Fault, call: Call) -> UpstreamError:
+    return WorkspaceRefusedError(
+        "ChatGPT does not let this account use the workspace that was named. Name one that the account is a member of "
+        f"(header ChatGPT-Account-ID, or the id behind the token), or none.{_said(fault)}",
+        private=call.private or call.credential != "account",
+    )
+
+
 def _limited(fault: _Fault, call: Call) -> UpstreamError:
     return AccountLimitedError(
         f"ChatGPT limits this account for now{_wait_note(fault)}.{_said(fault)}", retry_after=fault.wait
@@ -366,6 +382,8 @@ def _not_found(fault: _Fault, call: Call) -> UpstreamError:
 
 
 def _forbidden(fault: _Fault, call: Call) -> UpstreamError:
+    if "workspace" in fault.code or re.search(r"\bworkspace\b", fault.words):
+        return _workspace(fault, call)
     return ChallengedError(
         f"ChatGPT refused the {call.name} call (403{_code_note(fault)}). Another exit (PROXY_URL) or signing in with a "
         f"browser may help.{_said(fault)}",

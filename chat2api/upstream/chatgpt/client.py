@@ -322,7 +322,7 @@ class ChatGPTClient:
         raise self._refusal(session, answer, name)
 
     def _refusal(self, session: Session, answer: Response, name: str) -> UpstreamError:
-        call = Call(name, session.credential)
+        call = Call(name, session.credential, session.private)
         return classify_answer(answer.status, answer.headers, answer.body, call=call, now=self._clock.now())
 
     def _surroundings(self) -> Surroundings:

@@ -158,7 +158,7 @@ class RequirementsExchange:
         return requirements
 
     def _refusal(self, session: Session, answer: Response) -> UpstreamError:
-        call = Call("requirements", session.credential)
+        call = Call("requirements", session.credential, session.private)
         return classify_answer(answer.status, answer.headers, answer.body, call=call, now=self._clock.now())
 
     async def _prove(self, requirements: Requirements, configs: "_Configs") -> str | None:

@@ -17,6 +17,7 @@ class Session:
 
     `key` is the account's id, never a token. `access_token` None means the sign-in-free backend. `workspace_id` is
     sent as Chatgpt-Account-Id when the operator or caller named one. `origin` is a value of CHATGPT_BASE_URL.
+    `private` says that the account is the caller's own.
     """
 
     key: str
@@ -26,6 +27,7 @@ class Session:
     access_token: str | None = field(default=None, repr=False)
     workspace_id: str | None = None
     credential: Credential = "account"
+    private: bool = False
 
     @property
     def base(self) -> str:

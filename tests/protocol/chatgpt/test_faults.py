@@ -21,6 +21,7 @@ from chat2api.errors import (
     UpstreamRefusedRequestError,
     UpstreamServerError,
     UpstreamTimeoutError,
+    WorkspaceRefusedError,
 )
 from chat2api.protocol.chatgpt.faults import Call, classify_answer, classify_failed, classify_refresh_answer
 from chat2api.protocol.events import Failed
@@ -57,6 +58,9 @@ KNOWN: list[tuple[int, object, type[UpstreamError], str | None]] = [
     (403, _detail("unsupported_country"), ChallengedError, "upstream_challenge"),
     (403, {"error": {"code": "unsupported_country_region_territory", "message": "Country, region, or territory"}},
      ChallengedError, "upstream_challenge"),
+    (403, _detail("no_workspace_access", "Ask the owner."), WorkspaceRefusedError, "workspace_not_allowed"),
+    (403, {"detail": "You are not part of this Workspace."}, WorkspaceRefusedError, "workspace_not_allowed"),
+    (403, {"detail": "Unusual activity in your workspace."}, ChallengedError, "upstream_challenge"),
     (403, {"detail": "Forbidden"}, ChallengedError, "upstream_challenge"),
     (404, _detail("conversation_not_found", "Conversation not found"), UpstreamNotFoundError, "conversation_not_found"),
     (404, _detail("conversation_inaccessible"), UpstreamNotFoundError, "conversation_not_found"),
@@ -100,6 +104,32 @@ def test_known_answers_have_their_class(status: int, body: object, kind: type[Up
     assert type(error) is kind
     assert error.code == code
     assert len(error.message) > 20
+
+
+@pytest.mark.parametrize(
+    "call, private",
+    [
+        (Call("conversation"), False),
+        (Call("conversation", private=True), True),
+        (Call("conversation", "caller"), True),
+        (Call("conversation", "anonymous"), True),
+    ],
+)
+def test_a_refused_workspace_says_whose_account_it_was(call: Call, private: bool) -> None:
+    body = json.dumps({"detail": "No such workspace."}).encode()
+    error = classify_answer(403, JSON, body, call=call)
+    assert isinstance(error, WorkspaceRefusedError)
+    assert (error.private, error.param, error.final) == (private, "ChatGPT-Account-ID", True)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["https://chatgpt.com/backend-api/x", "chatgpt.com", "ab.chat.openai.com:443/y?z=1", "files.oaiusercontent.com"],
+)
+def test_T1_a_quote_names_no_host_of_the_backend(host: str) -> None:
+    error = _answer(429, {"detail": f"Too many requests at {host} today."})
+    assert ".com" not in error.message
+    assert "(link)" in error.message
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ T1_TABLE: list[tuple[type[Chat2APIError], int, str, str | None]] = [
     (errors.AccountLimitedError, 429, "requests", "rate_limit_exceeded"),
     (errors.ExitLimitedError, 429, "requests", "rate_limit_exceeded"),
     (errors.ChallengedError, 403, "server_error", "upstream_challenge"),
+    (errors.WorkspaceRefusedError, 403, "invalid_request_error", "workspace_not_allowed"),
     (errors.UpstreamProtocolError, 502, "server_error", "upstream_protocol"),
     (errors.RefusedError, 400, "invalid_request_error", "content_policy_violation"),
     (errors.StreamInterruptedError, 502, "server_error", "stream_interrupted"),
