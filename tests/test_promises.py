@@ -43,7 +43,6 @@ LATER = {
     "S34": "fetching by URL",
     "S35": "fetching by URL",
     "S36": "fetching by URL",
-    "R4": "a budget of retries",
     "R19": "shared state in Redis",
     "R20": "records in PostgreSQL",
     "T5": "a schema run over the interface's document",
