@@ -55,7 +55,8 @@ Lay = Callable[[Bench, Credentials], object]
 
 def answer(named: str, route: str = "conversation", **values: JSON) -> Lay:
     """Let every such call of the first account be refused in these ready-made words."""
-    return lambda bench, first: bench.control.refuse(route, named, account=first.user_id, times=None, **values)
+    made = Fault("answer", named=named, values=values)
+    return lambda bench, first: bench.control.fail(route, made, account=first.user_id, times=None)
 
 
 def exchange_refused(bench: Bench, first: Credentials) -> object:
