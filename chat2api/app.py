@@ -8,7 +8,7 @@ from typing import Any
 from quart import Blueprint, Quart, Response, request
 
 from chat2api import logs
-from chat2api.api import health, pages
+from chat2api.api import accounts, health, pages
 from chat2api.api.auth import check_access_classes, declare_access, guard_request
 from chat2api.api.body import LARGE_BODY
 from chat2api.api.context import CLEAN_UPS, bind_runtime
@@ -55,6 +55,9 @@ def create_app(
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "open")
     declare_access(app, "static", "open")
+    for blueprint in (accounts.blueprint,):
+        _register(app, blueprint, prefix)
+        declare_access(app, f"{blueprint.name}.", "admin")
     if prefix:  # health checks know no prefix
         app.register_blueprint(health.blueprint, name="bare_health")
         declare_access(app, "bare_health.", "open")
@@ -97,7 +100,7 @@ class RequestScope:
 
 
 def _register(app: Quart, blueprint: Blueprint, prefix: str) -> None:
-    app.register_blueprint(blueprint, url_prefix=prefix or None)
+    app.register_blueprint(blueprint, url_prefix=(prefix + (blueprint.url_prefix or "")) or None)
 
 
 async def _name_request(response: Response) -> Response:

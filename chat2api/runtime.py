@@ -17,8 +17,10 @@ from chat2api.accounts.tokens import to_credential, to_new_account
 from chat2api.clock import Clock, SystemClock
 from chat2api.config import Config
 from chat2api.errors import Chat2APIError, DrainingError, UpstreamError
+from chat2api.gateway.account_care import AccountCare, CareParts
 from chat2api.gateway.chatgpt import ChatGPTProvider
 from chat2api.gateway.doctor import Doctor
+from chat2api.gateway.jobs import Jobs
 from chat2api.gateway.offers import Offers
 from chat2api.gateway.provider import Provider
 from chat2api.gateway.sources import AccountSource, Sources, host_of, stable_order
@@ -89,6 +91,8 @@ class Runtime:
     provider: Provider
     sources: Sources
     doctor: Doctor
+    jobs: Jobs
+    care: AccountCare
     operator_keys: OperatorKeys
     demo: Demo | None
 
@@ -155,6 +159,10 @@ class Runtime:
         demo_source = await self._demo_source(self.demo) if self.demo is not None else None
         self.sources = Sources(pool, visitors, demo_source, self.clock)
         self.doctor = Doctor(self.client, pool, self.clock, config.data_dir)
+        self.jobs = Jobs(self.clock, self.spawn)
+        self.care = AccountCare(
+            CareParts(self.records, self.pool, self.editor, self.keeper, self.doctor, self.jobs, self.clock)
+        )
         self.provider = ChatGPTProvider(config, self.clock, self.client, self.sources, Offers(self.client, self.clock))
 
         self.redactor.learn(*config.authorization, config.auth_key, config.secret_key)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from chat2api.accounts.views import AccountView, ShownState
 from chat2api.errors import InvalidRequestError
@@ -15,22 +15,20 @@ MAX_SEARCH = 200
 STATES: tuple[ShownState, ...] = (*cast("tuple[AccountState, ...]", get_args(AccountState)), "cooling")
 """All states that can be asked for, as AccountView shows them."""
 
-_LAST = "\U0010ffff"
-"""Sorts behind every text: what is not known comes last."""
-
-_KEYS: dict[str, Callable[[AccountView], tuple[object, ...]]] = {
-    "added": lambda view: (view.account.added_at,),
-    "label": lambda view: (view.account.label,),
-    "state": lambda view: (STATES.index(view.state),),
-    "plan": lambda view: (view.account.plan or _LAST,),
-    "email": lambda view: (view.account.email or _LAST,),
-    "kind": lambda view: (view.account.kind,),
-    "note": lambda view: (view.account.note.lower() or _LAST,),
-    "expires": lambda view: _instant(view.account.expires_at),
-    "last_used": lambda view: _instant(view.last_used_at),
-    "last_error": lambda view: _instant(view.last_error_at),
-    "in_flight": lambda view: (view.in_flight,),
+_KEYS: dict[str, Callable[[AccountView], Any]] = {
+    "added": lambda view: view.account.added_at,
+    "label": lambda view: view.account.label,
+    "state": lambda view: STATES.index(view.state),
+    "plan": lambda view: view.account.plan,
+    "email": lambda view: view.account.email,
+    "kind": lambda view: view.account.kind,
+    "note": lambda view: view.account.note.lower() or None,
+    "expires": lambda view: view.account.expires_at,
+    "last_used": lambda view: view.last_used_at,
+    "last_error": lambda view: view.last_error_at,
+    "in_flight": lambda view: view.in_flight,
 }
+"""What a list is sorted by. None, which stands for what is not known, comes last either way."""
 
 SORTS = tuple(_KEYS)
 """What lists can be sorted by; with `-` in front, the other way round."""
@@ -79,7 +77,7 @@ def list_accounts(
     matching = [view for view in views if _matches(view, words) and (group is None or group in view.account.groups)]
     states = Counter(view.state for view in matching)
     found = [view for view in matching if state is None or view.state == state]
-    found.sort(key=_KEYS[key], reverse=reverse)
+    found = _sorted(found, _KEYS[key], reverse=reverse)
     pages = max(1, -(-len(found) // per_page))
     page = min(page, pages)
     rows = tuple(found[(page - 1) * per_page : page * per_page])
@@ -95,5 +93,6 @@ def _matches(view: AccountView, words: Sequence[str]) -> bool:
     return all(word in text for word in words)
 
 
-def _instant(value: float | None) -> tuple[object, ...]:
-    return (value is None, value or 0.0)
+def _sorted(views: list[AccountView], key: Callable[[AccountView], Any], *, reverse: bool) -> list[AccountView]:
+    known = [view for view in views if key(view) is not None]
+    return sorted(known, key=key, reverse=reverse) + [view for view in views if key(view) is None]

@@ -28,6 +28,7 @@ _ADVICE: Mapping[str, str] = {
     "by_operator": "Enable it when it shall serve again.",
     "unknown_outcome": "Its token may be used up. It serves until its access token ends; sign in again before that.",
     "account_deactivated": "The backend has closed this account. Ask its support, or remove it.",
+    "upstream_account": _SIGN_IN,
     "restored_copy": "The records are an older copy. Add the newest tokens, or confirm that the copy may be refreshed.",
     "removed": "",
     "token_expired": "Its access token has ended, and it has nothing to renew it with. Add a new token.",

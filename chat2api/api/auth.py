@@ -26,8 +26,9 @@ from chat2api.errors import (
 from chat2api.gateway.provider import Caller
 from chat2api.keys.digests import secret_digest
 
-AccessClass = Literal["open", "api"]
-"""`open`: everybody, no secret behind it. `api`: API calls, by key or by the policies for calls without one."""
+AccessClass = Literal["open", "api", "admin"]
+"""`open`: everybody, no secret behind it. `api`: API calls, by key or by the policies for calls without one. `admin`: the
+operator alone."""
 
 OWN_TOKEN_RATE = 30
 """Calls with an own token per minute and address, other than from this machine."""
@@ -64,8 +65,11 @@ async def guard_request() -> None:
     endpoint = request.endpoint
     if endpoint is None or request.method == "OPTIONS":
         return  # 404, 405 and preflights reach no handler of ours
-    if access_class(current_app, endpoint) == "api":
+    access = access_class(current_app, endpoint)
+    if access == "api":
         set_caller(await authenticate(request))
+    elif access == "admin":
+        set_caller(await authenticate_operator(request))
 
 
 async def authenticate(incoming: Request) -> Caller:
@@ -88,6 +92,16 @@ async def authenticate(incoming: Request) -> Caller:
         "Incorrect API key provided. Use the operator key (README tells where it lies; AUTHORIZATION sets your own), or your "
         "own ChatGPT AccessToken or RefreshToken where OWN_TOKENS allows it."
     )
+
+
+async def authenticate_operator(incoming: Request) -> Caller:
+    """Give the operator; raise InvalidAPIKeyError for nobody, PermissionDeniedError for callers who may do other things."""
+    if read_bearer(incoming.headers)[0] is None:
+        raise InvalidAPIKeyError("This needs the operator key. Send it as `Authorization: Bearer <key>`.")
+    caller = await authenticate(incoming)
+    if caller.kind != "operator":
+        raise PermissionDeniedError("This key may not manage the server; the operator key may.")
+    return caller
 
 
 def read_bearer(headers: Headers) -> tuple[str | None, str | None]:

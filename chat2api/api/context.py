@@ -1,5 +1,6 @@
 """What belongs to the request being served: its id, its caller, and the Runtime behind the app."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from quart import Quart, current_app, g, request
 
 from chat2api.gateway.provider import Caller
 from chat2api.runtime import Runtime
+
+log = logging.getLogger(__name__)
 
 _EXTENSION = "chat2api"
 
@@ -47,6 +50,11 @@ def set_caller(caller: Caller) -> None:
 def current_caller() -> Caller:
     """Give who makes the current request; only routes with access class `api` have one."""
     return cast(Caller, g.caller)
+
+
+async def record_action(action: str, what: str) -> None:
+    """Keep that the operator did this; `what` names accounts by label or counts them, and holds nothing secret (G7)."""
+    log.info("operator: %s %s", action, what)
 
 
 def on_request_end(clean_up: Callable[[], Awaitable[None]]) -> None:

@@ -175,7 +175,8 @@ class Doctor:
         account = view.account
         subject = f"account {account.label}"
         if not account.usable:
-            return Finding(subject, False, f"{account.state}: {account.reason or 'no reason known'}", _SIGN_IN)
+            text = f"{account.state}: {account.reason or 'no reason known'}"
+            return Finding(subject, False, text, view.advice or _SIGN_IN)
         if view.waits:
             longest = view.waits[-1].seconds
             return Finding(
@@ -184,7 +185,10 @@ class Doctor:
                 f"waits for {', '.join(sorted(wait.model for wait in view.waits))}",
                 f"It is used again in {longest:.0f} s at most.",
             )
-        lease = await self._source.pool.lease(model="doctor", account_id=account.id)
+        try:
+            lease = await self._source.pool.lease(model="doctor", account_id=account.id)
+        except Chat2APIError as error:
+            return Finding(subject, False, error.message, "It is in use or waits; try again in a moment.")
         outcome: Outcome | Exception = Outcome.ABANDONED
         session: Session | None = None
         try:

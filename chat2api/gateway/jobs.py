@@ -7,6 +7,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -110,10 +111,10 @@ class Job:
         self._state, self._error, self._ended_at = state, error, self._clock.now()
         self._tell()
 
-    async def follow(self) -> AsyncGenerator[tuple[JobStatus, list[JobItem]]]:
+    async def follow(self, every: float | None = None) -> AsyncGenerator[tuple[JobStatus, list[JobItem]]]:
         """Yield the status now and after changes, with the items that are new since the last time, until the end.
 
-        A slow reader gets several changes in one.
+        A slow reader gets several changes in one. After `every` seconds without a change the status comes again.
         """
         told = 0
         while True:
@@ -124,7 +125,9 @@ class Job:
             yield self.status, news
             if over:
                 return
-            await changed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every):
+                    await changed.wait()
 
     def _tell(self) -> None:
         self._changed.set()

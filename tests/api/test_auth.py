@@ -36,6 +36,23 @@ EXPECTED_CLASSES = {
     "/v1/chat/completions": "api",
     "/v1/models": "api",
     "/v1/models/<path:model>": "api",
+    "/tokens/preview": "admin",
+    "/tokens/upload": "admin",
+    "/tokens/clear": "admin",
+    "/tokens/error": "admin",
+    "/tokens/undo": "admin",
+    "/tokens/deleted": "admin",
+    "/tokens/confirm-restored": "admin",
+    "/tokens/accounts": "admin",
+    "/tokens/accounts/bulk": "admin",
+    "/tokens/accounts/<account_id>": "admin",
+    "/tokens/accounts/<account_id>/test": "admin",
+    "/tokens/accounts/<account_id>/refresh": "admin",
+    "/tokens/accounts/<account_id>/disable": "admin",
+    "/tokens/accounts/<account_id>/enable": "admin",
+    "/tokens/jobs/<job_id>": "admin",
+    "/tokens/doctor": "admin",
+    "/tokens/doctor/<check>": "admin",
 }
 """The access table of the routes that exist."""
 
@@ -114,6 +131,23 @@ async def test_M1_api_routes_answer_only_good_keys(
         answer = await http.get(path, headers=headers)
         assert answer.status_code == 401
         assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+async def test_M1_admin_routes_answer_the_operator_alone(house: House, http: httpx.AsyncClient, sim: Simulator) -> None:
+    admin = [path.replace("<account_id>", "a").replace("<job_id>", "j").replace("<check>", "c")
+             for path, kind in EXPECTED_CLASSES.items() if kind == "admin"]  # fmt: skip
+    own = {"Authorization": f"Bearer {sim.control.add_account().access_token}"}
+    for path in admin:
+        for method in ("GET", "POST", "PATCH", "DELETE"):
+            allowed = (await http.request(method, path, headers=OPERATOR, json={"x": 1})).status_code
+            if allowed == 405:
+                continue
+            assert allowed in (200, 202, 400, 404), f"{method} {path}"
+            for headers, status in (({}, 401), ({"Authorization": "Bearer wrong"}, 401), (own, 403)):
+                answer = await http.request(method, path, headers=headers, json={"x": 1})
+                assert answer.status_code == status, f"{method} {path}"
+                assert "access-control-allow-origin" not in answer.headers
+    assert house.runtime.pool.statistics().total == 1, "no unknown field cleared the pool"
 
 
 # Closed by default

@@ -99,6 +99,14 @@ async def test_a_stopped_server_ends_its_jobs(jobs: Jobs, tasks: Tasks) -> None:
     assert [status.state async for status, _ in follower] == ["cancelled"]
 
 
+async def test_a_quiet_job_is_told_again(jobs: Jobs) -> None:
+    async def work(job: Job) -> None:
+        await asyncio.Event().wait()
+
+    follower = jobs.start("test", 1, work).follow(every=0.001)
+    assert [(await anext(follower))[0].state for _ in range(3)] == ["running"] * 3
+
+
 async def test_running_and_kept_jobs_are_bounded(jobs: Jobs, tasks: Tasks) -> None:
     go = asyncio.Event()
 
