@@ -28,7 +28,6 @@ LATER = {
     "F11": "a measurement of a thousand streams",
     "T4": "a soak",
     "T7": "a measurement of load",
-    "S9": "routes for administration",
     "S12": "sign-in by a password",
     "S20": "a second origin, beside a mirror",
     "S21": "cookies",
