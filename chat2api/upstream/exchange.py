@@ -43,7 +43,8 @@ class Request:
     `headers` go out beside what the profile itself sends and replace what it sends under the same name; their order is
     the profile's. Cookies of the channel are added to a Cookie header given here. `address` is an IP address to
     connect to instead of asking for the host's own, when the caller has looked it up and judged it; through a proxy
-    that resolves names itself (http, https, socks5h) it has no effect.
+    that resolves names itself (http, https, socks5h) it has no effect. `upgrade` asks for a web socket in place of an
+    answer: only `Transport.connect` makes such a request, over a connection of its own that speaks HTTP/1.1.
     """
 
     method: str
@@ -51,6 +52,7 @@ class Request:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     body: bytes | None = field(default=None, repr=False)
     address: str | None = None
+    upgrade: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,26 @@ class ResponseStream(Protocol):
         ...
 
 
+class WebSocket(Protocol):
+    """An open web socket, read by one reader at a time. Always `aclose` it, also after an error."""
+
+    async def receive(self) -> str | None:
+        """Give the next message, waiting for it; None once the server has closed in good order (code 1000).
+
+        Always suspends at least once. Raises TransportError when the connection breaks or is closed for another
+        reason, UpstreamProtocolError for a message that is too long or no text.
+        """
+        ...
+
+    def send(self, text: bytes) -> None:
+        """Send a message of a few kilobytes, without waiting. Raises TransportError when that cannot be done."""
+        ...
+
+    async def aclose(self) -> None:
+        """Say goodbye and close the connection, without waiting for an answer; idempotent."""
+        ...
+
+
 class Transport(Protocol):
     """Makes requests on channels."""
 
@@ -117,6 +139,24 @@ class Transport(Protocol):
         """Send the request and give the answer once its final status and headers are here (1xx skipped).
 
         Raises TransportError, UpstreamTimeoutError (phase connect or headers). Cancelling aborts the transfer.
+        """
+        ...
+
+    async def connect(
+        self,
+        channel: Channel,
+        url: str,
+        headers: tuple[tuple[str, str], ...] = (),
+        *,
+        sub_protocol: str | None = None,
+        ping_period: float | None = None,
+        connect_timeout: float,
+        headers_timeout: float,
+    ) -> WebSocket:
+        """Open a web socket (ws or wss) as the channel's browser; a ping goes out every `ping_period` seconds.
+
+        Raises TransportError, UpstreamTimeoutError (phase connect or headers), and UpstreamProtocolError for an
+        answer that opens none. Cancelling aborts the attempt.
         """
         ...
 

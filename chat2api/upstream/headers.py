@@ -70,11 +70,15 @@ def _line(name: str, value: str) -> bytes:
 class HeaderBlock:
     """Collects the lines of an answer's head: skips 1xx answers, knows the final one, ignores trailers."""
 
-    __slots__ = ("_left", "_lines", "complete", "headers", "http2", "set_cookies", "status")
+    __slots__ = ("_final", "_left", "_lines", "complete", "headers", "http2", "set_cookies", "status")
 
-    def __init__(self, limit: int) -> None:
-        """Make a collector that takes at most `limit` bytes in all, 1xx answers included."""
+    def __init__(self, limit: int, *, upgrade: bool = False) -> None:
+        """Make a collector that takes at most `limit` bytes in all, 1xx answers included.
+
+        With `upgrade` the status 101 is final: what follows it is no HTTP any more.
+        """
         self.status = 0
+        self._final = 101 if upgrade else 200
         self.complete = False
         self.http2 = False
         """Whether the answer came over HTTP/2 or later."""
@@ -95,7 +99,7 @@ class HeaderBlock:
         if self.complete:
             return
         if line == b"\r\n" or line == b"\n":
-            if self.status >= 200:
+            if self.status >= self._final:
                 self._complete()
         elif line.startswith(b"HTTP/"):
             self._begin(line)

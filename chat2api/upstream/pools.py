@@ -13,6 +13,31 @@ from chat2api.upstream.headers import HeaderLines
 from chat2api.upstream.transfer import Handle, Limits, Transfer
 from chat2api.upstream.urls import Location
 
+_SOCKET_ORDER = (
+    "pragma",
+    "cache-control",
+    "user-agent",
+    "origin",
+    "sec-websocket-version",
+    "accept-encoding",
+    "accept-language",
+    "cookie",
+    "sec-websocket-key",
+    "sec-websocket-extensions",
+    "sec-websocket-protocol",
+)
+"""How Chromium orders the headers of a web socket's handshake, as published captures show it (2025).
+
+curl writes Upgrade before them and Connection behind them."""
+
+_HANDSHAKE = (
+    ("Pragma", "no-cache"),
+    ("Cache-Control", "no-cache"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),
+)
+"""What a browser says in every handshake. It tells neither its client hints nor what it accepts there."""
+
 
 class Connections(Protocol):
     """The connections of one channel."""
@@ -52,6 +77,8 @@ class Pool:
                 ("Accept-Encoding", profile.accept_encoding),
             ],
         )
+        own = (("User-Agent", profile.user_agent), ("Accept-Encoding", profile.accept_encoding))
+        self._socket_lines = HeaderLines(_SOCKET_ORDER, (*_HANDSHAKE, *own))
         self._reached: set[str] = set()
         """Origins that a connection stood to; a failure takes its origin out again."""
         self._first: dict[str, Transfer] = {}
@@ -65,7 +92,8 @@ class Pool:
         """Start a request. Raises ValueError for headers or an address that cannot go on the wire."""
         body = request.body
         length = None if body is None and request.method != "POST" else len(body or b"")
-        lines = self._lines.lines(self._with_cookies(request), length=length)
+        known = self._socket_lines if request.upgrade else self._lines
+        lines = known.lines(self._with_cookies(request), length=length)
         pinned = None if request.address is None else _pin(location, request.address)
         if self._connections is None:
             self._connections = self._connect(self._channel)

@@ -60,6 +60,10 @@ class Handle(Protocol):
         """Offer what was answered with PAUSE again, also before this returns. Give curl's result code."""
         ...
 
+    def send_frame(self, kind: int, payload: bytes) -> int:
+        """Send a frame of a web socket, of a kind in curl's numbers, without waiting. Give curl's result code."""
+        ...
+
     def stop(self) -> None:
         """Stop at once: the connection is closed, or the HTTP/2 stream reset. `on_end` is not called any more."""
         ...
@@ -121,7 +125,7 @@ class Transfer:
         self._body_length = len(request.body or b"")
         self._proxy = proxy
         self._limits = limits
-        self._block = HeaderBlock(HEADER_LIMIT)
+        self._block = HeaderBlock(HEADER_LIMIT, upgrade=request.upgrade)
         self._parts: list[bytes] = []
         self._held = 0
         self._paused = False
@@ -188,6 +192,13 @@ class Transfer:
         if self._paused:
             self._resume()
         return data
+
+    def send_frame(self, kind: int, payload: bytes) -> None:
+        """Send a frame of a web socket. Raises TransportError when it cannot be sent at once, and closes the socket."""
+        if self._handle is not None and (code := self._handle.send_frame(kind, payload)):
+            self.abort(describe_failure(code, self.location.host, self._progress()))
+        if self._handle is None:
+            raise self._failure or TransportError(f"{self.location.host} has closed the web socket.", phase="body")
 
     async def aclose(self) -> None:
         """Abort the transfer if it still runs; see ResponseStream."""

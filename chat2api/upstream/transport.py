@@ -19,10 +19,15 @@ are no threads and no tasks per request. What is not obvious:
 - Requests that start at once on a new channel wait until the first of them has its connection, to share it when it is
   HTTP/2. curl's own PIPEWAIT is no use: what waits there is let go when a transfer ends, not when it is connected, so
   one long stream over HTTP/1.1, or a hundred over HTTP/2, hold up all others (seen with 8.21).
+- A web socket is a request that is answered with 101, over HTTP/1.1 and a connection of its own. curl gives its bytes
+  as they come (WS_OPTIONS raw) and `sockets` reads the frames; only so are messages told apart, and PAUSE holds them up.
+  In that mode curl sends nothing outside of its callbacks, so it is off while a frame is sent.
 - curl's HTTP_PROXY and NO_PROXY variables are switched off: the exit of a channel is what the channel says.
 """
 
 import asyncio
+import os
+from base64 import b64encode
 from collections.abc import Callable
 from math import inf
 from typing import Any, Literal, cast
@@ -30,10 +35,11 @@ from typing import Any, Literal, cast
 from curl_cffi import Curl, CurlError, CurlInfo, CurlMOpt, CurlOpt, ffi, lib  # noqa: TID251 - this is its door
 
 from chat2api.clock import Clock, SystemClock
-from chat2api.errors import DrainingError
-from chat2api.upstream.exchange import BrowserProfile, Channel, Request, Response, ResponseStream, Transport
+from chat2api.errors import DrainingError, UpstreamProtocolError
+from chat2api.upstream.exchange import BrowserProfile, Channel, Request, Response, ResponseStream, Transport, WebSocket
 from chat2api.upstream.pools import Pool
 from chat2api.upstream.readiness import IN, OUT, Readiness, watch_sockets
+from chat2api.upstream.sockets import FramedSocket
 from chat2api.upstream.transfer import HEADER_LIMIT, HELD_LIMIT, Limits, Receiver, Transfer
 from chat2api.upstream.urls import Location, locate
 
@@ -50,6 +56,7 @@ __all__ = [
     "Response",
     "ResponseStream",
     "Transport",
+    "WebSocket",
 ]
 
 IDLE_TIMEOUT = 300.0
@@ -74,6 +81,8 @@ _HANDLES_KEPT = 32
 _HOUSEKEEPING_PERIOD = 30.0
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _SUPPRESSED = (b"Expect:", b"Content-Type:")
+_HTTP_1 = 2  # CURL_HTTP_VERSION_1_1
+_RAW_FRAMES = 1  # CURLWS_RAW_MODE
 _HTTP_2_OVER_TLS = 4  # CURL_HTTP_VERSION_2TLS: the plain `2` of the profiles would ask http origins for h2c
 _NO_SOCKET = -1  # CURL_SOCKET_TIMEOUT and CURL_SOCKET_BAD
 _FIXED_OPTIONS: tuple[tuple[CurlOpt, int | bytes], ...] = (
@@ -84,10 +93,16 @@ _FIXED_OPTIONS: tuple[tuple[CurlOpt, int | bytes], ...] = (
     (CurlOpt.NOPROXY, b""),
     (CurlOpt.SUPPRESS_CONNECT_HEADERS, 1),
 )
+_SOCKET_OPTIONS: tuple[tuple[CurlOpt, int | bytes], ...] = (
+    (CurlOpt.HTTP_VERSION, _HTTP_1),
+    (CurlOpt.PROTOCOLS_STR, b"ws,wss"),
+    (CurlOpt.FRESH_CONNECT, 1),
+    (CurlOpt.WS_OPTIONS, _RAW_FRAMES),
+)
 _URL, _HTTPHEADER, _BODY_SIZE = int(CurlOpt.URL), int(CurlOpt.HTTPHEADER), int(CurlOpt.POSTFIELDSIZE_LARGE)
 
-_Shape = tuple[str, Literal["none", "empty", "some"]]
-"""What an easy handle is for: the method, and what body goes with it."""
+_Shape = tuple[str, Literal["none", "empty", "some", "socket"]]
+"""What an easy handle is for: the method, and what body goes with it, or that it becomes a web socket."""
 
 
 class _Body:
@@ -147,14 +162,18 @@ class _Easy(Curl):
             self.setopt(CurlOpt.POSTFIELDS, b"")
             self.setopt(CurlOpt.POSTFIELDSIZE_LARGE, 0)
             self.setopt(CurlOpt.FRESH_CONNECT, 1)
+        elif body == "socket":
+            self.single = True
+            for option, value in _SOCKET_OPTIONS:
+                self.setopt(option, value)
         elif method == "HEAD":
             self.setopt(CurlOpt.NOBODY, 1)
-        if method not in ("GET", "HEAD", "POST") or (method == "GET" and body != "none"):
+        if method not in ("GET", "HEAD", "POST") or (method == "GET" and body in ("some", "empty")):
             self.setopt(CurlOpt.CUSTOMREQUEST, method.encode())
 
     def prepare(self, request: Request, lines: list[bytes], pinned: bytes | None) -> None:
         """Set all that differs between two requests of one shape."""
-        self._set(_URL, request.url.encode())
+        self._set(_URL, (_socket_url(request.url) if request.upgrade else request.url).encode())
         if request.body:
             self._body.load(request.body)
             self._set(_BODY_SIZE, ffi.new("int64_t *", len(request.body)))
@@ -182,6 +201,17 @@ class _Easy(Curl):
 
     def resume(self) -> int:
         return self._multi.resume(self)
+
+    def send_frame(self, kind: int, payload: bytes) -> int:
+        self.setopt(CurlOpt.WS_OPTIONS, 0)
+        try:
+            self.ws_send(payload, kind)
+        except CurlError as error:
+            return int(error.code)
+        finally:
+            self.setopt(CurlOpt.WS_OPTIONS, _RAW_FRAMES)
+            self._multi.grant()
+        return 0
 
     def stop(self) -> None:
         self._multi.remove(self)
@@ -333,7 +363,7 @@ class _Multi:
         self._hurried += 1
         for fd in self._shared:
             self._readiness.hurry(fd)
-        self._grant()
+        self.grant()
 
     def remove(self, easy: _Easy) -> None:
         """Take a request out, whatever it is doing."""
@@ -344,7 +374,7 @@ class _Multi:
     def resume(self, easy: _Easy) -> int:
         """Let a paused request go on; give curl's result code."""
         code = int(lib.curl_easy_pause(easy._curl, 0))
-        self._grant()
+        self.grant()
         return code
 
     def settle(self, easy: _Easy, *, shared: bool) -> None:
@@ -370,7 +400,7 @@ class _Multi:
 
     def _forget(self, easy: _Easy) -> None:
         """Take a request out of all counts, once what its removal closed is not watched any more."""
-        self._grant()
+        self.grant()
         if not easy.settled:
             self._calm_down()
             return
@@ -399,7 +429,7 @@ class _Multi:
         # curl reports an end by a message; there can be none while all handles that were added still run.
         if self._running[0] != len(self._easies) or fd == _NO_SOCKET:
             self._collect()
-        self._grant()
+        self.grant()
         _check_multi(code)
 
     def _collect(self) -> None:
@@ -411,7 +441,7 @@ class _Multi:
             if easy.receiver is not None:
                 easy.receiver.on_end(code, easy.raised())
 
-    def _grant(self) -> None:
+    def grant(self) -> None:
         """Do what curl's callbacks asked for."""
         wishes = self._wishes
         if wishes.changed:
@@ -464,7 +494,14 @@ class _Multi:
             self._timer = self._loop.call_at(self._due_at, self._on_timer)
 
 
+def _socket_url(url: str) -> str:
+    """Give the web socket's URL for the http(s) URL by which everything else knows it."""
+    return "ws" + url.removeprefix("http")
+
+
 def _shape(request: Request) -> _Shape:
+    if request.upgrade:
+        return request.method, "socket"
     if request.body:
         return request.method, "some"
     return request.method, "none" if request.body is None and request.method != "POST" else "empty"
@@ -525,6 +562,38 @@ class CurlTransport:
             await transfer.aclose()
             raise
         return transfer
+
+    async def connect(
+        self,
+        channel: Channel,
+        url: str,
+        headers: tuple[tuple[str, str], ...] = (),
+        *,
+        sub_protocol: str | None = None,
+        ping_period: float | None = None,
+        connect_timeout: float,
+        headers_timeout: float,
+    ) -> WebSocket:
+        """Open a web socket; see Transport. Raises DrainingError once the transport is closed."""
+        if locate(url).scheme not in ("ws", "wss"):
+            raise ValueError("a web socket needs a ws or wss URL")
+        headers = (*headers, ("Sec-WebSocket-Key", b64encode(os.urandom(16)).decode()))
+        if sub_protocol is not None:
+            headers = (*headers, ("Sec-WebSocket-Protocol", sub_protocol))
+        # Cookies and origins go by the http URL, as in a browser.
+        request = Request("GET", "http" + url.removeprefix("ws"), headers, upgrade=True)
+        _check(channel, request, locate(request.url))
+        limits = Limits(asyncio.get_running_loop().time() + connect_timeout, headers_timeout)
+        transfer = self._pool(channel).send(request, locate(url), limits)
+        try:
+            await transfer.wait_for_head()
+            if transfer.status != 101:
+                answered = f"{transfer.location.host} answered {transfer.status} and opened no web socket."
+                raise UpstreamProtocolError(answered)
+            return FramedSocket(transfer, transfer.headers.get("sec-websocket-extensions", ""), ping_period)
+        except BaseException:
+            await transfer.aclose()
+            raise
 
     async def _send(self, channel: Channel, request: Request, limits: Limits) -> Transfer:
         """Start a request, once nobody makes the first connection that it could share."""

@@ -50,6 +50,9 @@ class FakeHandle:
     def release(self, *, keep: bool) -> None:
         self.released = True
 
+    def send_frame(self, kind: int, payload: bytes) -> int:
+        return 0
+
     def connected_after(self) -> float | None:
         return self.connected
 

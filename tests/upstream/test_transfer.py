@@ -21,6 +21,8 @@ class FakeHandle:
         self.counts = (0, 0)
         self.resume_code = 0
         self.to_offer: bytes | None = None
+        self.frames: list[tuple[int, bytes]] = []
+        self.frame_code = 0
         self._receiver: Receiver | None = None
 
     def start(self, receiver: Receiver) -> None:
@@ -40,6 +42,10 @@ class FakeHandle:
 
     def release(self, *, keep: bool) -> None:
         self.asked.append(f"release keep={keep}")
+
+    def send_frame(self, kind: int, payload: bytes) -> int:
+        self.frames.append((kind, payload))
+        return self.frame_code
 
     def connected_after(self) -> float | None:
         return self.connected
