@@ -11,6 +11,7 @@ from chat2api import logs
 from chat2api.api import accounts, health, pages
 from chat2api.api.auth import check_access_classes, declare_access, guard_request
 from chat2api.api.body import LARGE_BODY
+from chat2api.api.charging import tell_limits
 from chat2api.api.context import CLEAN_UPS, bind_runtime
 from chat2api.api.cors import install_cors
 from chat2api.api.dispatch import RequestRun
@@ -67,6 +68,7 @@ def create_app(
     install_cors(app)
     app.before_request(guard_request)
     app.after_request(_name_request)
+    app.after_request(tell_limits)
     app.asgi_app = RequestScope(app.asgi_app)  # type: ignore[method-assign]  # the documented way to wrap an app
 
     @app.before_serving

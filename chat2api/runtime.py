@@ -16,7 +16,7 @@ from chat2api.accounts.refresh import RefreshAnswer, ScheduledRefresh, TokenKeep
 from chat2api.accounts.tokens import to_credential, to_new_account
 from chat2api.clock import Clock, SystemClock
 from chat2api.config import Config
-from chat2api.errors import Chat2APIError, DrainingError, UpstreamError
+from chat2api.errors import Chat2APIError, DrainingError, InvalidAPIKeyError, StorageError, UpstreamError
 from chat2api.gateway.account_care import AccountCare, CareParts
 from chat2api.gateway.chatgpt import ChatGPTProvider
 from chat2api.gateway.doctor import Doctor
@@ -25,15 +25,22 @@ from chat2api.gateway.offers import Offers
 from chat2api.gateway.provider import Provider
 from chat2api.gateway.sources import AccountSource, Sources, host_of, stable_order
 from chat2api.keys.digests import find_digest, secret_digest
+from chat2api.keys.issue import KeyRing
+from chat2api.keys.ledger import WRITE, Ledger
 from chat2api.keys.operator import OperatorKeys, load_operator_key
+from chat2api.keys.quota import Quotas
+from chat2api.keys.scope import AccountScopes
 from chat2api.logs import Redactor
 from chat2api.protocol.chatgpt.proof_of_work import PYTHON, variants
 from chat2api.protocol.openai.usage import load_tokenizer
 from chat2api.simulator.app import Simulator
 from chat2api.simulator.options import SimulatorOptions
+from chat2api.storage.keys import IssuedKey
+from chat2api.storage.quotas import MemoryQuotas
 from chat2api.storage.records import Records
 from chat2api.storage.shared import MemoryShared, SharedState
 from chat2api.storage.sql_records import SqlRecords
+from chat2api.storage.usage import day_of
 from chat2api.storage.values import ANY_MODEL, Account
 from chat2api.upstream.chatgpt.calls import BackendCalls, CallSettings
 from chat2api.upstream.chatgpt.client import ChatGPTClient, ClientSettings
@@ -94,6 +101,10 @@ class Runtime:
     jobs: Jobs
     care: AccountCare
     operator_keys: OperatorKeys
+    keys: KeyRing
+    key_accounts: AccountScopes
+    quotas: Quotas
+    ledger: Ledger
     demo: Demo | None
 
     def __init__(self, config: Config, clock: Clock, redactor: Redactor) -> None:
@@ -101,8 +112,9 @@ class Runtime:
         self.config = config
         self.clock = clock
         self.redactor = redactor
-        self.answers: set[Interruptible] = set()
-        """Answers on their way, for a stop that cannot wait."""
+        self.answers: dict[Interruptible, str | None] = {}
+        """Answers on their way, each with the id of the issued key that it was asked for with: for a stop that cannot
+        wait, and for a key that is revoked."""
         self.draining = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._resources = AsyncExitStack()
@@ -170,6 +182,7 @@ class Runtime:
         if not config.authorization:
             self.operator_keys = await load_operator_key(self.records, config.data_dir)
             self.spawn(self._follow_operator_key(), name="operator key")
+        await self._open_keys()
         self.spawn(self._settle_doubts(), name="doubts")
         if config.scheduled_refresh:
             job = ScheduledRefresh(self.keeper, self.records, self.clock, random.Random())
@@ -212,6 +225,29 @@ class Runtime:
     def _interrupt_answers(self) -> None:
         for answer in list(self.answers):
             answer.interrupt(DrainingError("The server was stopped in the middle of this answer.", final=True))
+
+    async def _open_keys(self) -> None:
+        """Open what belongs to issued keys: the keys, their limits with what was used before, and the ledger."""
+        self.keys = KeyRing(self.records, self.clock, on_end=self._end_answers_of)
+        await self.keys.start()
+        self.key_accounts = AccountScopes(self.pool.accounts, self.clock)
+        used = await self.records.usage.totals(day_of(self.clock.now()))
+        self.quotas = Quotas(MemoryQuotas(self.clock, used))
+        self.ledger = Ledger(self.records.usage, self.clock, self.spawn)
+        self._resources.push_async_callback(self._close_ledger)
+        self.spawn(self.keys.run(), name="issued keys")
+        self.spawn(self.ledger.run(), name="ledger")
+
+    def _end_answers_of(self, key: IssuedKey) -> None:
+        for answer, key_id in list(self.answers.items()):
+            if key_id == key.id:
+                answer.interrupt(InvalidAPIKeyError("This key was revoked in the middle of this answer."))
+
+    async def _close_ledger(self) -> None:
+        try:
+            await self.ledger.flush()
+        except StorageError as error:
+            log.error("the last usage could not be written: %s", error)
 
     async def _account_source(
         self, records: Records, exits: Exits, origins: tuple[str, ...], token_url: str, upstream: str | None = None
@@ -285,6 +321,6 @@ class Runtime:
 
     async def _cancel_tasks(self) -> None:
         for task in list(self._tasks):
-            if not task.get_name().startswith(_REFRESH):
+            if not task.get_name().startswith((_REFRESH, WRITE)):
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

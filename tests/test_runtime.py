@@ -136,7 +136,7 @@ async def test_R24_when_the_stop_cannot_wait_all_answers_are_ended(tmp_path: Pat
     runtime = await Runtime.open(settings(tmp_path))
     try:
         answers = [Answer() for _ in range(3)]
-        runtime.answers.update(answers)
+        runtime.answers.update(dict.fromkeys(answers))
         ending = asyncio.Event()
         runtime.watch_shutdown(ending)
         await asyncio.sleep(0)

@@ -321,6 +321,11 @@ class AccountPool:
                 states[self._shown(entry)] += 1
         return PoolStatistics(sum(states.values()), dict(states), in_flight, private)
 
+    def accounts(self) -> list[Account]:
+        """Give the pool's own accounts, in the order in which they were added; much cheaper than `views`."""
+        shown = (entry.account for entry in self._entries.values())
+        return [account for account in shown if account.owner is None and account.deleted_at is None]
+
     def views(self) -> list[AccountView]:
         """Give the pool's own accounts as pages show them, in the order in which they were added."""
         self._wake_due()

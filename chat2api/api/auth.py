@@ -25,6 +25,7 @@ from chat2api.errors import (
 )
 from chat2api.gateway.provider import Caller
 from chat2api.keys.digests import secret_digest
+from chat2api.keys.issue import has_key_prefix
 
 AccessClass = Literal["open", "api", "admin"]
 """`open`: everybody, no secret behind it. `api`: API calls, by key or by the policies for calls without one. `admin`: the
@@ -83,6 +84,8 @@ async def authenticate(incoming: Request) -> Caller:
     keys = runtime.operator_keys
     if keys.matches(bearer):
         return Caller("operator", owner="key:" + secret_digest(bearer).hex()[:32], workspace=workspace)
+    if has_key_prefix(bearer):
+        return _issued_key_caller(bearer, workspace)
     if tell_kind(bearer) in ("access", "refresh"):
         await _admit_own_token(incoming)
         return Caller("own_token", owner="own:" + secret_digest(bearer).hex()[:32], token=bearer, workspace=workspace)
@@ -102,6 +105,23 @@ async def authenticate_operator(incoming: Request) -> Caller:
     if caller.kind != "operator":
         raise PermissionDeniedError("This key may not manage the server; the operator key may.")
     return caller
+
+
+def _issued_key_caller(bearer: str, workspace: str | None) -> Caller:
+    """Give the caller of an issued key. Raises InvalidAPIKeyError: such a bearer never leaves this server (S10)."""
+    runtime = current_runtime()
+    key = runtime.keys.look_up(bearer)
+    if key is None:
+        raise InvalidAPIKeyError("Incorrect API key provided. This server has issued no such key.")
+    if (ended := key.ended(runtime.clock.now())) is not None:
+        raise InvalidAPIKeyError(f"This API key is {ended}. Ask the operator of this server for another one.")
+    return Caller(
+        "issued_key",
+        owner=f"issued:{key.id}",
+        workspace=workspace,
+        key=key,
+        allowed=runtime.key_accounts.allowed(key),
+    )
 
 
 def read_bearer(headers: Headers) -> tuple[str | None, str | None]:

@@ -151,6 +151,11 @@ class AnswerRelay:
             if not pump.cancelled():
                 pump.exception()  # seen, even if nobody took it: the caller had left
 
+    @property
+    def failed(self) -> bool:
+        """Whether an error ended one of the choices."""
+        return any(pump.done() and not pump.cancelled() and pump.exception() is not None for pump in self._pumps)
+
     def _over(self) -> bool:
         return self._running == 0 or self._broken or self._interruption is not None
 

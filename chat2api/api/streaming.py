@@ -4,7 +4,6 @@ Nothing of a streamed answer is sent until its first content is here, or until t
 then a failure has its real status. Afterwards a failure is one error event and the end of the stream, without `[DONE]`.
 """
 
-import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable
@@ -13,15 +12,14 @@ from dataclasses import dataclass
 import orjson
 from quart import Response
 
+from chat2api.api.charging import Charge
 from chat2api.api.context import current_runtime
 from chat2api.api.dispatch import LastPiece
 from chat2api.api.relay import AnswerRelay
 from chat2api.errors import Chat2APIError
-from chat2api.gateway.provider import AnswerFacts
 from chat2api.protocol.event_stream import encode_comment
 from chat2api.protocol.events import Finished
 from chat2api.protocol.openai.chat import ChatEncoder, ChatFolder, ChatRequest, completion_id
-from chat2api.protocol.openai.usage import LONG_TEXT, CompletionMeter, Usage, prompt_tokens
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +31,11 @@ _END_PATIENCE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer on its way: what was asked, the relay that brings it, and what its headers tell."""
+    """One answer on its way: what was asked, the relay that brings it, and what it costs."""
 
     request: ChatRequest
     relay: AnswerRelay
-    facts: AnswerFacts
+    charge: Charge
     reply_model: Callable[[str | None], str]
     """The public name of the slug that serves."""
     tell_conversation: bool
@@ -77,17 +75,15 @@ async def whole_answer(answer: Answer) -> Response:
         choices=answer.request.n,
         tell_conversation=answer.tell_conversation,
     )
-    meter = CompletionMeter()
     while batches := await answer.relay.next():
         for index, events in batches:
             folder.add(events, index)
-            meter.add(events, index)
-    body = orjson.dumps(folder.reply(await _usage(answer.request, meter)))
+            answer.charge.add(events, index)
+    body = orjson.dumps(folder.reply(answer.charge.usage()))
     return Response(body, headers=_headers(answer), content_type="application/json")
 
 
 async def _stream(answer: Answer, encoder: ChatEncoder, interval: float) -> AsyncGenerator[bytes]:
-    meter = CompletionMeter() if answer.request.include_usage else None
     relay = answer.relay
     unfinished = answer.request.n
     rest = b""
@@ -101,15 +97,14 @@ async def _stream(answer: Answer, encoder: ChatEncoder, interval: float) -> Asyn
             if not batches:
                 break
             data = b"".join([encoder.encode(events, index) for index, events in batches])
-            if meter is not None:
-                for index, events in batches:
-                    meter.add(events, index)
+            for index, events in batches:
+                answer.charge.add(events, index)
             unfinished -= sum([bool(events) and isinstance(events[-1], Finished) for _, events in batches])
             if not unfinished:
                 rest += data
             elif data:
                 yield data
-        yield LastPiece(rest + encoder.finish(await _usage(answer.request, meter) if meter is not None else None))
+        yield LastPiece(rest + encoder.finish(answer.charge.usage() if answer.request.include_usage else None))
     except Chat2APIError as error:
         yield LastPiece(rest + encoder.fail(error))
     except Exception as error:  # what the error handler is for answers that have not begun
@@ -117,17 +112,11 @@ async def _stream(answer: Answer, encoder: ChatEncoder, interval: float) -> Asyn
         yield LastPiece(rest + encoder.fail(error))
 
 
-async def _usage(request: ChatRequest, meter: CompletionMeter) -> Usage:
-    if sum(len(message.text) for message in request.messages) <= LONG_TEXT:
-        return meter.usage(prompt_tokens(request.messages))
-    return meter.usage(await asyncio.to_thread(prompt_tokens, request.messages))
-
-
 def _headers(answer: Answer) -> dict[str, str]:
     """Tell what the answer could not tell in its body: what was ignored, what was put in place of what."""
     told = {
         "x-chat2api-ignored": ", ".join(answer.request.ignored),
-        "x-chat2api-upstream": answer.facts.upstream or "",
-        "x-chat2api-model-fallback": answer.facts.model_fallback or "",
+        "x-chat2api-upstream": answer.charge.facts.upstream or "",
+        "x-chat2api-model-fallback": answer.charge.facts.model_fallback or "",
     }
     return {name: value for name, value in told.items() if value}

@@ -118,7 +118,7 @@ class ChatGPTProvider:
             return prompt, claim
         owned = await claim.source.records.conversation(request.conversation_id)
         if claim.account_id is None:
-            if owned is None or owned.owner != caller.owner:
+            if owned is None or owned.owner != caller.owner or not claim.may_use(owned.account_id):
                 raise NotFoundError(
                     "There is no such conversation, or it is not yours. Leave conversation_id out to begin a new one.",
                     param="conversation_id",
@@ -195,7 +195,7 @@ class _Answering:
 
     async def _lease(self, account_id: str | None, attempts: Attempts, failure: UpstreamError | None) -> Lease:
         """Lease the account for the next attempt; when there is none left, tell what the last attempt met."""
-        exclude = attempts.used_accounts if account_id is None else frozenset[str]()
+        exclude = attempts.used_accounts | self.claim.others() if account_id is None else frozenset[str]()
         try:
             return await self.claim.source.pool.lease(
                 model=self.prompt.model.slug, workspace=self._pool_workspace(), account_id=account_id, exclude=exclude
@@ -220,7 +220,9 @@ class _Answering:
         Every account has been tried, and left out of the last pick for that.
         """
         try:
-            lease = await self.claim.source.pool.lease(model=self.prompt.model.slug, workspace=self._pool_workspace())
+            lease = await self.claim.source.pool.lease(
+                model=self.prompt.model.slug, workspace=self._pool_workspace(), exclude=self.claim.others()
+            )
         except AllAccountsCoolingError as error:
             error.final = error.final or self.made > 1
             raise

@@ -69,9 +69,10 @@ class Offers:
         if claim.account_id is not None:
             return [claim.account_id]
         chosen: dict[tuple[str | None, str | None], str] = {}
-        for view in claim.source.pool.views():
-            account = view.account
-            if account.usable and (workspace is None or account.workspace == workspace):
+        for account in claim.source.pool.accounts():
+            if not account.usable or not claim.may_use(account.id):
+                continue
+            if workspace is None or account.workspace == workspace:
                 chosen.setdefault((account.plan, account.workspace_id), account.id)
         if not chosen:
             raise NoAccountError("No usable account. Add one with `chat2api tokens add`.")

@@ -6,8 +6,9 @@ from typing import Literal, Protocol
 
 from chat2api.protocol.events import Event
 from chat2api.protocol.openai.chat import ChatRequest
+from chat2api.storage.keys import IssuedKey
 
-CallerKind = Literal["operator", "demo", "own_token", "anonymous"]
+CallerKind = Literal["operator", "issued_key", "demo", "own_token", "anonymous"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +17,16 @@ class Caller:
 
     `owner` is a digest that names the owner of what the call makes; it is no secret and holds none. `token` is the
     caller's own AccessToken or RefreshToken, None for the other kinds. `workspace` is the ChatGPT account id that the
-    caller asked for.
+    caller asked for. `key` is the issued key that was sent, and `allowed` the ids of the accounts that it is held to,
+    None for all.
     """
 
     kind: CallerKind
     owner: str
     token: str | None = field(default=None, repr=False)
     workspace: str | None = None
+    key: IssuedKey | None = None
+    allowed: frozenset[str] | None = None
 
 
 @dataclass(slots=True)

@@ -88,10 +88,22 @@ class AccountSource:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a caller may use: a source, and one account of it where only that one is theirs."""
+    """What a caller may use: a source, one account of it where only that one is theirs, and those that it is held to."""
 
     source: AccountSource
     account_id: str | None
+    allowed: frozenset[str] | None = None
+    """Ids of accounts, None for all."""
+
+    def may_use(self, account_id: str) -> bool:
+        """Whether the caller may use that account of the source."""
+        return self.allowed is None or account_id in self.allowed
+
+    def others(self) -> frozenset[str]:
+        """Give the ids of the source's accounts that the caller may not use."""
+        if self.allowed is None:
+            return frozenset()
+        return frozenset(account.id for account in self.source.pool.accounts() if account.id not in self.allowed)
 
 
 class Sources:
@@ -108,8 +120,8 @@ class Sources:
 
     async def claim(self, caller: Caller) -> Claim:
         """Give what the caller may use. Raises CallerTokenRejectedError for a token that cannot be one."""
-        if caller.kind == "operator":
-            return Claim(self.pool, None)
+        if caller.kind in ("operator", "issued_key"):
+            return Claim(self.pool, None, caller.allowed)
         if caller.kind == "demo":
             if self.demo is None:
                 raise InvalidAPIKeyError("The demo key works only while the demo runs.")

@@ -5,10 +5,10 @@ from functools import partial
 from quart import Blueprint, Response
 
 from chat2api.api.body import read_json
+from chat2api.api.charging import open_charge
 from chat2api.api.context import current_caller, current_runtime, on_request_end
 from chat2api.api.relay import AnswerRelay
 from chat2api.api.streaming import Answer, stream_answer, whole_answer
-from chat2api.gateway.provider import AnswerFacts
 from chat2api.protocol.openai.chat import parse_chat_request
 
 blueprint = Blueprint("chat", __name__)
@@ -21,20 +21,23 @@ async def create_chat_completion() -> Response:
     caller = current_caller()
     chat_request = parse_chat_request(await read_json())
     provider = runtime.provider
-    facts = AnswerFacts()
-    sources = [provider.chat(caller, chat_request, facts) for _ in range(chat_request.n)]
+    charge = await open_charge(
+        chat_request.messages, model=chat_request.model, max_tokens=chat_request.max_tokens, choices=chat_request.n
+    )
+    sources = [provider.chat(caller, chat_request, charge.facts) for _ in range(chat_request.n)]
     relay = AnswerRelay(sources, runtime.spawn)
-    runtime.answers.add(relay)
+    runtime.answers[relay] = charge.key_id
 
     async def finish() -> None:
-        runtime.answers.discard(relay)
+        runtime.answers.pop(relay, None)
         await relay.aclose()
+        await charge.settle(failed=relay.failed, told=chat_request.stream)
 
     on_request_end(finish)
     answer = Answer(
         request=chat_request,
         relay=relay,
-        facts=facts,
+        charge=charge,
         reply_model=partial(provider.reply_model, chat_request.model),
         tell_conversation=provider.keeps_history(chat_request),
     )

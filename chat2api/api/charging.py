@@ -1,0 +1,164 @@
+"""What a request costs: admitted before it reaches an account, measured while it is answered, settled and booked at its end.
+
+Every route that makes an account work opens a `Charge`, adds the events of its answer to it and settles it, however it
+ends. An issued key is held to its limits by that; the ledger hears of all callers.
+
+What is charged: an answer as far as it came, also when the caller left in the middle. What is not: a request that was
+refused, one that failed without giving its caller anything, and one whose caller left before anything came (which
+stays in the rate of the last minute, or leaving early would be a way round it).
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from quart import Response, g
+
+from chat2api.api.context import current_caller, current_runtime
+from chat2api.errors import StorageError
+from chat2api.gateway.provider import AnswerFacts, Caller, CallerKind
+from chat2api.keys.quota import EXPECTED_COMPLETION, limits_tokens, rate_headers
+from chat2api.keys.scope import may_use_model
+from chat2api.protocol.events import Event, FileLink, Finished
+from chat2api.protocol.openai.models import model_not_found
+from chat2api.protocol.openai.usage import LONG_TEXT, CompletionMeter, Usage, prompt_tokens
+from chat2api.protocol.prompt import Message
+from chat2api.runtime import Runtime
+from chat2api.storage.quotas import Reservation
+from chat2api.storage.usage import UsageRow, day_of
+
+_LABELS: dict[CallerKind, str] = {
+    "operator": "operator",
+    "own_token": "own",
+    "anonymous": "anonymous",
+    "demo": "demo",
+    "issued_key": "",
+}
+"""By what the ledger calls callers without an issued key."""
+
+UNKNOWN_MODEL = "unknown"
+"""Booked for a request that failed before its model's name was found to mean anything."""
+
+
+class Charge:
+    """The cost of one request. Made by `open_charge`; always `settle` it."""
+
+    def __init__(self, runtime: Runtime, caller: Caller, messages: Sequence[Message]) -> None:
+        """Begin to measure; nothing is reserved yet."""
+        self._runtime = runtime
+        self._caller = caller
+        self._messages = messages
+        self._meter = CompletionMeter()
+        self._prompt_tokens: int | None = None
+        self._images = 0
+        self._served: str | None = None
+        self._begun = False
+        self._began = runtime.clock.monotonic()
+        self._day = day_of(runtime.clock.now())
+        self._reservation: Reservation | None = None
+        self._settled = False
+        self.facts = AnswerFacts()
+        """For the provider, which fills it in."""
+
+    @property
+    def key_id(self) -> str | None:
+        """The id of the issued key that pays, None for other callers."""
+        return self._caller.key.id if self._caller.key is not None else None
+
+    async def reserve(self, max_tokens: int | None, choices: int) -> None:
+        """Admit the request. Raises RateLimitedError, QuotaExceededError or StorageError."""
+        await self._count_long_prompt()
+        key = self._caller.key
+        if key is None:
+            return
+        tokens = 0
+        if limits_tokens(key):
+            tokens = self._count_prompt() + choices * (max_tokens or EXPECTED_COMPLETION)
+        self._reservation = await self._runtime.quotas.reserve(key, tokens)
+        self._day = self._reservation.day
+
+    def add(self, events: Iterable[Event], index: int = 0) -> None:
+        """Add events of one choice as they go to the caller."""
+        self._begun = True
+        self._meter.add(events, index)
+        for event in events:
+            if isinstance(event, Finished):
+                self._served = event.model or self._served
+            elif isinstance(event, FileLink) and event.kind == "image":
+                self._images += 1
+
+    def usage(self) -> Usage:
+        """Give the tokens so far; what is booked in the end is the same count."""
+        return self._meter.usage(self._count_prompt())
+
+    async def settle(self, *, failed: bool, told: bool = True) -> None:
+        """End the request: give back what it did not use, and book what it did. Later calls change nothing.
+
+        `failed` says that an error ended it, `told` that what came before the error reached the caller.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        charged = self._begun and (told or not failed)
+        usage = self.usage() if charged else Usage(0, 0)
+        if charged or failed:
+            self._runtime.ledger.book(
+                UsageRow(
+                    self._day,
+                    self.key_id or _LABELS[self._caller.kind],
+                    (self.facts.account or "") if self._caller.kind in ("operator", "issued_key") else "",
+                    self._served or self.facts.model or UNKNOWN_MODEL,
+                    int(charged),
+                    usage.prompt_tokens,
+                    usage.completion_tokens,
+                    self._images if charged else 0,
+                    self._runtime.clock.monotonic() - self._began,
+                    int(failed),
+                )
+            )
+        if self._reservation is not None:
+            await self._runtime.quotas.settle(
+                self._reservation, tokens=usage.total_tokens, charged=charged, keep_rate=not failed
+            )
+
+    def _count_prompt(self) -> int:
+        if self._prompt_tokens is None:
+            self._prompt_tokens = prompt_tokens(self._messages)
+        return self._prompt_tokens
+
+    async def _count_long_prompt(self) -> None:
+        """Count a prompt now, outside of the loop, that would hold the loop up later."""
+        if sum(len(message.text) for message in self._messages) > LONG_TEXT:
+            self._prompt_tokens = await asyncio.to_thread(prompt_tokens, self._messages)
+
+
+async def open_charge(
+    messages: Sequence[Message], *, model: str, max_tokens: int | None = None, choices: int = 1
+) -> Charge:
+    """Admit the current request, which asks for this model.
+
+    Raises NotFoundError (model_not_found) for a model that is not among the key's, RateLimitedError and
+    QuotaExceededError where its limits leave no room.
+    """
+    caller = current_caller()
+    check_model(caller, model)
+    charge = Charge(current_runtime(), caller, messages)
+    await charge.reserve(max_tokens, choices)
+    return charge
+
+
+def check_model(caller: Caller, model: str) -> None:
+    """Raise NotFoundError (model_not_found) for a model that the caller's key does not have."""
+    if caller.key is not None and not may_use_model(caller.key.scope, model):
+        raise model_not_found(model)
+
+
+async def tell_limits(response: Response) -> Response:
+    """Set the `x-ratelimit-*` headers on every answer to an issued key."""
+    caller: Caller | None = g.get("caller")
+    if caller is not None and caller.key is not None:
+        try:
+            rooms = await current_runtime().quotas.rooms(caller.key)
+        except StorageError:
+            return response  # the answer counts for more than the numbers beside it
+        response.headers.update(rate_headers(rooms))
+    return response
