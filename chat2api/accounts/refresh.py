@@ -190,7 +190,7 @@ class TokenKeeper:
         self.in_doubt_total = 0
         """How many accounts came into doubt."""
         self.commit_seconds: list[float] = []
-        """How long the last commits of new tokens took, newest last, at most 100."""
+        """How long the last answers waited until their tokens were on disk, newest last, at most 100."""
 
     async def access_token(self, account: Account, *, force: bool = False) -> str | None:
         """Give a token that is good for at least the margin, renewed if need be; None for a device id.
@@ -374,11 +374,12 @@ class TokenKeeper:
                 await self._pause(account, error)
                 raise
             return await self._take_silence(account, token, intent, error)
+        arrived = self._clock.monotonic()
         self._at("answered")
         self._skew = answer.date_skew
         fresh = _fresh_tokens(answer, self._clock.now() + self._skew)
         self._at("commit_ready")
-        changed = await self._commit(intent, fresh)
+        changed = await self._commit(intent, fresh, arrived)
         self._at("committed")
         if changed is None:
             return await self._follow_other(account)
@@ -452,9 +453,8 @@ class TokenKeeper:
 
     # The commit
 
-    async def _commit(self, intent: RefreshIntent, fresh: FreshTokens) -> Account | None:
+    async def _commit(self, intent: RefreshIntent, fresh: FreshTokens, arrived: float) -> Account | None:
         """Store the new pair; while the disk refuses, keep it in memory and try again. Raises StorageError at last."""
-        started = self._clock.monotonic()
         self._unsaved[intent.account_id] = (intent, fresh)
         for attempt in range(COMMIT_TRIES):
             try:
@@ -465,7 +465,7 @@ class TokenKeeper:
                 await self._clock.sleep(COMMIT_PAUSE_SECONDS)
                 continue
             self._unsaved.pop(intent.account_id, None)
-            self.commit_seconds = [*self.commit_seconds[-99:], self._clock.monotonic() - started]
+            self.commit_seconds = [*self.commit_seconds[-99:], self._clock.monotonic() - arrived]
             return changed
         raise AssertionError("the last attempt returns or raises")
 

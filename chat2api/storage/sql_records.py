@@ -195,7 +195,9 @@ class SqlRecords:
         def change(tables: Tables) -> tuple[Account | None, Mark]:
             return tables.complete_refresh(intent, tokens, now), _read_mark(tables)
 
-        account, _ = await self._write(change, after=lambda result: self._leave_mark(result[1]))
+        account, mark = await self._write(change)
+        # The tokens are on disk. The mark only tells older copies, and its own writes need not be waited for.
+        self._database.do_later(lambda: self._leave_mark(mark))
         return account
 
     async def abandon_refresh(
@@ -393,7 +395,8 @@ def _write_keyring(connection: sa.Connection, rows: list[WrappedKey]) -> None:
 
 
 def _read_mark(tables: Tables) -> Mark:
-    return {"store": tables.get_meta("store_id") or "", "rotations": int(tables.get_meta("rotations") or 0)}
+    store, rotations = tables.mark()
+    return {"store": store, "rotations": rotations}
 
 
 def _compare_mark(tables: Tables, path: Path) -> Mark:

@@ -36,8 +36,16 @@ MERGED = "merged"
 
 
 # Built once: building a statement costs more than SQLite's work on it.
+_ACCOUNT_BY_ID = sa.select(accounts).where(accounts.c.id == sa.bindparam("account_id"))
+_META = sa.select(meta.c.value).where(meta.c.name == sa.bindparam("wanted"))
+_LOCKED_META = _META.with_for_update()
+_UPDATE_META = sa.update(meta).where(meta.c.name == sa.bindparam("wanted")).values(value=sa.bindparam("new_value"))
+_MARK = sa.select(meta.c.name, meta.c.value).where(meta.c.name.in_(("store_id", "rotations")))
 _LAST_POSITION = sa.select(sa.func.max(accounts.c.position))
 _INSERT_ACCOUNT = sa.insert(accounts)
+
+_KEYED = frozenset({"user_id", "workspace_id", "home_workspace_id", "owner", "deleted_at"})
+"""The columns that the merge key is made of."""
 
 
 class Tables:
@@ -53,16 +61,21 @@ class Tables:
 
     def get_meta(self, name: str) -> str | None:
         """Give a single value."""
-        return self._db.scalar(sa.select(meta.c.value).where(meta.c.name == name))
+        return self._db.scalar(_META, {"wanted": name})
+
+    def mark(self) -> tuple[str, int]:
+        """Give whose database this is, and how many refreshes it has seen."""
+        found = {name: value for name, value in self._db.execute(_MARK)}
+        return found.get("store_id", ""), int(found.get("rotations", 0))
 
     def set_meta(self, name: str, value: str) -> None:
         """Store a single value."""
-        if not self._db.execute(sa.update(meta).where(meta.c.name == name).values(value=value)).rowcount:
+        if not self._db.execute(_UPDATE_META, {"wanted": name, "new_value": value}).rowcount:
             self._db.execute(sa.insert(meta).values(name=name, value=value))
 
     def count_meta(self, name: str) -> int:
         """Raise a number by one and give it; the row stays locked until the transaction ends."""
-        value = self._db.scalar(sa.select(meta.c.value).where(meta.c.name == name).with_for_update())
+        value = self._db.scalar(_LOCKED_META, {"wanted": name})
         number = int(value or 0) + 1
         self.set_meta(name, str(number))
         return number
@@ -71,7 +84,8 @@ class Tables:
 
     def account(self, account_id: str) -> Account | None:
         """Give one account."""
-        return self._one_account(accounts.c.id == account_id)
+        row = self._db.execute(_ACCOUNT_BY_ID, {"account_id": account_id}).mappings().one_or_none()
+        return _to_account(row) if row else None
 
     def account_by_token(self, token: str) -> Account | None:
         """Give the account that ever had this token, tombstones included."""
@@ -118,7 +132,8 @@ class Tables:
             self._db.execute(again.values(revision=self._next_revision()))
         changed = self.account(account_id)
         assert changed is not None
-        self._claim_merge_key(changed, now=changed.state_at)
+        if not _KEYED.isdisjoint(values):
+            self._claim_merge_key(changed, now=changed.state_at)
         return changed
 
     def set_state(self, seen: Account, state: AccountState, reason: str | None, now: float) -> Account | None:
@@ -243,17 +258,18 @@ class Tables:
             self.tokens.store(intent.account_id, "renewable", fresh.renewable, now)
             self.tokens.remember(fresh.renewable, intent.account_id, now)
         self.count_meta("rotations")
-        identity = fresh.identity
+        learnt = {
+            name: value
+            for name, value in asdict(fresh.identity).items()
+            if value and value != getattr(view.account, name)
+        }
         return self.update_account(
             intent.account_id,
             **_unless_disabled(view.account, state="ok", reason=None, state_at=now),
             generation=intent.generation + 1,
             expires_at=fresh.expires_at,
             rotates=rotated,
-            user_id=identity.user_id or view.account.user_id,
-            home_workspace_id=identity.home_workspace_id or view.account.home_workspace_id,
-            plan=identity.plan or view.account.plan,
-            email=identity.email or view.account.email,
+            **learnt,
         )
 
     def abandon_refresh(

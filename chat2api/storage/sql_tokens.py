@@ -16,6 +16,19 @@ ACCOUNT_BY_TOKEN = sa.select(accounts).where(
 )
 """Finds the row of the account that ever had the token of that digest."""
 
+# Built once: a renewed token waits for these, and building a statement costs more than SQLite's work on it.
+_TOKENS = sa.select(tokens).where(tokens.c.account_id == sa.bindparam("of_account"))
+_UPDATE_TOKEN = (
+    sa.update(tokens)
+    .where(tokens.c.account_id == sa.bindparam("of_account"), tokens.c.name == sa.bindparam("of_name"))
+    .values({name: sa.bindparam(name) for name in ("sealed", "key_version", "stored_at")})
+)
+_UPDATE_DIGEST = (
+    sa.update(token_digests)
+    .where(token_digests.c.digest == sa.bindparam("seen"))
+    .values(account_id=sa.bindparam("account_id"))
+)
+_INTENT = sa.select(refresh_intents).where(refresh_intents.c.account_id == sa.bindparam("of_account"))
 _INSERT_TOKEN = sa.insert(tokens)
 _INSERT_DIGEST = sa.insert(token_digests)
 
@@ -38,7 +51,7 @@ class TokenTables:
 
     def secrets(self, account_id: str) -> Secrets:
         """Give an account's tokens in clear."""
-        rows = self._db.execute(sa.select(tokens).where(tokens.c.account_id == account_id)).mappings()
+        rows = self._db.execute(_TOKENS, {"of_account": account_id}).mappings()
         return Secrets(
             **{
                 row["name"]: self._sealer.open(
@@ -57,8 +70,8 @@ class TokenTables:
     def store(self, account_id: str, name: str, plain: str, now: float) -> None:
         """Store a token in place of the one of that name."""
         row = self._seal(account_id, name, plain, now)
-        same = (tokens.c.account_id == account_id, tokens.c.name == name)
-        if not self._db.execute(sa.update(tokens).where(*same).values(**row)).rowcount:
+        changed = {key: row[key] for key in ("sealed", "key_version", "stored_at")}
+        if not self._db.execute(_UPDATE_TOKEN, {"of_account": account_id, "of_name": name, **changed}).rowcount:
             self._db.execute(_INSERT_TOKEN, row)
 
     def drop_previous(self, until: float) -> None:
@@ -73,8 +86,7 @@ class TokenTables:
     def remember(self, token: str, account_id: str, now: float) -> None:
         """Note that the account has this token."""
         digest = self.digest(token)
-        same = token_digests.c.digest == digest
-        if not self._db.execute(sa.update(token_digests).where(same).values(account_id=account_id)).rowcount:
+        if not self._db.execute(_UPDATE_DIGEST, {"seen": digest, "account_id": account_id}).rowcount:
             self._db.execute(_INSERT_DIGEST, {"digest": digest, "account_id": account_id, "seen_at": now})
 
     def reseal(self, limit: int) -> int:
@@ -95,7 +107,7 @@ class TokenTables:
 
     def intent(self, account_id: str) -> RefreshIntent | None:
         """Give the intent of an account."""
-        found = self._db.execute(sa.select(refresh_intents).where(refresh_intents.c.account_id == account_id))
+        found = self._db.execute(_INTENT, {"of_account": account_id})
         row = found.mappings().one_or_none()
         return RefreshIntent(**row) if row else None
 

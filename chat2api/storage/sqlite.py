@@ -2,7 +2,8 @@
 
 Theory of operation. Two connections stand open, each used by one thread of its own, so that no request ever waits on
 the event loop for a disk. WAL lets the reader go on while the writer commits; `synchronous=FULL` makes a commit
-survive the loss of power (NORMAL may undo it, and a rotated token with it). A new database is built under another
+survive the loss of power (NORMAL may undo it, and a rotated token with it). The WAL is folded back between commits,
+not by the one that fills it: a renewed token would wait for that. A new database is built under another
 name and renamed when it is whole: an empty file of the right name is therefore never ours and is refused, like
 everything else that cannot be read. Nothing here replaces or empties a file that exists.
 """
@@ -13,6 +14,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -39,6 +41,12 @@ NETWORK_FILE_SYSTEMS = frozenset(
 )
 """File systems whose locks or shared memory SQLite's WAL cannot rely on, by their names in Linux's mount table."""
 
+CHECKPOINT_WRITES = 50
+"""Transactions after which the WAL is folded back into the file, after their callers have gone on."""
+
+_LARGE_WAL = 10_000
+"""Pages at which the commit itself folds it back: large imports, and processes that stay for one command only."""
+
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
@@ -58,6 +66,7 @@ class Database:
         self._writer = self._engine(immediate=True)
         self._reader = self._writer if path is None else self._engine(immediate=False)
         self._closed = False
+        self._writes = 0
 
     @classmethod
     async def open(cls, path: Path, *, max_bytes: int | None = None, mounts: Path = _MOUNTS) -> Self:
@@ -94,11 +103,28 @@ class Database:
 
         def run() -> T:
             result = _transact(self._writer, work)
+            self._writes += 1
+            if self._writes % CHECKPOINT_WRITES == 0:
+                self.do_later(self._checkpoint)
             if after is not None:
                 after(result)
             return result
 
         return await self._on_thread(self._write_thread, run)
+
+    def do_later(self, work: Callable[[], object]) -> None:
+        """Run `work` on the writing thread after what waits there, also when the database is closed meanwhile.
+
+        It must not raise; nobody would hear of it.
+        """
+        if not self._closed:
+            self._write_thread.submit(work)
+
+    def _checkpoint(self) -> None:
+        with suppress(DBAPIError), self._writer.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, sqlite3.Connection)
+            driver.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     async def backup(self, path: Path, finish: Callable[[sqlite3.Connection], object]) -> None:
         """Copy the living database to a new private file; `finish` may change the copy before it is closed."""
@@ -168,6 +194,7 @@ class Database:
                 ("secure_delete", "ON"),
                 ("trusted_schema", "OFF"),
                 ("temp_store", "MEMORY"),
+                ("wal_autocheckpoint", str(_LARGE_WAL)),
             ):
                 cursor.execute(f"PRAGMA {name}={value}")
             if self._max_bytes is not None:

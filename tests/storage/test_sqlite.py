@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from chat2api.errors import StorageError
 from chat2api.storage.sql_records import DATABASE_NAME, SqlRecords
-from chat2api.storage.sqlite import APPLICATION_ID, Database, refuse_network_file_system
+from chat2api.storage.sqlite import APPLICATION_ID, CHECKPOINT_WRITES, Database, refuse_network_file_system
 from tests.storage.accounts import add, new_account
 
 
@@ -219,3 +219,22 @@ async def test_two_processes_may_make_the_database_at_once(tmp_path: Path) -> No
     for database in opened:
         await database.aclose()
     assert names(tmp_path) == ["x.db"]
+
+
+async def test_R28_the_log_is_folded_back_between_commits(tmp_path: Path) -> None:
+    database = await Database.open(tmp_path / "data" / "records.db")
+    log = tmp_path / "data" / "records.db-wal"
+
+    async def write(count: int) -> None:
+        for number in range(count):
+            await database.write(
+                lambda db, number=number: db.exec_driver_sql(  # type: ignore[misc]  # a default binds the loop's value
+                    "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", ("canary", str(number) * 2000)
+                )
+            )
+
+    await write(CHECKPOINT_WRITES)
+    size = log.stat().st_size
+    await write(3 * CHECKPOINT_WRITES)
+    assert log.stat().st_size < 2 * size, "what was folded back is written over"
+    await database.aclose()
