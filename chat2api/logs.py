@@ -2,12 +2,18 @@
 
 Redaction works in two ways: by pattern (tokens, keys, bearers, cookies, addresses of mail) and by exact match of every
 secret that the server has loaded. It happens when a record is formatted, tracebacks included, so no caller can forget it.
+A traceback tells where something failed and of which kind it was; what a foreign exception says is left out, since a
+KeyError or a decoding error quotes the text that it met, which may be a prompt (G6).
 """
 
 import logging
 import re
 import sys
+import traceback
+from collections.abc import Iterator
 from contextvars import ContextVar
+
+from chat2api.errors import Chat2APIError
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 """Id of the request being served, `-` outside of one."""
@@ -56,12 +62,39 @@ class RedactingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Give the finished line; a traceback follows on lines of its own."""
         record.request_id = request_id.get()
-        message = self._redactor.redact(record.getMessage()).replace("\r", "\\r").replace("\n", "\\n")
+        message = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            # asyncio's own records show the exception in the text.
+            message = message.replace(repr(error), type(error).__name__)
+        message = self._redactor.redact(message).replace("\r", "\\r").replace("\n", "\\n")
         record.message, record.asctime = message, self.formatTime(record)
         line = self.formatMessage(record)
-        if record.exc_info:
-            line += "\n" + self._redactor.redact(self.formatException(record.exc_info))
+        if record.exc_info and record.exc_info[1] is not None:
+            line += "\n" + self._redactor.redact("\n".join(_told(record.exc_info[1], set())))
         return line
+
+
+def _told(error: BaseException, seen: set[int]) -> Iterator[str]:
+    """Yield the lines of a traceback, causes first, with the words of our own exceptions and the system's only."""
+    seen.add(id(error))
+    for earlier in (error.__cause__, None if error.__suppress_context__ else error.__context__):
+        if earlier is not None and id(earlier) not in seen:
+            yield from _told(earlier, seen)
+            yield "which led to:"
+    yield "Traceback (most recent call last):"
+    yield "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    yield f"{type(error).__module__}.{type(error).__qualname__}{_words(error)}"
+    for member in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+        if id(member) not in seen:
+            yield "of which one was:"
+            yield from _told(member, seen)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, Chat2APIError):
+        return f": {error}"
+    return f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
 
 
 def configure_logging(level: str, redactor: Redactor) -> None:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
+
 LONG = 30.0
 """How long a process may take to start or to end; generous, for busy machines."""
 
@@ -87,7 +89,12 @@ async def running(
         *module,
         *arguments,
         cwd=cwd,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONUNBUFFERED": "1", **(environ or {})},
+        env={
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "PYTHONPATH": str(ROOT),  # the program beside this suite, wherever another one is installed
+            "PYTHONUNBUFFERED": "1",
+            **(environ or {}),
+        },
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

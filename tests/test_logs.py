@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from chat2api.errors import StorageError
 from chat2api.logs import RedactingFormatter, Redactor, request_id
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJlLWNhbmFyeQ"
@@ -52,6 +53,32 @@ def test_S18_tracebacks_are_redacted_too() -> None:
         line = render("failed", error=error)
     assert "Traceback" in line
     assert JWT not in line
+
+
+def test_G6_a_traceback_tells_where_and_what_but_not_what_the_exception_quotes() -> None:
+    asked, answered = "the text of a pr" + "ompt", "the text of an ans" + "wer"
+    try:
+        try:
+            raise KeyError(asked)
+        except KeyError as cause:
+            raise ExceptionGroup(asked, [StorageError("The disk is full."), ValueError(answered)]) from cause
+    except ExceptionGroup as error:
+        line = render("failed: future: <Task exception=%r>", error, error=error)
+    assert asked not in line
+    assert answered not in line
+    assert "The disk is full." in line
+    for kind in ("builtins.KeyError", "builtins.ExceptionGroup", "builtins.ValueError", "StorageError"):
+        assert kind in line
+    assert line.count("test_logs.py") >= 2, "the frames are told"
+    assert line.index("KeyError") < line.index("which led to:") < line.index("of which one was:")
+
+
+def test_a_traceback_keeps_what_the_system_says_and_ends_on_any_chain() -> None:
+    first, second = OSError(28, "No space left on device", "/a/place"), ValueError("x")
+    first.__context__, second.__context__ = second, first
+    line = render("failed", error=first)
+    assert "OSError: No space left on device" in line
+    assert "/a/place" not in line
 
 
 def test_a_record_is_one_line_and_bears_the_request_id() -> None:
