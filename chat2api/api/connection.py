@@ -1,6 +1,7 @@
 """One client's connection: its reading and writing, its time limits, and how it ends.
 
-Theory of operation. One task per connection reads; one task per request runs the app and writes.
+Theory of operation. Nothing here is a task: asyncio calls when bytes arrive, when the transport holds too much or
+little enough, and when the connection is gone. Tasks run the app alone, one for each request.
 
 * Reading goes on while a request runs, since the end of the input is how a client says that it has left. A client
   that only shuts its sending side looks the same from here and is taken for one that left: nothing on the wire tells
@@ -12,31 +13,25 @@ Theory of operation. One task per connection reads; one task per request runs th
 
 import asyncio
 import contextlib
+import contextvars
 import fcntl
 import logging
 import socket
 import struct
 import sys
 import termios
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any, cast
 
-from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.config import Config as HypercornConfig
-from hypercorn.events import Closed, Event, RawData
-from hypercorn.typing import AppWrapper, ConnectionState, LifespanState
-from hypercorn.utils import parse_socket_addr
+from hypercorn.typing import ASGIFramework, LifespanState
 
-from chat2api.api.app_tasks import AppTasks, ClientLeftError
 from chat2api.api.guards import RequestTimeoutError
-from chat2api.api.hangup import HangupWatch
+from chat2api.api.hangup import ClientLeftError, HangupWatch
 from chat2api.api.http1 import HTTP1, WRITE_SLICE
 from chat2api.api.request_bytes import HeadLimits
 
 log = logging.getLogger(__name__)
-
-_READ_SIZE = 64 * 1024
 
 # Seconds between looks at whether a client that made us wait has taken anything.
 _PROGRESS_CHECK = 0.5
@@ -70,83 +65,152 @@ class ConnectionSettings:
     """Bytes of following requests that wait for their turn; reading stops above them."""
 
 
-class Connection(TCPServer):
+@dataclass(slots=True)
+class Serving:
+    """What all connections of one server share."""
+
+    app: ASGIFramework
+    settings: ConnectionSettings
+    watch: HangupWatch
+    closed: Callable[["Connection"], None]
+    """Called once with each connection that is over, its last app task ended."""
+    state: LifespanState
+    """What the app leaves for its requests when it starts."""
+    stopping: bool = False
+    """Whether each connection should end with its present request."""
+
+
+class Connection(asyncio.Protocol):
     """One accepted connection, from its first byte to the end of its last app task."""
 
-    protocol: HTTP1  # type: ignore[assignment]  # not hypercorn's wrapper, which would go over to HTTP/2
+    _transport: asyncio.Transport
 
-    def __init__(
-        self,
-        app: AppWrapper,
-        config: HypercornConfig,
-        context: WorkerContext,
-        state: LifespanState,
-        settings: ConnectionSettings,
-        watch: HangupWatch,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        """Make a connection over those streams; `run` does the work and closes them."""
-        super().__init__(app, asyncio.get_running_loop(), config, context, state, reader, writer)
-        self.settings = settings
+    def __init__(self, serving: Serving) -> None:
+        """Wait for the transport."""
+        self.loop = asyncio.get_running_loop()
+        self.serving = serving
         self.closing = False
-        self._watch = watch
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int] | None = None
+        self._http = HTTP1(self)
+        self._context = contextvars.copy_context()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._made = self._lost = False
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
         self._head_timed = True
+        self._reading = True
+        self._full = False
         self._held = b""
         self._burst = 0
+        self._writers: list[asyncio.Future[None]] = []
 
-    async def run(self) -> None:
-        """Serve until either side ends it."""
-        sock: socket.socket = self.writer.get_extra_info("socket")
-        try:
-            self.client = parse_socket_addr(sock.family, sock.getpeername())
-            self.server = parse_socket_addr(sock.family, sock.getsockname())
-            self._prepare(sock)
-        except OSError:
-            self.writer.transport.abort()  # it was gone before its addresses could be read
+    # -----------------------------------------------------------------------------------------------------------------
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Bound what waits to be sent, and start the clock of the first head."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._made = True
+        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        if peer is None or own is None:
+            self.abort()  # it was gone before its addresses could be read
             return
-        tasks = AppTasks(self)
-        self.protocol = HTTP1(self, tasks, ConnectionState(self.state))
-        try:
-            async with tasks:
-                self._set_timer(self.settings.header_timeout)
-                await self._read_data()
-                patience = self.loop.call_later(self.settings.disconnect_grace, tasks.cancel)
-            patience.cancel()
-        except asyncio.CancelledError:
-            self.abort()
-            raise
-        finally:
-            await self._close()
+        self.client, self.server = _host_and_port(peer), _host_and_port(own)
+        self._transport.set_write_buffer_limits(high=self.serving.settings.write_buffer)
+        _set_options(self._socket, self.serving.settings.kernel_unsent)
+        self._set_timer(self.serving.settings.header_timeout)
 
-    async def protocol_send(self, event: Event) -> None:
-        """Take what hypercorn's own parts send: bytes, or the wish to end."""
-        if isinstance(event, RawData):
-            await self.send(event.data)
-        elif isinstance(event, Closed):
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; what comes after our own end is dropped."""
+        if not self.closing:
+            self._http.received(data)
+
+    def eof_received(self) -> None:
+        """End the connection: nobody is there for an answer any more."""
+        if self._http.idle:
             self.close()
+        elif not self.closing:
+            self.abort()
+
+    def pause_writing(self) -> None:
+        """Note that the transport holds more than its mark."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """Let those who send go on."""
+        self._full = False
+        self._wake_writers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell a running app that its client has left, and cancel it when it does not end by itself."""
+        self.read_on(True)
+        self.closing = self._lost = True
+        self._stop_timer()
+        self._wake_writers()
+        self._http.client_left()
+        if self._tasks:
+            self._timer = self.loop.call_later(self.serving.settings.disconnect_grace, self.cancel)
+        else:
+            self.serving.closed(self)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Tasks
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run the app in a task of its own, which knows nothing of the task that happens to run now."""
+        task = self.loop.create_task(work, context=self._context.copy())
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a connection failed", exc_info=error)
+            self.abort()
+        if self._lost and not self._tasks:
+            self._stop_timer()
+            self.serving.closed(self)
+
+    def cancel(self) -> None:
+        """Cancel what still runs. Only for apps that heard of a disconnect and went on."""
+        for task in self._tasks:
+            task.cancel()
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Reading
+
+    def read_on(self, wanted: bool) -> None:
+        """Read, or do not until told otherwise; that the client leaves is noticed all the same."""
+        if wanted == self._reading or self._lost:
+            return
+        self._reading = wanted
+        if wanted:
+            self.serving.watch.forget(self._socket, self.abort)
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+            self.serving.watch.watch(self._socket, self.abort)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Writing
 
     async def send(self, data: bytes) -> None:
         """Write data, waiting whenever too much is unsent. Raises ClientLeftError."""
-        if len(data) <= WRITE_SLICE:
-            self.write(data)
-            await self.make_room()
-            return
         view = memoryview(data)
         for start in range(0, len(data), WRITE_SLICE):
-            self.write(view[start : start + WRITE_SLICE])
-            await self.make_room()
+            if self.write(view[start : start + WRITE_SLICE]):
+                await self.make_room()
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Write data at once, behind what is held back."""
+    def write(self, data: bytes | memoryview) -> bool:
+        """Write data at once, behind what is held back; return whether to wait for `make_room` before the next."""
         if self._held:
-            data = b"".join((self._held, data))
+            data = self._held + data
             self._held = b""
-        self.writer.write(data)
+        if not self._transport.is_closing():
+            self._transport.write(data)
+        self._burst += 1
+        return self._full or self._burst >= _CHUNKS_PER_TURN
 
     def hold(self, data: bytes) -> None:
         """Write data together with the next write, or by itself at the end of this turn of the loop."""
@@ -160,27 +224,24 @@ class Connection(TCPServer):
 
     async def make_room(self) -> None:
         """Wait until no more than the mark is unsent; let the loop turn now and then. Raises ClientLeftError."""
-        transport = self.writer.transport
-        if transport.is_closing():
-            raise ClientLeftError("the client has left")
-        if transport.get_write_buffer_size() > self.settings.write_buffer:
-            self._burst = 0
+        self._burst = 0
+        if self._full:
             await self._wait_for_client()
-            return
-        self._burst += 1
-        if self._burst >= _CHUNKS_PER_TURN:
-            self._burst = 0
+        else:
             await asyncio.sleep(0)
+        if self._transport.is_closing():
+            raise ClientLeftError("the client has left")
 
     async def _wait_for_client(self) -> None:
         """Wait until the transport has drained; end the connection when nothing moves for send_timeout."""
-        limit = self.settings.send_timeout
+        limit = self.serving.settings.send_timeout
         unsent, moved_at = self._unsent(), self.loop.time()
-        while True:
+        while self._full and not self._lost:
+            waiter = self.loop.create_future()
+            self._writers.append(waiter)
             try:
                 async with asyncio.timeout(min(_PROGRESS_CHECK, limit / 10)):
-                    await self.writer.drain()
-                return
+                    await waiter
             except TimeoutError:
                 now = self._unsent()
                 if now < unsent:
@@ -188,99 +249,56 @@ class Connection(TCPServer):
                 elif self.loop.time() - moved_at >= limit:
                     log.info("closed a connection whose client took nothing for %g s", limit)
                     self.abort()
-                    raise ClientLeftError("the client does not read") from None
-            except OSError as error:
-                raise ClientLeftError("the client has left") from error
+                    return
+            finally:
+                with contextlib.suppress(ValueError):
+                    self._writers.remove(waiter)
+
+    def _wake_writers(self) -> None:
+        for waiter in self._writers:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._writers.clear()
 
     def _unsent(self) -> int:
         """Return the bytes that the client has not acknowledged, here and in the kernel where it can be asked."""
-        unsent = self.writer.transport.get_write_buffer_size()
-        sock: socket.socket = self.writer.get_extra_info("socket")
+        unsent = self._transport.get_write_buffer_size()
         try:
-            answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+            answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4))
         except (OSError, ValueError):
             return unsent
         return unsent + int.from_bytes(answer, sys.byteorder)
 
+    @property
+    def _socket(self) -> socket.socket:
+        return cast(socket.socket, self._transport.get_extra_info("socket"))
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # Phases and their time limits
+
     def request_started(self) -> None:
         """Stop the clock of the head: a request is with the app."""
         self._head_timed = False
-        self._set_timer(None)
+        self._deadline = None
 
     def request_ended(self) -> None:
         """Start the clock of an idle connection."""
-        self._set_timer(self.settings.keep_alive_timeout)
+        self._set_timer(self.serving.settings.keep_alive_timeout)
 
     def head_progress(self) -> None:
         """Start the clock of a head once its first bytes are there; later bytes do not start it again."""
-        if not self._head_timed and self.protocol.in_head:
+        if not self._head_timed and self._http.in_head:
             self._head_timed = True
-            self._set_timer(self.settings.header_timeout)
+            self._set_timer(self.serving.settings.header_timeout)
 
-    def close(self, *, linger: bool = False) -> None:
-        """End the connection once what is written has left, for which there is send_timeout.
-
-        With linger our side is shut first and what still comes is read and dropped for linger_timeout. Closing at
-        once would answer a client that still sends with a reset, and it might never see why.
-        """
-        if self.closing:
-            return
-        self.closing = True
-        self._release()
-        if linger and not self.writer.transport.is_closing():
-            try:
-                self.writer.write_eof()
-            except OSError:
-                self.writer.transport.abort()
-            self._set_timer(self.settings.linger_timeout)
-        else:
-            self.writer.close()
-            self._set_timer(self.settings.send_timeout)
-
-    def close_if_idle(self) -> None:
-        """End the connection unless a request runs or has begun to arrive."""
-        if self.protocol.idle:
-            self.close()
-
-    def abort(self) -> None:
-        """End the connection now and drop what is unsent; a running app hears that its client has left."""
-        self.closing = True
-        self.writer.transport.abort()
-
-    def reset(self) -> None:
-        """End the connection with a reset, which no client can take for the regular end of a body."""
-        sock: socket.socket = self.writer.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.abort()
-
-    def _prepare(self, sock: socket.socket) -> None:
-        """Bound what waits to be sent, here and in the kernel, and have the kernel notice a peer that vanished."""
-        self.writer.transport.set_write_buffer_limits(high=self.settings.write_buffer)
-        if sock.family not in (socket.AF_INET, socket.AF_INET6):
-            return
-        options = (
-            # asyncio sets it only on sockets that it accepted itself; without it a small write waits 40 ms for an ACK.
-            (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-            (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-            (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", None), 60),
-            (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", None), 15),
-            (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", None), 4),
-            (socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", None), self.settings.kernel_unsent),
-        )
-        for level, option, value in options:
-            if option is not None:  # absent on some systems
-                with contextlib.suppress(OSError):
-                    sock.setsockopt(level, option, value)
-
-    def _set_timer(self, delay: float | None) -> None:
-        """Set when the present phase has taken too long, None for a phase without a limit.
+    def _set_timer(self, delay: float) -> None:
+        """Set when the present phase has taken too long.
 
         A timer that is set already fires early enough for a later instant, and is moved on then: on a busy connection
         the phases change several times in the life of one timer.
         """
-        self._deadline = None if delay is None else self.loop.time() + delay
-        if self._deadline is not None and (self._timer is None or self._timer.when() > self._deadline):
+        self._deadline = self.loop.time() + delay
+        if self._timer is None or self._timer.when() > self._deadline:
             self._stop_timer()
             self._timer = self.loop.call_at(self._deadline, self._timer_fired)
 
@@ -302,42 +320,72 @@ class Connection(TCPServer):
         """Act on the phase that took too long: the end, a head, or the wait for a request."""
         if self.closing:
             self.abort()
-        elif self.protocol.in_head:
-            self.protocol.refuse(RequestTimeoutError("The request's headers did not arrive in time."))
+        elif self._http.in_head:
+            self._http.refuse(RequestTimeoutError("The request's headers did not arrive in time."))
         else:
             self.close()
 
-    async def _read_data(self) -> None:
-        """Read until the client ends, dropping what comes after our own end; then tell a running app."""
-        try:
-            while data := await self.reader.read(_READ_SIZE):
-                if self.closing:
-                    continue
-                await self.protocol.handle(RawData(data))
-                while self.protocol.waiting > self.settings.pipelined_held and not self.closing:
-                    self.protocol.turn.clear()
-                    with self.watching():
-                        await self.protocol.turn.wait()
-        except OSError:
-            pass
-        if not self.protocol.idle:
-            self.abort()
-        await self.protocol.handle(Closed())
+    # -----------------------------------------------------------------------------------------------------------------
+    # The end
 
-    def watching(self) -> AbstractContextManager[None]:
-        """Notice during the block, in which nothing is read, that the client leaves."""
-        return self._watch.watching(self.writer.get_extra_info("socket"), self._hung_up)
+    def close(self, *, linger: bool = False) -> None:
+        """End the connection once what is written has left, for which there is send_timeout.
 
-    def _hung_up(self) -> None:
-        """Tell a running app that its client has left, and let the reading task find the connection ended."""
-        self.abort()
-        self.protocol.turn.set()
-        self.protocol.task_group.spawn(self.protocol.handle, Closed())
+        With linger our side is shut first and what still comes is read and dropped for linger_timeout. Closing at
+        once would answer a client that still sends with a reset, and it might never see why.
+        """
+        if self.closing:
+            return
+        self._release()
+        self.closing = True
+        if linger and not self._transport.is_closing():
+            self.read_on(True)
+            try:
+                self._transport.write_eof()
+            except OSError:
+                self._transport.abort()
+            self._set_timer(self.serving.settings.linger_timeout)
+        else:
+            self._transport.close()
+            self._set_timer(self.serving.settings.send_timeout)
 
-    async def _close(self) -> None:
-        """Wait until what was written has left, or its time is up."""
-        self.close()
-        self.writer.close()  # where our own end had come before the client's
+    def close_if_idle(self) -> None:
+        """End the connection unless a request runs or has begun to arrive, or it has not begun itself."""
+        if self._made and self._http.idle:
+            self.close()
+
+    def abort(self) -> None:
+        """End the connection now and drop what is unsent; a running app hears that its client has left."""
+        self.closing = True
+        if self._made:
+            self._transport.abort()
+
+    def reset(self) -> None:
+        """End the connection with a reset, which no client can take for the regular end of a body."""
         with contextlib.suppress(OSError):
-            await self.writer.wait_closed()
-        self._stop_timer()
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
+
+
+def _host_and_port(address: object) -> tuple[str, int] | None:
+    """Return the part of a socket's address that ASGI knows, None for one without a port."""
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
+
+
+def _set_options(sock: socket.socket, kernel_unsent: int) -> None:
+    """Bound what waits in the kernel to be sent, and have it notice a peer that vanished."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    options = (
+        # asyncio sets it only on sockets that name their protocol; without it a small write waits 40 ms for an ACK.
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", None), 60),
+        (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", None), 15),
+        (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPCNT", None), 4),
+        (socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", None), kernel_unsent),
+    )
+    for level, option, value in options:
+        if option is not None:  # absent on some systems
+            with contextlib.suppress(OSError):
+                sock.setsockopt(level, option, value)

@@ -30,7 +30,7 @@ class RequestRun(ASGIHTTPConnection):
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Serve the request; return once it is answered, or its handler has ended because the client left."""
         flow = flow_of(self.scope)
-        if flow is None or not flow.ready:
+        if flow is None or flow.whole is None:
             await super().__call__(receive, send)
             return
         first = await receive()

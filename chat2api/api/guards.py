@@ -83,19 +83,19 @@ class BodyFlow:
     It is never full until a reader of the body says that it will report what it reads.
     """
 
-    __slots__ = ("_held", "_limit", "_paced", "on_left", "on_room", "waiting")
+    __slots__ = ("_given", "_limit", "_paced", "on_left", "waiting", "whole")
 
     def __init__(self, limit: int) -> None:
         """Make a flow that is full above limit bytes."""
         self._limit = limit
-        self._held = 0
+        self._given = 0
         self._paced = False
-        self.on_room: Callable[[], None] = _nothing
-        """Called when the flow is no longer full; the listener's."""
         self.on_left: Callable[[], object] | None = None
         """Called once if the client leaves before its answer is whole, for an app that does not wait for messages."""
         self.waiting = False
         """Whether a message of the request waits for the app."""
+        self.whole: int | None = None
+        """The size of the request's body if all of it has arrived and waits as one message; None otherwise."""
 
     @property
     def ready(self) -> bool:
@@ -105,7 +105,7 @@ class BodyFlow:
     @property
     def full(self) -> bool:
         """Whether the app should read before it is given more."""
-        return self._paced and self._held > self._limit
+        return self._paced and self._given > self._limit
 
     def begin(self) -> None:
         """Count from now on: the reader reports what it reads."""
@@ -114,17 +114,20 @@ class BodyFlow:
     def end(self) -> None:
         """Count no longer: the reader wants all there is."""
         self._paced = False
-        self.on_room()
+        self.made_room()
 
     def give(self, count: int) -> None:
         """Note bytes that the app was given."""
-        self._held += count
+        self._given += count
 
     def release(self, count: int) -> None:
         """Note bytes that the app has read."""
-        self._held -= count
+        self._given -= count
         if not self.full:
-            self.on_room()
+            self.made_room()
+
+    def made_room(self) -> None:
+        """Be told that the flow is no longer full; the listener's own flow goes on then."""
 
 
 class PacedBody(Body):
@@ -177,6 +180,10 @@ class BodyGuard:
             await self._app(scope, receive, send)
             return
         limit = self._limit_for(scope["path"])
+        flow = flow_of(scope)
+        if flow is not None and flow.whole is not None and flow.whole <= limit:
+            await self._app(scope, receive, send)  # it is here, so that nothing is left to guard
+            return
         length = 0
         for name, value in scope["headers"]:
             if name == b"content-length":
@@ -184,7 +191,7 @@ class BodyGuard:
         if length > limit:
             await _refuse(send, _too_large(limit))
             return
-        meter = _Meter(receive, send, limit, self._settings, flow_of(scope))
+        meter = _Meter(receive, send, limit, self._settings, flow)
         await self._app(scope, meter.receive, meter.send)
         if meter.refusal is not None and not meter.started:
             await _refuse(send, meter.refusal)
@@ -257,10 +264,6 @@ class _Meter:
             raise OSError("the request was refused while its body came")
         self.started = True
         await self._send(message)
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def _too_large(limit: int) -> PayloadTooLargeError:

@@ -1,11 +1,15 @@
-"""Clients that leave while nothing is read from them."""
+"""Clients that leave: how the app is told, and how it is noticed while nothing is read from them."""
 
 import asyncio
 import contextlib
 import select
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+
+
+class ClientLeftError(OSError):
+    """The client is gone; what the app sends goes nowhere. The ASGI specification asks for an OSError."""
 
 
 class HangupWatch:
@@ -25,23 +29,18 @@ class HangupWatch:
             self._epoll = select.epoll()
             self._loop.add_reader(self._epoll, self._notice)
 
-    @contextlib.contextmanager
-    def watching(self, sock: socket.socket, left: Callable[[], None]) -> Iterator[None]:
-        """Call left, once, if the client leaves during the block."""
+    def watch(self, sock: socket.socket, left: Callable[[], None]) -> None:
+        """Call left, once, if the client leaves before `forget`."""
         descriptor = sock.fileno()
         if self._epoll is None or descriptor < 0:
-            yield
             return
-        try:
+        with contextlib.suppress(OSError):  # no room for another, which only makes the news late
             self._epoll.register(descriptor, select.EPOLLRDHUP)  # errors and resets are always told
-        except OSError:
-            yield  # already watched, or no room for another
-            return
-        self._waiting[descriptor] = left
-        try:
-            yield
-        finally:
-            self._forget(descriptor, left)
+            self._waiting[descriptor] = left
+
+    def forget(self, sock: socket.socket, left: Callable[[], None]) -> None:
+        """Watch no more; the socket must not be closed yet."""
+        self._forget(sock.fileno(), left)
 
     def close(self) -> None:
         """Watch no more."""
@@ -58,7 +57,7 @@ class HangupWatch:
 
     def _forget(self, descriptor: int, left: Callable[[], None]) -> None:
         """Watch no more, unless the descriptor serves another connection by now."""
-        if self._waiting.get(descriptor) is left and self._epoll is not None:
+        if self._waiting.get(descriptor) == left and self._epoll is not None:
             del self._waiting[descriptor]
             with contextlib.suppress(OSError, ValueError):  # a closed descriptor has left the epoll by itself
                 self._epoll.unregister(descriptor)

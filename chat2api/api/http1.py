@@ -1,318 +1,309 @@
-"""HTTP/1.1 over one connection: checked bytes in, prompt cancellation, cheap chunks out.
+"""HTTP/1.1 over one connection: checked requests in, runs of the app, cheap answers out.
 
-Theory of operation. A request's bytes are checked by `RequestBytes`, parsed by h11, and become the messages of one run
-of the app; the app's messages become bytes by `ResponseBytes`. An `Exchange` is one such request and its response. What
-hypercorn's `H11Protocol` does for us is websockets alone. What differs from it:
+Theory of operation. `RequestBytes` makes heads and bodies of what arrives; an `Exchange` is one request and its response,
+and at once the two ASGI channels of the app's run for it; `ResponseBytes` makes bytes of what the app says. Nothing in
+between waits: what arrives is dealt with in the turn of the loop in which it came, and only an app that wants more than
+there is, or sends more than its client takes, is made to wait. Besides:
 
 * What `RequestBytes` refuses is answered with an error object.
-* hypercorn stops reading when a following request has arrived early, and with it hears no more of a client that
-  leaves. Here those bytes wait in `RequestBytes` and the one task that reads goes on.
+* A request that arrives before the present one is answered waits for its turn; too much of it stops the reading.
 * A body that arrived with its head is one message, and a piece of a response is one write.
 * A response that the app does not finish never gets a regular end.
 
-HTTP/2 is not spoken: hypercorn's does not push back on a client that reads slowly.
+Websockets are hypercorn's, see `chat2api.api.websocket`. HTTP/2 is not spoken: hypercorn's does not push back on a client
+that reads slowly.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
-import h11
-from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.events import Data
-from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
-from hypercorn.typing import ASGISendEvent, ConnectionState, HTTPScope
+from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent, ConnectionState, HTTPScope
 
-from chat2api.api.app_tasks import AppTasks, ClientLeftError, Inbox
-from chat2api.api.guards import refusal_bytes
-from chat2api.api.request_bytes import MalformedRequestError, RequestBytes
+from chat2api.api.guards import BODY_FLOW, BodyFlow, refusal_bytes
+from chat2api.api.hangup import ClientLeftError
+from chat2api.api.request_bytes import RequestBytes, RequestHead
 from chat2api.api.response_bytes import ResponseBytes, ResponseError
+from chat2api.api.websocket import WebSocket
 from chat2api.errors import Chat2APIError
 
 if TYPE_CHECKING:
     from chat2api.api.connection import Connection
 
+log = logging.getLogger(__name__)
+
 WRITE_SLICE = 64 * 1024
 """Bytes that are written before looking at how much is unsent."""
 
+_ASGI = {"version": "3.0", "spec_version": "2.1"}
 
-class Exchange:
+
+class Exchange(BodyFlow):
     """One request and its response, between the protocol and one run of the app."""
 
-    def __init__(self, protocol: "HTTP1", response: ResponseBytes) -> None:
-        """Make an exchange that has nothing from the app yet."""
-        self._protocol = protocol
-        self.response = response
-        self.closed = False
-        self.inbox: Inbox
-        """The messages for the app; set as soon as it runs."""
+    __slots__ = ("_begun", "_closed", "_expects_continue", "_http", "_last", "_pieces", "_waiter", "held", "response")
 
-    async def send(self, message: ASGISendEvent | None) -> None:
-        """Take one message of the app's; None says that it has returned. Raises ClientLeftError, ResponseError."""
-        if message is None:
-            if not self.closed:
-                await self._protocol.end_exchange(self)
-        elif self.closed:
+    def __init__(self, http: "HTTP1", head: RequestHead, limit: int) -> None:
+        """Make an exchange of which only the head is here; limit is for `BodyFlow`."""
+        super().__init__(limit)
+        self._http = http
+        self._expects_continue = head.expects_continue
+        self._pieces: list[bytes] = []
+        self._begun = False
+        self._last = False
+        self._closed = False
+        self._waiter: asyncio.Future[None] | None = None
+        self.held = 0
+        """Bytes of the body that wait for the app."""
+        self.response = ResponseBytes(head.method, head.version, persistent=head.persistent)
+
+    def put(self, data: bytes, *, last: bool) -> None:
+        """Add a piece of the request's body, with last the one that ends it."""
+        if not data and not last:
+            return
+        self.whole = len(data) if last and not self._begun else None
+        self._begun = True
+        self._pieces.append(data)
+        self._last = last
+        self._expects_continue = False
+        self.held += len(data)
+        self.waiting = True
+        self._wake()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """Return the app's next message; a disconnect overtakes everything and is told however often it is asked for."""
+        while not self._closed:
+            if self.ready:
+                return self._take()
+            if self._expects_continue and not self.response.begun:
+                self._expects_continue = False
+                self._http.send_continue()
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return {"type": "http.disconnect"}
+
+    def _take(self) -> ASGIReceiveEvent:
+        data = self._pieces.pop(0)
+        self.waiting = bool(self._pieces)
+        self.whole = None
+        self.held -= len(data)
+        self.give(len(data))
+        self._http.regulate()
+        return {"type": "http.request", "body": data, "more_body": self.waiting or not self._last}
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Take one message of the app's. Raises ClientLeftError, ResponseError."""
+        if self._closed:
             raise ClientLeftError("the client has left")
-        elif message["type"] == "http.response.body":
-            await self._send_body(message.get("body", b""), more=message.get("more_body", False))
+        if message["type"] == "http.response.body":
+            more = message.get("more_body", False)
+            await self._http.send_piece(self.response, message.get("body", b""), last=not more)
+            if not more and not self._closed:
+                self._http.end_exchange(self)
         elif message["type"] == "http.response.start":
-            self._protocol.hold_head(self.response, int(message["status"]), message.get("headers", []))
+            self._http.hold_head(self.response, int(message["status"]), message.get("headers", []))
         else:
             raise ResponseError(f"a message that has no place here: {message['type']}")
 
+    def app_returned(self) -> None:
+        """Take the news that the app will send nothing more."""
+        if not self._closed:
+            self._http.end_exchange(self)
+
     def close(self) -> None:
         """Take nothing more from the app, and tell it that its client is gone unless its response is whole."""
-        self.closed = True
-        self.inbox.end(left=not self.response.whole)
+        self._closed = True
+        self._pieces.clear()
+        self.whole = None
+        self._wake()
+        if not self.response.whole and self.on_left is not None:
+            self.on_left()
 
-    async def _send_body(self, data: bytes, *, more: bool) -> None:
-        around = self.response.frame(len(data))
-        end = b"" if more else self.response.end()
-        if around is None:
-            await self._protocol.send_piece(b"", b"", end)
-        else:
-            await self._protocol.send_piece(around[0], data, around[1] + end)
-        if not more and not self.closed:
-            await self._protocol.end_exchange(self)
+    def made_room(self) -> None:
+        """Go on giving what waits."""
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
-class HTTP1(H11Protocol):
+class HTTP1:
     """HTTP/1.1 between a connection and the app, one request at a time, in their order."""
 
-    connection: h11.Connection | H11WSConnection
-
-    def __init__(self, owner: "Connection", tasks: AppTasks, state: ConnectionState) -> None:
+    def __init__(self, connection: "Connection") -> None:
         """Speak for that connection, which does the reading and writing."""
-        super().__init__(
-            owner.app,
-            owner.config,
-            owner.context,
-            tasks,
-            state,
-            False,
-            owner.client,
-            owner.server,
-            owner.protocol_send,
-        )
-        self._owner = owner
-        self._tasks = tasks
-        self._incoming = RequestBytes(owner.settings.head)
-        self._handling = False
+        self._connection = connection
+        self._serving = connection.serving
+        self._settings = connection.serving.settings
+        self._incoming = RequestBytes(self._settings.head)
         self._exchange: Exchange | None = None
-        self._read = False
-        self.turn = asyncio.Event()
-
-    @property
-    def _running(self) -> bool:
-        """Whether the app runs for a request of this connection, or a websocket is open."""
-        return self._exchange is not None or self.stream is not None
+        self._websocket: WebSocket | None = None
 
     @property
     def idle(self) -> bool:
         """Whether no request runs and none has begun to arrive."""
-        return not self._running and not self._incoming.in_head
+        return self._exchange is None and self._websocket is None and not self._incoming.in_head
 
     @property
     def in_head(self) -> bool:
         """Whether a request's head has begun to arrive and no request runs."""
-        return not self._running and self._incoming.in_head
+        return self._exchange is None and self._websocket is None and self._incoming.in_head
 
-    @property
-    def waiting(self) -> int:
-        """How many bytes of following requests wait for the present one to end."""
-        return self._incoming.held if self._incoming.complete else 0
-
-    async def handle(self, event: Event) -> None:
-        """Take bytes that arrived, or the news that no more will."""
-        if isinstance(event, RawData):
-            self._incoming.feed(event.data)
-            await self._handle_events()
-        elif isinstance(event, Closed):
-            await self._close_stream()
-
-    def send_continue(self) -> None:
-        """Let a client that asked send its body; called when the app first wants it, so a refusal can come first."""
-        begun = self._exchange is not None and self._exchange.response.begun
-        if self.connection.they_are_waiting_for_100_continue and not begun:
-            self._owner.write(self.connection.send(h11.InformationalResponse(status_code=100, headers=[])))
-
-    def hold_head(self, response: ResponseBytes, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Queue the head of a response, to leave with the body's first bytes or else within this turn of the loop."""
-        close = (
-            self.context.terminated.is_set()
-            or self.keep_alive_requests >= self.config.keep_alive_max_requests
-            or not self._incoming.complete
-        )
-        self._owner.hold(response.head(status, headers, close=close, now=time.time()))
-
-    async def send_piece(self, before: bytes, data: bytes, after: bytes) -> None:
-        """Send a piece of a body in its framing and wait while too much is unsent. Raises ClientLeftError."""
-        if len(data) <= WRITE_SLICE:
-            self._owner.write(before + data + after if before or after else data)
-            await self._owner.make_room()
+    def received(self, data: bytes) -> None:
+        """Take bytes that arrived."""
+        if self._websocket is not None:
+            self._websocket.received(data)
             return
-        self._owner.write(before)
-        try:
-            await self._owner.send(data)
-        except BaseException:
-            self._owner.abort()  # half a piece is out, and nothing may follow it
-            raise
-        self._owner.write(after)
+        self._incoming.feed(data)
+        self._advance()
+        self.regulate()
+
+    def client_left(self) -> None:
+        """Take the news that nothing more comes and nothing more can be sent."""
+        self._close_exchange()
+        if self._websocket is not None:
+            self._websocket.client_left()
+
+    def regulate(self) -> None:
+        """Let the connection be read on, or not while too much waits here for the app."""
+        if self._exchange is not None:
+            held, settings = self._exchange.held, self._settings
+            full = held > settings.body_held or (
+                self._incoming.complete and self._incoming.held > settings.pipelined_held
+            )
+            self._connection.read_on(not full)
+        elif self._websocket is None:
+            self._connection.read_on(True)
 
     def refuse(self, error: BaseException) -> None:
         """Answer with the error, if an answer can still be given, and end the connection."""
-        if self._owner.closing:
+        connection, exchange = self._connection, self._exchange
+        if connection.closing:
             return
-        exchange = self._exchange
-        if self.stream is None and (exchange is None or not exchange.response.begun):
+        if self._websocket is None and (exchange is None or not exchange.response.begun):
             with_body = not (exchange is not None and exchange.response.to_head)
-            self._owner.write(refusal_bytes(error, with_body=with_body))
-            self._owner.close(linger=True)
+            connection.write(refusal_bytes(error, with_body=with_body))
+            connection.close(linger=True)
         else:
-            self._owner.abort()
+            connection.abort()
+        self._close_exchange()
 
-    async def _handle_events(self) -> None:
-        """Go through what has arrived, up to the end of what may be looked at now.
-
-        Runs in the reading task, or, for what was pipelined, in the task of the response that just ended; never in
-        both, since the first to come goes on until nothing is left.
-        """
-        if self._handling:
-            return
-        self._handling = True
+    def _advance(self) -> None:
+        """Deal with what has arrived, up to the end of the present request."""
+        incoming = self._incoming
         try:
-            while not self._owner.closing and await self._handle_event():
-                pass
+            if self._exchange is None and not self._begin_request():
+                return
+            if self._exchange is not None and not incoming.complete:
+                data = incoming.take_body()
+                self._exchange.put(data, last=incoming.complete)
         except Chat2APIError as error:
             self.refuse(error)
-            await self._close_stream()
-        except h11.RemoteProtocolError:
-            self.refuse(MalformedRequestError("The request is malformed."))
-            await self._close_stream()
-        finally:
-            self._handling = False
 
-    async def _handle_event(self) -> bool:
-        """Handle one event; False when there is none before more bytes or the end of the response."""
-        if self._read:
+    def _begin_request(self) -> bool:
+        """Start the app for the next request and return True once its head is here."""
+        head = self._incoming.take_head()
+        if head is None:
+            self._connection.head_progress()
             return False
-        event = self.connection.next_event()
-        if event is h11.NEED_DATA:
-            data = self._incoming.take()
-            if data:
-                self.connection.receive_data(data)
-            self._owner.head_progress()
-            return bool(data)
-        if isinstance(event, h11.Request):
-            self._owner.request_started()
-            await self._create_stream(event)
-            return True
-        if self._exchange is not None:
-            return await self._handle_body(self._exchange.inbox, event)
-        if self.stream is not None and isinstance(event, Data):
-            await self.stream.handle(event)
-            return True
-        return False
-
-    async def _handle_body(self, inbox: Inbox, event: object) -> bool:
-        """Give the app what has arrived of the request's body, as one message, and with the body's end if it is there."""
-        pieces = []
-        while isinstance(event, h11.Data):
-            pieces.append(event.data)
-            event = self.connection.next_event()
-        whole = isinstance(event, h11.EndOfMessage)
-        if not pieces and not whole:
+        self._connection.request_started()
+        if head.upgrade == b"websocket" and head.method == "GET":
+            self._websocket = WebSocket(self._connection, head)
+            self._websocket.received(self._incoming.take_rest())
             return False
-        await inbox.put({"type": "http.request", "body": b"".join(pieces), "more_body": not whole})
-        self._read = whole
-        return not whole
+        exchange = self._exchange = Exchange(self, head, self._settings.body_held)
+        if self._incoming.complete:
+            exchange.put(b"", last=True)
+        self._connection.spawn(self._run_app(head, exchange))
+        return True
 
-    async def _create_stream(self, request: h11.Request) -> None:
-        """Start the app for a request that h11 has read; `Upgrade: h2c` is ignored, as HTTP allows."""
-        upgrade, tokens = _connection_wishes(request)
-        if request.method == b"GET" and b"upgrade" in tokens and upgrade == b"websocket":
-            await super()._create_stream(request)
-            self._incoming.pass_through()
-            return
-        path, _, query = bytes(request.target).partition(b"?")
-        version = request.http_version.decode("ascii")
-        method = request.method.decode("ascii")
+    async def _run_app(self, head: RequestHead, exchange: Exchange) -> None:
+        """Run the app for one request; what it raises ends its response without a clean end."""
+        connection = self._connection
+        path = head.path.decode("ascii")
         scope: HTTPScope = {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.1"},
-            "http_version": version,
-            "method": method,
+            "asgi": _ASGI.copy(),  # type: ignore[typeddict-item]  # a dict of the very keys
+            "http_version": head.version,
+            "method": head.method,
             "scheme": "http",
-            "path": unquote(path.decode("ascii")),
-            "raw_path": path,
-            "query_string": query,
-            "root_path": self.config.root_path,
-            "headers": list(request.headers),
-            "client": self.client,
-            "server": self.server,
-            "extensions": {},
-            "state": ConnectionState(self.connection_state.copy()),
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": head.path,
+            "query_string": head.query,
+            "root_path": "",
+            "headers": head.fields,
+            "client": connection.client,
+            "server": connection.server,
+            "extensions": cast(dict[str, dict[object, object]], {BODY_FLOW: exchange}),
+            "state": ConnectionState(self._serving.state.copy()),
         }
-        self.keep_alive_requests += 1
-        persistent = version != "1.0" and b"close" not in tokens
-        exchange = self._exchange = Exchange(self, ResponseBytes(method, version, persistent=persistent))
-        exchange.inbox = self._tasks.start_app(self.app, scope, exchange.send)
+        try:
+            await self._serving.app(scope, exchange.receive, exchange.send)
+        except ClientLeftError:
+            pass
+        except Exception:
+            log.exception("the app failed outside its own error handler")
+        finally:
+            exchange.app_returned()
 
-    async def end_exchange(self, exchange: Exchange) -> None:
+    def send_continue(self) -> None:
+        """Let a client that asked send its body; done when the app first waits for it, so that a refusal can come first."""
+        self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def hold_head(self, response: ResponseBytes, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Queue the head of a response, to leave with the body's first bytes or else within this turn of the loop."""
+        close = self._serving.stopping or not self._incoming.complete
+        self._connection.hold(response.head(status, headers, close=close, now=time.time()))
+
+    async def send_piece(self, response: ResponseBytes, data: bytes, *, last: bool) -> None:
+        """Send a piece of a body in its framing and wait while too much is unsent. Raises ClientLeftError, ResponseError."""
+        around = response.frame(len(data))
+        end = response.end() if last else b""
+        connection = self._connection
+        if around is None:
+            framed = end
+        elif len(data) <= WRITE_SLICE:
+            framed = b"%b%b%b%b" % (around[0], data, around[1], end)
+        else:
+            connection.write(around[0])
+            try:
+                await connection.send(data)
+            except BaseException:
+                connection.abort()  # half a piece is out, and nothing may follow it
+                raise
+            framed = around[1] + end
+        if connection.write(framed):
+            await connection.make_room()
+
+    def end_exchange(self, exchange: Exchange) -> None:
         """End a response: go on with the next request, or end the connection, cleanly only if the response is whole.
 
         A stream that failed must not look finished. Without its last chunk, or short of its Content-Length, a
         response is seen to be cut; a body that only the connection's end delimits needs a reset.
         """
-        response = exchange.response
+        response, connection, incoming = exchange.response, self._connection, self._incoming
         if not response.begun:
             self.refuse(RuntimeError("the app gave no response"))
-        await self._close_stream()
-        self.turn.set()
-        if self._owner.closing:
+        self._close_exchange()
+        if connection.closing:
             return
-        if response.whole and response.persistent and self._read and not self.context.terminated.is_set():
-            self._read = False
-            self.connection = h11.Connection(h11.SERVER, self.config.h11_max_incomplete_size)
-            self._incoming.next_request()
-            self._owner.request_ended()
-            await self._handle_events()
+        if response.whole and response.persistent and incoming.complete and not self._serving.stopping:
+            incoming.next_request()
+            connection.request_ended()
+            if incoming.held:
+                self._advance()
+            self.regulate()
         elif response.until_close and not response.whole:
-            self._owner.reset()
+            connection.reset()
         else:
-            self._owner.close(linger=not self._incoming.complete)
+            connection.close(linger=not incoming.complete)
 
-    async def _send_h11_event(self, event: h11.Event) -> None:
-        """Send what a websocket's handshake takes."""
-        data = self.connection.send(event)  # type: ignore[arg-type]  # hypercorn's alias names fewer events
-        if data:
-            await self._owner.send(data)
-
-    async def _close_stream(self) -> None:
+    def _close_exchange(self) -> None:
         """End what runs, and tell the app."""
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.close()
-        await super()._close_stream()
-
-    async def _maybe_recycle(self) -> None:
-        """End a websocket, and its connection with it."""
-        await self._close_stream()
-        self.turn.set()
-        if not self._owner.closing:
-            self._owner.close(linger=True)
-
-
-def _connection_wishes(request: h11.Request) -> tuple[bytes, list[bytes]]:
-    """Return what a request would upgrade to, b"" for nothing, and the tokens of its Connection headers."""
-    upgrade = b""
-    tokens: list[bytes] = []
-    for name, value in request.headers:
-        if name == b"upgrade":
-            upgrade = value.strip().lower()
-        elif name == b"connection":
-            tokens += [token.strip() for token in value.lower().split(b",")]
-    return upgrade, tokens

@@ -1,18 +1,20 @@
-"""The bytes of HTTP/1.1 requests, cut into heads and bodies and refused whenever two readers could differ.
+"""The bytes of HTTP/1.1 requests, read into heads and bodies and refused whenever two readers could differ.
 
-Theory of operation. Request smuggling needs two programs that disagree about where a request ends. h11, which
-parses for us, is strict in most things but answers requests that carry both Content-Length and Transfer-Encoding,
-that end lines with a bare LF, or that fold a header over two lines (measured with h11 0.16). `RequestBytes` therefore
-reads the raw bytes first. It is a small state machine:
+Theory of operation. Request smuggling needs two programs that disagree about where a request ends. So each rule is read
+in its strictest way, and what it leaves open is refused: Content-Length beside Transfer-Encoding, lines that end with a
+bare LF, headers folded over two lines. `RequestBytes` is a small state machine:
 
     HEAD ──blank line──> LENGTH or CHUNKED ──last byte of the body──> DONE ──next_request()──> HEAD
 
-and hands on exactly the bytes of one request, so that the parser behind it never holds a byte of the next one.
-Everything here is pure: bytes go in by `feed`, checked bytes come out of `take`, and what is wrong is raised as
-an error that carries the status to answer. After a refusal the connection is of no more use.
+and never looks beyond the present request. Everything here is pure: bytes go in by `feed`, heads come out of `take_head`
+and bodies of `take_body`, and what is wrong is raised as an error that carries the status to answer. After a refusal the
+connection is of no more use.
+
+A good head, which nearly all are, is checked by two regular expressions; only for a bad one is it found out what is wrong.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -21,11 +23,17 @@ from chat2api.errors import InvalidRequestError, MethodNotAllowedError
 _TOKEN_BYTES = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"
 _REQUEST_LINE = re.compile(rb"([" + _TOKEN_BYTES + rb"]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _FIELD_NAME = re.compile(rb"[" + _TOKEN_BYTES + rb"]+")
-_BAD_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_FIELDS = re.compile(rb"(?:[" + _TOKEN_BYTES + rb"]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
 _HOST = re.compile(rb"[0-9A-Za-z.\-_~%]*(:[0-9]{0,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{0,5})?")
 _ABSOLUTE_FORM = re.compile(rb"(?i:https?)://([^/?#]*)([/?].*)?", re.DOTALL)
 _CONTENT_LENGTH = re.compile(rb"[0-9]{1,15}")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;[\t\x20-\x7e\x80-\xff]*)?")
+
+# What decides about framing, the connection and the host; each is looked at once, while the fields are read.
+_DECIDING = frozenset((
+    b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade",
+))  # fmt: skip
 
 # A size and, rarely, an extension that nobody uses; a longer line only serves to make us work.
 _CHUNK_LINE_LIMIT = 1024
@@ -89,23 +97,39 @@ class _State(Enum):
     CHUNK_END = auto()
     TRAILERS = auto()
     DONE = auto()
-    RAW = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
-    data: bytes
+@dataclass(slots=True)
+class RequestHead:
+    """The head of one request, all of it checked."""
+
+    method: str
+    path: bytes
+    """As it was sent, without the query; `*` for OPTIONS of the whole server."""
+    query: bytes
+    version: str
+    """`1.1` or `1.0`."""
+    fields: list[tuple[bytes, bytes]]
+    """All headers in their order, names in lower case."""
     length: int
     chunked: bool
+    """Whether chunks tell the body's end, and not `length`."""
+    persistent: bool
+    """Whether the client lets the connection live on afterwards."""
+    expects_continue: bool
+    """Whether the client waits to be told that its body is wanted."""
+    upgrade: bytes
+    """What the client would go over to, in lower case; b"" for nothing."""
 
 
 class RequestBytes:
-    """One connection's incoming bytes, released request by request after checking."""
+    """One connection's incoming bytes, read request by request."""
 
     def __init__(self, limits: HeadLimits) -> None:
         """Start at the head of a connection's first request."""
         self._limits = limits
-        self._buffer = bytearray()
+        self._buffer = b""
+        self._at = 0
         self._searched = 0
         self._state = _State.HEAD
         self._remaining = 0
@@ -113,21 +137,23 @@ class RequestBytes:
     @property
     def held(self) -> int:
         """How many bytes wait here, for more of their head or for their turn."""
-        return len(self._buffer)
+        return len(self._buffer) - self._at
 
     @property
     def in_head(self) -> bool:
         """Whether a head has begun and is not complete."""
-        return self._state is _State.HEAD and bool(self._buffer)
+        return self._state is _State.HEAD and self._at < len(self._buffer)
 
     @property
     def complete(self) -> bool:
-        """Whether the current request has been handed on to its last byte."""
+        """Whether the present request has been taken to its last byte."""
         return self._state is _State.DONE
 
     def feed(self, data: bytes) -> None:
         """Add what the connection brought."""
-        self._buffer += data
+        rest = self._buffer[self._at :]
+        self._buffer = rest + data if rest else data
+        self._at = 0
 
     def next_request(self) -> None:
         """Go on to the following request; the present one must be complete."""
@@ -135,220 +161,212 @@ class RequestBytes:
             raise RuntimeError("the present request is not complete")
         self._state = _State.HEAD
 
-    def pass_through(self) -> None:
-        """Hand on everything unchecked from here: the connection is a websocket now."""
-        self._state = _State.RAW
+    def take_rest(self) -> bytes:
+        """Return everything that is here, unchecked: for a connection that speaks something else from now on."""
+        return self._cut(len(self._buffer) - self._at)
 
-    def take(self) -> bytes:
-        """Return the next checked bytes of the current request, b"" when more are needed or it is complete.
+    def take_head(self) -> RequestHead | None:
+        """Return the next request's head, None until all of it is here.
 
-        A head comes whole; a body comes as far as it has arrived. Raises InvalidRequestError, MethodNotAllowedError.
-        """
-        match self._state:
-            case _State.HEAD:
-                return self._take_head()
-            case _State.LENGTH:
-                return self._take_length()
-            case _State.DONE:
-                return b""
-            case _State.RAW:
-                return self._cut(len(self._buffer))
-            case _:
-                return self._take_chunked()
-
-    def _cut(self, count: int) -> bytes:
-        """Remove and return the buffer's first bytes."""
-        data = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        self._searched = 0
-        return data
-
-    def _find_blank_line(self, limit: int, too_large: HeadersTooLargeError) -> int | None:
-        """Return where the lines that end in a blank one end, None when it has not come; refuse bare LF at once.
-
-        Without the check a client that ends its lines with LF alone would wait for the time limit.
+        Raises InvalidRequestError, MethodNotAllowedError.
         """
         buffer = self._buffer
-        line_end = buffer.find(b"\n", self._searched)
-        while line_end != -1:
-            if line_end == 0 or buffer[line_end - 1] != 0x0D:
-                raise MalformedRequestError("A line of the request's head does not end with CRLF.")
-            if line_end + 1 > limit:
-                raise too_large
-            if line_end == 1 or buffer[line_end - 3 : line_end] == b"\r\n\r":
-                return line_end + 1
-            line_end = buffer.find(b"\n", line_end + 1)
-        self._searched = len(buffer)
-        if self._searched > limit:
-            raise too_large
-        return None
+        while buffer.startswith(b"\r\n", self._at):
+            self._at += 2  # RFC 9112, 2.2: an empty line before a request is to be ignored
+        begin = self._at
+        if begin == len(buffer) or (buffer[begin] == 0x0D and begin + 1 == len(buffer)):
+            return None
+        end = buffer.find(b"\r\n\r\n", begin + self._searched)
+        if end < 0 or end + 4 - begin > self._limits.head:
+            self._check_unfinished()
+            self._searched = max(0, len(buffer) - begin - 3)
+            return None
+        head = read_head(buffer, begin, end + 4, self._limits)
+        self._at = end + 4
+        self._searched = 0
+        self._remaining = head.length
+        self._state = _State.CHUNK_LINE if head.chunked else _State.LENGTH if head.length else _State.DONE
+        return head
 
-    def _take_head(self) -> bytes:
-        while self._buffer.startswith(b"\r\n"):
-            self._cut(2)  # RFC 9112, 2.2: an empty line before a request is to be ignored
-        if not self._buffer or self._buffer == b"\r":
-            return b""
-        limits = self._limits
-        if not _FIELD_NAME.match(self._buffer, 0, 1):
-            raise MalformedRequestError("This is not an HTTP/1.1 request.")
-        longest_line = limits.target + 64
-        if len(self._buffer) > longest_line and b"\n" not in self._buffer[:longest_line]:
-            raise UrlTooLongError(f"The request's URL is over {limits.target} bytes.")
-        end = self._find_blank_line(
-            limits.head,
-            HeadersTooLargeError(f"The request's headers are over {limits.head} bytes."),
-        )
-        if end is None:
-            return b""
-        head = check_head(self._cut(end), limits)
-        if head.chunked:
-            self._state = _State.CHUNK_LINE
-        else:
-            self._remaining = head.length
-            self._state = _State.LENGTH if head.length else _State.DONE
-        return head.data
-
-    def _take_length(self) -> bytes:
-        data = self._cut(min(self._remaining, len(self._buffer)))
-        self._remaining -= len(data)
-        if not self._remaining:
-            self._state = _State.DONE
-        return data
-
-    def _take_chunked(self) -> bytes:
-        """Return all complete pieces of chunked framing that have arrived, still framed."""
+    def take_body(self) -> bytes:
+        """Return what has arrived of the present request's body, without its framing. Raises InvalidRequestError."""
+        if self._state is _State.LENGTH:
+            data = self._cut(self._remaining)
+            self._remaining -= len(data)
+            if not self._remaining:
+                self._state = _State.DONE
+            return data
         pieces: list[bytes] = []
-        while self._state is not _State.DONE:
-            piece = self._take_chunk_piece()
-            if not piece:
-                break
+        while self._state is not _State.DONE and (piece := self._take_chunk_piece()) is not None:
             pieces.append(piece)
         return b"".join(pieces)
 
-    def _take_chunk_piece(self) -> bytes:
+    def _cut(self, count: int) -> bytes:
+        """Remove and return the next bytes, at most count."""
+        data = self._buffer[self._at : self._at + count]
+        self._at += len(data)
+        self._searched = 0
+        return data
+
+    def _check_unfinished(self) -> None:
+        """Raise what is wrong already with a head that has no end yet, or is too large.
+
+        Without the look at line ends a client that ends its lines with LF alone would wait for the time limit.
+        """
+        limits, buffer, begin = self._limits, self._buffer, self._at
+        if not _FIELD_NAME.match(buffer, begin, begin + 1):
+            raise MalformedRequestError("This is not an HTTP/1.1 request.")
+        line_end = buffer.find(b"\n", begin, begin + limits.target + 64)
+        if line_end < 0 and len(buffer) - begin > limits.target + 64:
+            raise UrlTooLongError(f"The request's URL is over {limits.target} bytes.")
+        if _BARE_LF.search(buffer, begin):
+            raise MalformedRequestError("A line of the request's head does not end with CRLF.")
+        if len(buffer) - begin > limits.head:
+            raise HeadersTooLargeError(f"The request's headers are over {limits.head} bytes.")
+
+    def _take_chunk_piece(self) -> bytes | None:
+        """Go one step through chunked framing; return what it gave of the body, None when more bytes are needed."""
         match self._state:
             case _State.CHUNK_LINE:
                 return self._take_chunk_line()
             case _State.CHUNK_DATA:
-                data = self._cut(min(self._remaining, len(self._buffer)))
+                data = self._cut(self._remaining)
                 self._remaining -= len(data)
                 if not self._remaining:
                     self._state = _State.CHUNK_END
-                return data
+                return data or None
             case _State.CHUNK_END:
-                if not b"\r\n".startswith(self._buffer[:2]):
+                if not b"\r\n".startswith(self._buffer[self._at : self._at + 2]):
                     raise MalformedRequestError("A chunk of the body is longer than it says.")
-                if len(self._buffer) < 2:
-                    return b""
+                if self.held < 2:
+                    return None
+                self._at += 2
                 self._state = _State.CHUNK_LINE
-                return self._cut(2)
+                return b""
             case _:
                 return self._take_trailers()
 
-    def _take_chunk_line(self) -> bytes:
-        end = self._buffer.find(b"\r\n", 0, _CHUNK_LINE_LIMIT)
-        if end == -1:
-            if len(self._buffer) >= _CHUNK_LINE_LIMIT or b"\n" in self._buffer:
+    def _take_chunk_line(self) -> bytes | None:
+        begin = self._at
+        end = self._buffer.find(b"\r\n", begin, begin + _CHUNK_LINE_LIMIT)
+        if end < 0:
+            if self.held >= _CHUNK_LINE_LIMIT or self._buffer.find(b"\n", begin) >= 0:
                 raise MalformedRequestError("A chunk of the body has no valid size.")
-            return b""
-        matched = _CHUNK_LINE.fullmatch(self._buffer, 0, end)
+            return None
+        matched = _CHUNK_LINE.fullmatch(self._buffer, begin, end)
         if matched is None:
             raise MalformedRequestError("A chunk of the body has no valid size.")
         self._remaining = int(matched[1], 16)
         self._state = _State.CHUNK_DATA if self._remaining else _State.TRAILERS
-        return self._cut(end + 2)
+        self._at = end + 2
+        return b""
 
-    def _take_trailers(self) -> bytes:
-        end = self._find_blank_line(
-            self._limits.head,
-            HeadersTooLargeError("The trailers after the request's body are too large."),
-        )
-        if end is None:
-            return b""
-        _check_fields(bytes(self._buffer[: max(0, end - 4)]), self._limits)
+    def _take_trailers(self) -> bytes | None:
+        """Go past the trailers, which nobody here reads: they are checked and dropped."""
+        limits, buffer, begin = self._limits, self._buffer, self._at
+        end = begin + 2
+        if not buffer.startswith(b"\r\n", begin):
+            end = buffer.find(b"\r\n\r\n", begin) + 4
+            if (self.held if end < 4 else end - begin) > limits.head:
+                raise HeadersTooLargeError("The trailers after the request's body are too large.")
+            if end < 4:
+                if _BARE_LF.search(buffer, begin):
+                    raise MalformedRequestError("A line after the request's body does not end with CRLF.")
+                return None
+            _split_fields(buffer, begin, end, limits)
+        self._at = end
         self._state = _State.DONE
-        self._cut(end)
-        return b"\r\n"  # nobody here reads trailers: they are checked and dropped
+        return b""
 
 
-def check_head(data: bytes, limits: HeadLimits) -> _Head:
-    """Return the head with its framing, the target in origin form; data is everything up to the blank line's end.
+def read_head(data: bytes, begin: int, end: int, limits: HeadLimits) -> RequestHead:
+    """Return the head that is data[begin:end], its blank line included.
 
     Raises InvalidRequestError, MethodNotAllowedError.
     Source: RFC 9112, sections 2.2, 3.2, 5.2, 6.1 and 6.3, each read in its strictest way.
     """
-    request_line, _, rest = data[:-4].partition(b"\r\n")
-    method, target, version = _check_request_line(request_line, limits)
-    fields = _check_fields(rest, limits)
-    host = _check_host(fields, version)
-    length, chunked = _check_framing(fields, version)
-    expect = _values(fields, b"expect")
-    if any(value.lower() != b"100-continue" for value in expect):
-        raise UnknownExpectationError("Only 'Expect: 100-continue' is known.")
-    origin = _origin_form(method, target, host)
-    if origin is not target:
-        data = b" ".join((method, origin, version)) + data[len(request_line) :]
-    return _Head(data, length, chunked)
-
-
-def _check_request_line(line: bytes, limits: HeadLimits) -> tuple[bytes, bytes, bytes]:
-    """Return method, target and version."""
-    matched = _REQUEST_LINE.fullmatch(line)
-    if matched is None:
+    line_end = data.find(b"\r\n", begin)
+    if line_end - begin > limits.target + 64:
+        raise UrlTooLongError(f"The request's URL is over {limits.target} bytes.")
+    line = _REQUEST_LINE.fullmatch(data, begin, line_end)
+    if line is None:
         raise MalformedRequestError("The request line is malformed.")
-    method, target = matched[1], matched[2]
+    method, target, major, minor = line.groups()
     if len(target) > limits.target:
         raise UrlTooLongError(f"The request's URL is over {limits.target} bytes.")
-    if (matched[3], matched[4]) not in ((b"1", b"1"), (b"1", b"0")):
+    if major != b"1" or minor not in (b"0", b"1"):
         raise UnknownVersionError("Only HTTP/1.1 is spoken here; a proxy in front may speak HTTP/2.")
     if method in (b"CONNECT", b"TRACE"):
         raise MethodNotAllowedError("This method is not supported.")
-    return method, target, line[-8:]
+    modern = minor == b"1"
+    fields: list[tuple[bytes, bytes]] = []
+    deciding: dict[bytes, list[bytes]] = {}
+    for field in _split_fields(data, line_end + 2, end, limits):
+        name, _, value = field.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
+        fields.append((name, value))
+        if name in _DECIDING:
+            deciding.setdefault(name, []).append(value)
+    host = _check_host(deciding.get(b"host", ()), modern)
+    length, chunked = _check_framing(deciding, modern)
+    expected = deciding.get(b"expect", ())
+    if any(value.lower() != b"100-continue" for value in expected):
+        raise UnknownExpectationError("Only 'Expect: 100-continue' is known.")
+    path, _, query = _origin_form(method, target, host).partition(b"?")
+    wishes = [wish.strip() for value in deciding.get(b"connection", ()) for wish in value.lower().split(b",")]
+    upgrades = deciding.get(b"upgrade", ()) if b"upgrade" in wishes else ()
+    return RequestHead(
+        method=method.decode("ascii"),
+        path=path,
+        query=query,
+        version="1.1" if modern else "1.0",
+        fields=fields,
+        length=length,
+        chunked=chunked,
+        persistent=modern and b"close" not in wishes,
+        expects_continue=modern and bool(expected) and (chunked or length > 0),
+        upgrade=upgrades[-1].lower() if upgrades else b"",
+    )
 
 
-def _check_fields(data: bytes, limits: HeadLimits) -> list[tuple[bytes, bytes]]:
-    """Return the fields in order, names in lower case; data is lines without the last line end, or nothing."""
-    if not data:
-        return []
-    lines = data.split(b"\r\n")
+def _split_fields(data: bytes, begin: int, end: int, limits: HeadLimits) -> list[bytes]:
+    """Return the lines between begin and the blank line that ends at end, each a header's name, a colon and its value."""
+    lines = data[begin : end - 4].split(b"\r\n") if end - begin > 4 else []
     if len(lines) > limits.fields:
         raise HeadersTooLargeError(f"The request has over {limits.fields} headers.")
-    fields = []
+    if not _FIELDS.fullmatch(data, begin, end):
+        raise MalformedRequestError(_what_is_wrong(lines))
+    return lines
+
+
+def _what_is_wrong(lines: list[bytes]) -> str:
+    """Return what to tell about lines that are not headers."""
     for line in lines:
-        name, colon, value = line.partition(b":")
         if line[:1] in (b" ", b"\t"):
-            raise MalformedRequestError("A header is folded over several lines.")
+            return "A header is folded over several lines."
+        name, colon, _ = line.partition(b":")
         if not colon or not _FIELD_NAME.fullmatch(name):
-            raise MalformedRequestError("A header's name is malformed.")
-        value = value.strip(b" \t")
-        if _BAD_IN_VALUE.search(value):
-            raise MalformedRequestError("A header's value holds a control character.")
-        fields.append((name.lower(), value))
-    return fields
+            return "A header's name is malformed."
+    return "A header's value holds a control character."
 
 
-def _values(fields: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
-    return [value for field, value in fields if field == name]
-
-
-def _check_host(fields: list[tuple[bytes, bytes]], version: bytes) -> bytes:
+def _check_host(hosts: Sequence[bytes], modern: bool) -> bytes:
     """Return the Host header's value, b"" where HTTP/1.0 may leave it out."""
-    hosts = _values(fields, b"host")
-    if len(hosts) > 1 or (not hosts and version == b"HTTP/1.1"):
+    if len(hosts) > 1 or (not hosts and modern):
         raise MalformedRequestError("The request needs exactly one Host header.")
     if hosts and not _HOST.fullmatch(hosts[0]):
         raise MalformedRequestError("The Host header is malformed.")
     return hosts[0] if hosts else b""
 
 
-def _check_framing(fields: list[tuple[bytes, bytes]], version: bytes) -> tuple[int, bool]:
+def _check_framing(deciding: Mapping[bytes, Sequence[bytes]], modern: bool) -> tuple[int, bool]:
     """Return the body's length and whether it is chunked instead."""
-    lengths = _values(fields, b"content-length")
-    codings = _values(fields, b"transfer-encoding")
+    lengths = deciding.get(b"content-length", ())
+    codings = deciding.get(b"transfer-encoding", ())
     if lengths and codings:
         raise MalformedRequestError("Content-Length and Transfer-Encoding exclude each other.")
     if codings:
-        if len(codings) > 1 or version != b"HTTP/1.1":
+        if len(codings) > 1 or not modern:
             raise MalformedRequestError("The Transfer-Encoding header is malformed.")
         if codings[0].lower() != b"chunked":
             raise UnknownCodingError("The only transfer coding known is 'chunked'.")

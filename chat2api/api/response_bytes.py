@@ -68,14 +68,9 @@ class ResponseBytes:
         """
         if self.begun:
             raise ResponseError("the response has begun already")
-        fields = [(bytes(name), bytes(value).strip(b" \t")) for name, value in headers]
-        if not all(name for name, _ in fields) or _BAD_IN_NAME.search(b"".join([name for name, _ in fields])):
-            raise ResponseError("a header's name is malformed")
-        if _BAD_IN_VALUE.search(b"".join([value for _, value in fields])):
-            raise ResponseError("a header's value holds a control character")
         lines = [_status_line(status)]
         length: bytes | None = None
-        for name, value in fields:
+        for name, value in _checked(headers):
             lowered = name.lower()
             if lowered == b"content-length":
                 if not _LENGTH.fullmatch(value) or length not in (None, value):
@@ -130,6 +125,23 @@ class ResponseBytes:
             raise ResponseError("the response's body is shorter than its Content-Length")
         self.whole = True
         return b"0\r\n\r\n" if self._framing is _Framing.CHUNKED else b""
+
+
+def switching_head(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the head after which the connection speaks what the client asked for. Raises ResponseError."""
+    lines = [b"HTTP/1.1 101 Switching Protocols", *[b"%b: %b" % field for field in _checked(headers)]]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def _checked(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers, their values stripped. Raises ResponseError for those that could be read as something else."""
+    fields = [(bytes(name), bytes(value).strip(b" \t")) for name, value in headers]
+    names = [name for name, _ in fields]
+    if b"" in names or _BAD_IN_NAME.search(b"".join(names)):
+        raise ResponseError("a header's name is malformed")
+    if _BAD_IN_VALUE.search(b"".join([value for _, value in fields])):
+        raise ResponseError("a header's value holds a control character")
+    return fields
 
 
 @lru_cache(maxsize=64)

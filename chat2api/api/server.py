@@ -15,12 +15,9 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.config import Config as HypercornConfig
 from hypercorn.typing import ASGIFramework, ASGIReceiveEvent, ASGISendEvent, LifespanScope, LifespanState
 
-from chat2api.api.connection import Connection, ConnectionSettings
+from chat2api.api.connection import Connection, ConnectionSettings, Serving
 from chat2api.api.hangup import HangupWatch
 from chat2api.api.listening import Acceptor, Address, bind, connection_cap
 from chat2api.errors import ConfigError
@@ -123,15 +120,13 @@ class _Server:
         self._settings = settings
         self._shutdown = shutdown
         self._listeners = listeners
-        self._app = ASGIWrapper(app)
-        self._state: LifespanState = {}
-        self._lifespan = Lifespan(app, self._state)
-        self._context = WorkerContext(None)
-        self._config = _hypercorn_config(settings.connection)
-        self._connections: dict[asyncio.Task[None], Connection | None] = {}
+        state: LifespanState = {}
+        self._lifespan = Lifespan(app, state)
+        self._connections: set[Connection] = set()
         self._no_connections = asyncio.Event()
         self._no_connections.set()
         self._watch = HangupWatch()
+        self._serving = Serving(app, settings.connection, self._watch, self._closed, state)
 
     async def run(
         self, on_ready: Callable[[Sequence[Address]], None] | None, on_draining: Callable[[], None] | None
@@ -178,7 +173,7 @@ class _Server:
             log.info("stopping: accepting for %g s more", settings.drain_accept)
             if on_draining is not None:
                 on_draining()
-            await self._context.terminated.set()  # responses say `connection: close` from here on
+            self._serving.stopping = True  # responses say `connection: close` from here on
             await _first_of(shutdown.ending, timeout=settings.drain_accept)
         finally:
             acceptor.stop()
@@ -187,46 +182,29 @@ class _Server:
         return len(self._connections) < cap
 
     def _open(self, tasks: asyncio.TaskGroup, sock: socket.socket) -> None:
-        """Start serving a connection."""
-        task = tasks.create_task(self._serve_connection(sock))
-        self._connections[task] = None
+        """Begin to serve a connection."""
+        connection = Connection(self._serving)
+        self._connections.add(connection)
         self._no_connections.clear()
-        task.add_done_callback(self._closed)
+        tasks.create_task(self._connect(connection, sock))
 
-    def _closed(self, task: asyncio.Task[None]) -> None:
-        del self._connections[task]
-        if not self._connections:
-            self._no_connections.set()
-
-    async def _serve_connection(self, sock: socket.socket) -> None:
-        """Serve one connection; nothing that happens on it harms the others."""
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(loop=loop)
-        streams = asyncio.StreamReaderProtocol(reader, loop=loop)
+    async def _connect(self, connection: Connection, sock: socket.socket) -> None:
         try:
-            transport, _ = await loop.connect_accepted_socket(lambda: streams, sock)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
         except OSError:
             sock.close()
-            return
-        writer = asyncio.StreamWriter(transport, streams, reader, loop)
-        connection = Connection(
-            self._app, self._config, self._context, self._state, self._settings.connection, self._watch, reader, writer
-        )
-        task = asyncio.current_task()
-        if task is not None:
-            self._connections[task] = connection
-        try:
-            await connection.run()
-        except Exception:
-            log.exception("a connection failed")
-            connection.abort()
+            self._closed(connection)
+
+    def _closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._no_connections.set()
 
     async def _drain(self) -> int:
         """Let running requests finish as far as there is time, cut the rest, and return the exit status."""
         settings, shutdown = self._settings, self._shutdown
-        for connection in list(self._connections.values()):
-            if connection is not None:
-                connection.close_if_idle()
+        for connection in list(self._connections):
+            connection.close_if_idle()
         if self._connections:
             log.info("stopping: %d connections still have requests running", len(self._connections))
         await _first_of(self._no_connections, shutdown.ending, timeout=settings.drain_timeout)
@@ -237,12 +215,12 @@ class _Server:
         if not self._connections:
             return 0
         log.warning("stopping: cut %d connections", len(self._connections))
-        for connection in list(self._connections.values()):
-            if connection is not None:
-                connection.abort()
+        for connection in list(self._connections):
+            connection.abort()
         await _first_of(self._no_connections, timeout=settings.cut_grace)
-        for task in list(self._connections):
-            task.cancel()
+        for connection in list(self._connections):
+            connection.cancel()
+        await _first_of(self._no_connections, timeout=settings.cut_grace)
         return 1
 
 
@@ -254,16 +232,6 @@ async def _first_of(*events: asyncio.Event, timeout: float) -> None:
             await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
             for waiter in waiters:
                 waiter.cancel()
-
-
-def _hypercorn_config(settings: ConnectionSettings) -> HypercornConfig:
-    """Return hypercorn's own settings: none of its logging, and a parser as wide as our limits."""
-    config = HypercornConfig()
-    config.accesslog = None
-    config.errorlog = None
-    config.include_server_header = False
-    config.h11_max_incomplete_size = settings.head.head + 1024
-    return config
 
 
 def _shown(address: Address) -> str:

@@ -155,9 +155,13 @@ async def test_a_limit_broken_after_the_response_began_cuts_it() -> None:
 
 
 async def test_a_flow_is_full_only_for_readers_that_report() -> None:
-    flow = BodyFlow(10)
     freed: list[bool] = []
-    flow.on_room = lambda: freed.append(flow.full)
+
+    class Noting(BodyFlow):
+        def made_room(self) -> None:
+            freed.append(self.full)
+
+    flow = Noting(10)
 
     states: list[bool] = []
     steps: list[Callable[[], None]] = [

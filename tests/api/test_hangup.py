@@ -28,29 +28,32 @@ async def test_R10_a_client_that_leaves_is_noticed_behind_bytes_that_nobody_read
     left = asyncio.Event()
     client.send(b"unread" * 1000)
 
-    with watch.watching(sock, left.set):
-        await asyncio.sleep(0.02)
-        assert not left.is_set()  # bytes alone are no news
-        if how == "half":
-            client.shutdown(socket.SHUT_WR)
-        else:
-            if how == "rst":
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            client.close()
-        await asyncio.wait_for(left.wait(), WAIT)
+    watch.watch(sock, left.set)
+    await asyncio.sleep(0.02)
+    assert not left.is_set()  # bytes alone are no news
+    if how == "half":
+        client.shutdown(socket.SHUT_WR)
+    else:
+        if how == "rst":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+    await asyncio.wait_for(left.wait(), WAIT)
 
     watch.close()
     client.close()
     sock.close()
 
 
-async def test_nothing_is_said_after_the_block() -> None:
+async def test_nothing_is_said_once_it_is_forgotten() -> None:
     watch = HangupWatch()
     client, sock = _connected()
     left: list[bool] = []
 
-    with watch.watching(sock, lambda: left.append(True)):
-        pass
+    def note() -> None:
+        left.append(True)
+
+    watch.watch(sock, note)
+    watch.forget(sock, note)
     client.close()
     await asyncio.sleep(0.02)
 
@@ -59,18 +62,27 @@ async def test_nothing_is_said_after_the_block() -> None:
     sock.close()
 
 
-async def test_a_connection_closed_during_the_block_does_not_disturb_the_next_with_its_descriptor() -> None:
+async def test_a_connection_closed_while_watched_does_not_disturb_the_next_with_its_descriptor() -> None:
     watch = HangupWatch()
     left: list[str] = []
+    noticed = asyncio.Event()
     client, sock = _connected()
-    with watch.watching(sock, lambda: left.append("first")):
-        sock.close()
-        client.close()
+
+    def first() -> None:
+        left.append("first")
+
+    def second() -> None:
+        left.append("second")
+        noticed.set()
+
+    watch.watch(sock, first)
+    sock.close()
+    client.close()
     client, sock = _connected()
-    with watch.watching(sock, lambda: left.append("second")):
-        client.close()
-        async with asyncio.timeout(WAIT):
-            await asyncio.sleep(0.05)
+    watch.watch(sock, second)
+    watch.forget(sock, first)
+    client.close()
+    await asyncio.wait_for(noticed.wait(), WAIT)
 
     assert left == ["second"]
     watch.close()
@@ -82,6 +94,7 @@ async def test_a_closed_socket_is_not_watched() -> None:
     client, sock = _connected()
     sock.close()
 
-    with watch.watching(sock, lambda: None):
-        client.close()
+    watch.watch(sock, lambda: None)
+    watch.forget(sock, lambda: None)
+    client.close()
     watch.close()

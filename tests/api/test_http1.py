@@ -8,6 +8,7 @@ import pytest
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 
 from chat2api.api.connection import ConnectionSettings
+from chat2api.api.hangup import ClientLeftError
 from tests.api.raw_http import (
     WAIT,
     answer,
@@ -278,40 +279,6 @@ async def test_F12_h2c_is_not_spoken_an_upgrade_is_ignored() -> None:
             assert (status, body) == (200, b"GET /up ")
 
 
-async def test_a_websocket_still_works_and_a_client_that_leaves_it_is_told() -> None:
-    from wsproto import ConnectionType, WSConnection
-    from wsproto.events import AcceptConnection, Request, TextMessage
-
-    left = asyncio.Event()
-
-    async def app(scope: dict[str, Any], receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        assert scope["type"] == "websocket"
-        assert (await receive())["type"] == "websocket.connect"
-        await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
-        while True:
-            message = await receive()
-            if message["type"] != "websocket.receive":
-                left.set()
-                return
-            await send({"type": "websocket.send", "bytes": None, "text": (message.get("text") or "").upper()})
-
-    async with serving(app) as server:
-        client = await server.connect()
-        websocket = WSConnection(ConnectionType.CLIENT)
-        await client.send(websocket.send(Request(host="localhost", target="/ws")))
-        seen: list[object] = []
-        while not any(isinstance(event, AcceptConnection) for event in seen):
-            websocket.receive_data(await client.reader.read(4096))
-            seen += websocket.events()
-        await client.send(websocket.send(TextMessage(data="hello\n\x00")))
-        while not any(isinstance(event, TextMessage) for event in seen):
-            websocket.receive_data(await client.reader.read(4096))
-            seen += websocket.events()
-        assert [event.data for event in seen if isinstance(event, TextMessage)] == ["HELLO\n\x00"]
-        client.reset()
-        await asyncio.wait_for(left.wait(), WAIT)
-
-
 async def test_expect_continue_is_answered_when_the_app_wants_the_body() -> None:
     wanted = asyncio.Event()
 
@@ -323,7 +290,7 @@ async def test_expect_continue_is_answered_when_the_app_wants_the_body() -> None
         client = await server.connect()
         await client.send(b"POST /" + H + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
         wanted.set()
-        assert await client.until(b"\r\n\r\n") == b"HTTP/1.1 100 \r\n\r\n"
+        assert await client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         await client.send(b"abc")
         assert (await client.response())[2] == b"POST / abc"
 
@@ -360,7 +327,7 @@ async def test_a_stream_that_fails_does_not_look_finished(version: bytes, caplog
         await asyncio.sleep(0.01)
         raise ValueError("app failed")
 
-    caplog.set_level(logging.CRITICAL, "chat2api.api.connection")
+    caplog.set_level(logging.CRITICAL, "chat2api.api.http1")
     async with serving(app) as server:
         client = await server.connect()
         await client.send(b"GET / HTTP/" + version + b"\r\nHost: localhost\r\n\r\n")
@@ -378,7 +345,7 @@ async def test_a_response_shorter_than_it_says_ends_the_connection(caplog: pytes
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
         await send_chunk(send, b"half", more=False)
 
-    caplog.set_level(logging.CRITICAL, "chat2api.api.connection")
+    caplog.set_level(logging.CRITICAL, "chat2api.api.http1")
     async with serving(app) as server:
         assert (await server.exchange(GET + GET)).count(b"HTTP/1.1") == 1
 
@@ -390,7 +357,7 @@ async def test_a_header_that_would_split_the_response_becomes_a_500(
     async def app(scope: dict[str, Any], receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [header]})
 
-    caplog.set_level(logging.CRITICAL, "chat2api.api.connection")
+    caplog.set_level(logging.CRITICAL, "chat2api.api.http1")
     async with serving(app) as server:
         assert error_of(await server.exchange(GET)) == (500, "internal_error")
 
@@ -401,9 +368,52 @@ async def test_an_app_that_says_nothing_becomes_a_500(fails: bool, caplog: pytes
         if fails:
             raise ValueError("app failed")
 
-    caplog.set_level(logging.CRITICAL, "chat2api.api.connection")
+    caplog.set_level(logging.CRITICAL, "chat2api.api.http1")
     async with serving(app) as server:
         response = await server.exchange(GET)
 
     assert error_of(response) == (500, "internal_error")
     assert b"app failed" not in response
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Clients that have left
+
+
+async def test_an_app_that_ignores_a_disconnect_is_cancelled_after_a_while() -> None:
+    reached, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: dict[str, Any], receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        reached.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async with serving(app, connection=ConnectionSettings(disconnect_grace=0.05)) as server:
+        client = await server.connect()
+        await client.send(GET)
+        await asyncio.wait_for(reached.wait(), WAIT)
+        client.leave()
+        await asyncio.wait_for(cancelled.wait(), WAIT)
+
+
+async def test_sending_to_a_client_that_left_raises() -> None:
+    raised: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    async def app(scope: dict[str, Any], receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        await start_stream(send)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        try:
+            await send_chunk(send, b"late")
+        except OSError as error:
+            raised.set_result(error)
+            raise
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(GET)
+        await client.until(b"\r\n\r\n")
+        client.leave()
+        assert isinstance(await asyncio.wait_for(raised, WAIT), ClientLeftError)
