@@ -31,6 +31,7 @@ from chat2api.keys.operator import OperatorKeys, load_operator_key
 from chat2api.keys.quota import Quotas
 from chat2api.keys.scope import AccountScopes
 from chat2api.logs import Redactor
+from chat2api.protocol.chatgpt.drift import DriftWatch
 from chat2api.protocol.chatgpt.proof_of_work import PYTHON, variants
 from chat2api.protocol.openai.usage import load_tokenizer
 from chat2api.simulator.app import Simulator
@@ -116,6 +117,7 @@ class Runtime:
         """Answers on their way, each with the id of the issued key that it was asked for with: for a stop that cannot
         wait, and for a key that is revoked."""
         self.draining = False
+        self.drift = DriftWatch()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._resources = AsyncExitStack()
 
@@ -175,7 +177,9 @@ class Runtime:
         self.care = AccountCare(
             CareParts(self.records, self.pool, self.editor, self.keeper, self.doctor, self.jobs, self.clock)
         )
-        self.provider = ChatGPTProvider(config, self.clock, self.client, self.sources, Offers(self.client, self.clock))
+        self.provider = ChatGPTProvider(
+            config, self.clock, self.client, self.sources, Offers(self.client, self.clock), self.drift
+        )
 
         self.redactor.learn(*config.authorization, config.auth_key, config.secret_key)
         self.operator_keys = OperatorKeys.configured(config.authorization)
@@ -207,7 +211,12 @@ class Runtime:
         """Give one word: ready, draining or degraded."""
         if self.draining:
             return "draining"
-        return "degraded" if self.operator_keys.shut is not None else "ready"
+        return "degraded" if self.operator_keys.shut is not None or self.drifted else "ready"
+
+    @property
+    def drifted(self) -> tuple[str, ...]:
+        """The shapes of answers that are not understood, once they are too many to be chance (R15)."""
+        return self.drift.alarm(self.clock.monotonic())
 
     def drain(self) -> None:
         """Take note that the server is stopping."""

@@ -31,6 +31,7 @@ _ADVICE: Mapping[str, str] = {
     "upstream_account": _SIGN_IN,
     "restored_copy": "The records are an older copy. Add the newest tokens, or confirm that the copy may be refreshed.",
     "removed": "",
+    "workspace_not_allowed": "Add its token again with the id of a workspace that it belongs to, or with none.",
     "token_expired": "Its access token has ended, and it has nothing to renew it with. Add a new token.",
     "human_check": "Sign in with a browser and do what the website asks for.",
     "distrusted": "Use another exit address (PROXY_URL), or wait: the backend distrusts this one.",

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from chat2api.gateway.offers import Offers
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.gateway.sources import Claim, Sources, Way, host_of
 from chat2api.gateway.turns import TurnFollower
+from chat2api.protocol.chatgpt.drift import UNREADABLE, DriftWatch
 from chat2api.protocol.chatgpt.models import choose_model, reply_name
 from chat2api.protocol.events import Event, FileLink, Finished, ReasoningDelta, TextDelta
 from chat2api.protocol.openai.chat import ChatRequest
@@ -50,8 +52,17 @@ _CONTENT = (TextDelta, ReasoningDelta, FileLink, Finished)
 class ChatGPTProvider:
     """Serves chat completions from ChatGPT accounts."""
 
-    def __init__(self, config: Config, clock: Clock, client: ChatGPTClient, sources: Sources, offers: Offers) -> None:
-        """Serve from those accounts through that client."""
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        client: ChatGPTClient,
+        sources: Sources,
+        offers: Offers,
+        drift: DriftWatch | None = None,
+    ) -> None:
+        """Serve from those accounts through that client; `drift` is told of every answer."""
+        self._drift = drift or DriftWatch()
         self._config = config
         self._clock = clock
         self._client = client
@@ -80,6 +91,7 @@ class ChatGPTProvider:
             limits=answer_limits(self._config, reasoning=is_reasoning(prompt.model)),
             share=share,
             facts=facts,
+            drift=self._drift,
         )
         limiter = TurnLimiter(request.max_tokens, request.stop)
         with share:
@@ -149,6 +161,7 @@ class _Answering:
     limits: AnswerLimits
     share: BudgetShare
     facts: AnswerFacts
+    drift: DriftWatch
     made: int = 0
     """Attempts made so far."""
 
@@ -292,6 +305,7 @@ class _Attempt:
 
     async def finish(self, failure: Exception | None) -> Verdict:
         """Free the account and abort what still runs; give what the failure means."""
+        self._note_shapes(failure)
         if self._follower is not None:
             await self._follower.aclose()
         outcome = failure or (Outcome.SERVED if self._served or self.begun else Outcome.ABANDONED)
@@ -301,6 +315,19 @@ class _Attempt:
                 self.session.proxy, host_of(self.session.origin), verdict.exit_fault, seconds=verdict.exit_seconds
             )
         return verdict
+
+    def _note_shapes(self, failure: Exception | None) -> None:
+        """Tell the drift alarm which shapes of the answer were not understood, if there was one."""
+        follower = self._follower
+        unreadable = isinstance(failure, UpstreamProtocolError) or (
+            failure is not None and isinstance(failure.__cause__, UpstreamProtocolError)
+        )
+        if follower is None and not unreadable:
+            return
+        unknown = follower.unknown + follower.turn.unknown if follower is not None else Counter[str]()
+        if unreadable:
+            unknown[UNREADABLE] += 1
+        self._answering.drift.note(unknown, self._answering.clock.monotonic())
 
     async def _with_parent(self, session: Session, prompt: Prompt) -> Prompt:
         """Name the message that a continued conversation goes on from, where nobody has named it."""

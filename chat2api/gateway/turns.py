@@ -5,6 +5,7 @@ The decoder says what it needs by events; here they are carried out, so what com
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -46,6 +47,11 @@ class AnswerSource(Protocol):
         """The last visible message so far as the backend wrote it."""
         ...
 
+    @property
+    def unknown(self) -> Counter[str]:
+        """How often each shape came so far that was not understood."""
+        ...
+
     async def next(self) -> list[Event]:
         """Give the next events, an empty list after the end."""
         ...
@@ -64,6 +70,7 @@ class _StoredAnswer:
         text = "".join(event.text for event in events if isinstance(event, TextDelta))
         self._skip = len(given) if text.startswith(given) else 0
         self._events = list(events)
+        self.unknown = Counter[str]()
 
     async def next(self) -> list[Event]:
         events, self._events = self._events, []
@@ -97,6 +104,8 @@ class TurnFollower:
     _begun: bool = False
     _content: bool = False
     _continues: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
+    """How often each shape came in the turns before the present one that was not understood."""
 
     async def events(self) -> AsyncGenerator[list[Event]]:
         """Yield batches of at least one event; the last one ends with Finished.
@@ -209,6 +218,7 @@ class TurnFollower:
 
     async def _replace(self, turn: AnswerSource) -> None:
         old, self.turn = self.turn, turn
+        self.unknown += old.unknown
         await old.aclose()
 
 

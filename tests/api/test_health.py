@@ -8,7 +8,8 @@ import pytest_asyncio
 
 from chat2api import __version__
 from chat2api.keys.operator import OperatorKeys
-from tests.e2e.harness import House, open_house
+from chat2api.protocol.chatgpt.drift import DriftWatch
+from tests.e2e.harness import OPERATOR_KEY, House, open_house
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -62,6 +63,33 @@ async def test_S1_a_server_whose_key_could_not_be_kept_is_degraded(
     assert (answer.status_code, answer.text) == (503, "degraded"), "one word; the reason is in the log"
     house.runtime.drain()
     assert (await http.get("/readyz")).text == "draining"
+
+
+@pytest.mark.parametrize(
+    ("key", "body"),
+    [
+        (None, "degraded"),
+        ("a wrong key", "degraded"),
+        (OPERATOR_KEY, "degraded\nnot understood in the backend's answers: content_type: hologram"),
+    ],
+)
+async def test_R15_a_backend_that_changed_is_told_and_the_operator_learns_how(
+    house: House, http: httpx.AsyncClient, key: str | None, body: str
+) -> None:
+    runtime = house.runtime
+    before, runtime.drift = runtime.drift, DriftWatch()
+    try:
+        for number in range(99):
+            runtime.drift.note({"type: add-item": 1} if number % 2 else {}, runtime.clock.monotonic())
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        assert (await http.get("/readyz", headers=headers)).text == "ready"
+        runtime.drift.note({"content_type: hologram": 2}, runtime.clock.monotonic())
+        assert (await http.get("/readyz", headers=headers)).text == "ready", "one in a hundred"
+        runtime.drift.note({"content_type: hologram": 2}, runtime.clock.monotonic())
+        answer = await http.get("/readyz", headers=headers)
+        assert (answer.status_code, answer.text) == (200, body)
+    finally:
+        runtime.drift = before
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

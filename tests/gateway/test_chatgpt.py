@@ -28,6 +28,7 @@ from chat2api.errors import (
 )
 from chat2api.gateway.chatgpt import new_messages
 from chat2api.gateway.provider import AnswerFacts
+from chat2api.protocol.chatgpt.drift import UNREADABLE
 from chat2api.protocol.events import Finished, Started
 from chat2api.protocol.prompt import Message, TextPart
 from chat2api.simulator.faults import Fault
@@ -127,6 +128,33 @@ async def test_reply_models_are_public_names(gateway: Gateway) -> None:
 )
 async def test_history_is_off_unless_asked_for(gateway: Gateway, fields: dict[str, Any], kept: bool) -> None:
     assert gateway.runtime.provider.keeps_history(chat_request(**fields)) == kept
+
+
+# Answers that are not understood
+
+
+async def test_R15_what_is_not_understood_in_answers_reaches_the_alarm(gateway: Gateway) -> None:
+    await gateway.fresh(3)
+    drift = gateway.runtime.drift
+    drift.shapes.clear()
+    answers = drift.answers
+    await gateway.ask()
+    assert (drift.answers, drift.shapes) == (answers + 1, {}), "a good answer is only counted"
+
+    odd = (
+        'data: {"message": {"id": "m-9", "author": {"role": "assistant"}, "content": {"content_type": "hologram"}}}\n\n'
+    )
+    gateway.control.fail("conversation", Fault("bytes", at="before_content", body=odd))
+    assert text_of(await gateway.ask()) == ANSWER
+    assert drift.shapes == {"content_type: hologram": 1}
+
+    gateway.control.refuse("conversation", "page_instead")
+    assert text_of(await gateway.ask()) == ANSWER, "another account answered"
+    assert drift.shapes == {"content_type: hologram": 1, UNREADABLE: 1}
+    assert drift.answers == answers + 4
+    assert gateway.runtime.drifted
+    gateway.clock.advance(301.0)
+    assert gateway.runtime.drifted == ()
 
 
 # Going on to the next account

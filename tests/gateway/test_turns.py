@@ -1,6 +1,7 @@
 """One turn to its real end: what is followed, in which order it is given, and how long it may take."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -55,6 +56,7 @@ class Script:
         self._batches = list(batches)
         self._silent = silent
         self.raw_text = raw_text
+        self.unknown = Counter[str]()
         self.closed = 0
 
     async def next(self) -> list[Event]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -73,6 +74,11 @@ class BackendTurn:
     def conversation_id(self) -> str | None:
         """The conversation's id, once the backend has told it."""
         return self._decoder.conversation_id
+
+    @property
+    def unknown(self) -> Counter[str]:
+        """How often each shape came so far that was not understood."""
+        return self._decoder.unknown
 
     async def next(self) -> list[Event]:
         """Give the next events, at least one; an empty list after the end.
