@@ -8,7 +8,7 @@ from typing import Any
 from quart import Blueprint, Quart, Response, request
 
 from chat2api import logs
-from chat2api.api import accounts, health, pages
+from chat2api.api import accounts, health, keys, pages, usage
 from chat2api.api.auth import check_access_classes, declare_access, guard_request
 from chat2api.api.body import LARGE_BODY
 from chat2api.api.charging import tell_limits
@@ -49,14 +49,14 @@ def create_app(
     app.url_map.merge_slashes = False  # it would redirect, to whatever host the caller names
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider's own setting
 
-    for blueprint in (chat.blueprint, models.blueprint):
+    for blueprint in (chat.blueprint, models.blueprint, usage.blueprint):
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "api")
     for blueprint in (pages.blueprint, health.blueprint):
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "open")
     declare_access(app, "static", "open")
-    for blueprint in (accounts.blueprint,):
+    for blueprint in (accounts.blueprint, keys.blueprint):
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "admin")
     if prefix:  # health checks know no prefix

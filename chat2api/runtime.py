@@ -250,7 +250,7 @@ class Runtime:
     def _end_answers_of(self, key: IssuedKey) -> None:
         for answer, key_id in list(self.answers.items()):
             if key_id == key.id:
-                answer.interrupt(InvalidAPIKeyError("This key was revoked in the middle of this answer."))
+                answer.interrupt(InvalidAPIKeyError("This key was revoked or stopped in the middle of this answer."))
 
     async def _close_ledger(self) -> None:
         try:

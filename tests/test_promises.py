@@ -45,7 +45,6 @@ LATER = {
     "R19": "shared state in Redis",
     "R20": "records in PostgreSQL",
     "T5": "a schema run over the interface's document",
-    "G4": "issued keys",
     "G7": "a record of what administrators do",
 }
 """Ids whose feature is not there yet."""

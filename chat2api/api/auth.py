@@ -115,6 +115,8 @@ def _issued_key_caller(bearer: str, workspace: str | None) -> Caller:
         raise InvalidAPIKeyError("Incorrect API key provided. This server has issued no such key.")
     if (ended := key.ended(runtime.clock.now())) is not None:
         raise InvalidAPIKeyError(f"This API key is {ended}. Ask the operator of this server for another one.")
+    if runtime.keys.stopped:
+        raise PermissionDeniedError("The operator of this server has stopped all issued keys for now.")
     return Caller(
         "issued_key",
         owner=f"issued:{key.id}",

@@ -94,13 +94,19 @@ class KeyRing:
     """All issued keys, in memory. Make one, `await start()`, keep `run()` running."""
 
     def __init__(self, store: KeyStore, clock: Clock, *, on_end: Callable[[IssuedKey], None] | None = None) -> None:
-        """Make a ring on these records; `on_end` is told of a key that was just revoked."""
+        """Make a ring on these records; `on_end` is told of a key that was just revoked, and of all that were stopped."""
         self._store = store
         self._clock = clock
         self._on_end = on_end
         self._keys: dict[str, IssuedKey] = {}
         self._ids: dict[str, str] = {}
         self._revision = 0
+        self._stopped = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the operator has stopped all keys."""
+        return self._stopped
 
     async def start(self) -> None:
         """Load all keys. Raises StorageError."""
@@ -122,6 +128,10 @@ class KeyRing:
         for key in changes.keys:
             self._put(key)
         self._revision = max(self._revision, changes.revision)
+        if changes.stopped and not self._stopped and self._on_end is not None:
+            for key in self._keys.values():
+                self._on_end(key)
+        self._stopped = changes.stopped
 
     # Look-ups
 
@@ -141,7 +151,7 @@ class KeyRing:
     def find(self, bearer: str) -> IssuedKey | None:
         """Give the key that a bearer is, if it works now."""
         key = self.look_up(bearer)
-        return key if key is not None and key.ended(self._clock.now()) is None else None
+        return key if key is not None and not self._stopped and key.ended(self._clock.now()) is None else None
 
     def get(self, key_id: str) -> IssuedKey | None:
         """Give a key by its id."""
@@ -207,6 +217,11 @@ class KeyRing:
             raise NotFoundError("There is no key of this id.", param="id", code="key_not_found")
         self._put(revoked)
         return revoked
+
+    async def stop(self, stopped: bool) -> None:
+        """Stop all keys and what runs under them at once, or let them work again."""
+        await self._store.keys.stop(stopped)
+        await self.reload()
 
     def _put(self, key: IssuedKey) -> None:
         known = self._keys.get(key.id)

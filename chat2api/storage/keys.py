@@ -87,10 +87,11 @@ class IssuedKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyChanges:
-    """Keys that changed after a revision, and the revision up to which they are complete."""
+    """Keys that changed after a revision, the revision up to which they are complete, and whether all are stopped."""
 
     revision: int
     keys: tuple[IssuedKey, ...]
+    stopped: bool = False
 
 
 class KeyRecords(Protocol):
@@ -123,6 +124,10 @@ class KeyRecords(Protocol):
 
         The old digest works until `previous_until_at`; None ends it at once. A still older one has ended with it.
         """
+        ...
+
+    async def stop(self, stopped: bool) -> None:
+        """Stop all keys, or let them work again; none of them changes by that."""
         ...
 
     async def revoke(self, key_id: str, now: float) -> IssuedKey | None:

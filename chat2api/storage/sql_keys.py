@@ -13,6 +13,7 @@ from chat2api.storage.schema import issued_keys, meta
 from chat2api.storage.sqlite import Database
 
 _REVISION = "keys_revision"
+_STOPPED = "keys_stopped"
 _SCOPE = tuple(field.name for field in fields(KeyScope))
 _LIMITS = tuple(field.name for field in fields(KeyLimits))
 _CHANGEABLE = {"name", "note", "expires_at", "scope", "limits"}
@@ -35,7 +36,9 @@ class SqlKeyRecords:
 
         def look(connection: sa.Connection) -> KeyChanges:
             rows = connection.execute(query).mappings()
-            return KeyChanges(_revision(connection), tuple(_to_key(row) for row in rows))
+            return KeyChanges(
+                _revision(connection), tuple(_to_key(row) for row in rows), _meta(connection, _STOPPED) == "1"
+            )
 
         return await self._database.read(look)
 
@@ -107,6 +110,15 @@ class SqlKeyRecords:
 
         return await self._database.write(change)
 
+    async def stop(self, stopped: bool) -> None:
+        """See KeyRecords."""
+
+        def change(connection: sa.Connection) -> int:
+            _set_meta(connection, _STOPPED, "1" if stopped else "0")
+            return _next_revision(connection)
+
+        await self._database.write(change)
+
     async def _update(self, key: IssuedKey, columns: Mapping[str, object]) -> IssuedKey | None:
         def change(connection: sa.Connection) -> IssuedKey | None:
             present = _find(connection, key.id)
@@ -118,18 +130,24 @@ class SqlKeyRecords:
         return await self._database.write(change)
 
 
+def _meta(connection: sa.Connection, name: str) -> str | None:
+    return connection.scalar(sa.select(meta.c.value).where(meta.c.name == name))
+
+
+def _set_meta(connection: sa.Connection, name: str, value: str) -> None:
+    if not connection.execute(sa.update(meta).where(meta.c.name == name).values(value=value)).rowcount:
+        connection.execute(sa.insert(meta).values(name=name, value=value))
+
+
 def _revision(connection: sa.Connection) -> int:
-    return int(connection.scalar(sa.select(meta.c.value).where(meta.c.name == _REVISION)) or 0)
+    return int(_meta(connection, _REVISION) or 0)
 
 
 def _next_revision(connection: sa.Connection) -> int:
     """Raise the revision by one and give it; the row stays locked until the transaction ends."""
     value = connection.scalar(sa.select(meta.c.value).where(meta.c.name == _REVISION).with_for_update())
     number = int(value or 0) + 1
-    if value is None:
-        connection.execute(sa.insert(meta).values(name=_REVISION, value=str(number)))
-    else:
-        connection.execute(sa.update(meta).where(meta.c.name == _REVISION).values(value=str(number)))
+    _set_meta(connection, _REVISION, str(number))
     return number
 
 

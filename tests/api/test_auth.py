@@ -17,8 +17,10 @@ from chat2api.api.auth import access_class, check_access_classes
 from chat2api.app import create_app
 from chat2api.config import Config
 from chat2api.errors import StorageError
+from chat2api.keys.issue import make_key
 from chat2api.keys.operator import OperatorKeys
 from chat2api.simulator.app import Simulator
+from chat2api.storage.keys import NewKey
 from tests.e2e.harness import OPERATOR_KEY, House, open_house
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -36,6 +38,15 @@ EXPECTED_CLASSES = {
     "/v1/chat/completions": "api",
     "/v1/models": "api",
     "/v1/models/<path:model>": "api",
+    "/v1/usage": "api",
+    "/dashboard/billing/subscription": "api",
+    "/v1/dashboard/billing/subscription": "api",
+    "/dashboard/billing/usage": "api",
+    "/v1/dashboard/billing/usage": "api",
+    "/keys": "admin",
+    "/keys/stop": "admin",
+    "/keys/<key_id>": "admin",
+    "/keys/<key_id>/rotate": "admin",
     "/tokens/preview": "admin",
     "/tokens/upload": "admin",
     "/tokens/clear": "admin",
@@ -121,29 +132,35 @@ async def test_M1_open_routes_answer_everybody(http: httpx.AsyncClient, path: st
         assert (await http.get(path, headers=headers)).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/auto"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/auto", "/v1/usage", "/dashboard/billing/usage"])
 async def test_M1_api_routes_answer_only_good_keys(
-    http: httpx.AsyncClient, settings: SettingsChange, path: str
+    house: House, http: httpx.AsyncClient, settings: SettingsChange, path: str
 ) -> None:
     settings(anonymous="off")
     assert (await http.get(path, headers=OPERATOR)).status_code == 200
-    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer sk-c2a-unknown"}):
+    issued = await house.runtime.keys.issue(NewKey("somebody", None))
+    assert (await http.get(path, headers={"Authorization": f"Bearer {issued.secret}"})).status_code == 200
+    await house.runtime.keys.revoke(issued.key.id)
+    wrong = ["wrong", "sk-c2a-unknown", make_key(), issued.secret]
+    for headers in ({}, *({"Authorization": f"Bearer {key}"} for key in wrong)):
         answer = await http.get(path, headers=headers)
         assert answer.status_code == 401
         assert answer.json()["error"]["code"] == "invalid_api_key"
 
 
 async def test_M1_admin_routes_answer_the_operator_alone(house: House, http: httpx.AsyncClient, sim: Simulator) -> None:
-    admin = [path.replace("<account_id>", "a").replace("<job_id>", "j").replace("<check>", "c")
+    admin = [path.replace("<account_id>", "a").replace("<key_id>", "k").replace("<job_id>", "j").replace("<check>", "c")
              for path, kind in EXPECTED_CLASSES.items() if kind == "admin"]  # fmt: skip
     own = {"Authorization": f"Bearer {sim.control.add_account().access_token}"}
+    issued = await house.runtime.keys.issue(NewKey("somebody", None))
+    person = {"Authorization": f"Bearer {issued.secret}"}
     for path in admin:
         for method in ("GET", "POST", "PATCH", "DELETE"):
             allowed = (await http.request(method, path, headers=OPERATOR, json={"x": 1})).status_code
             if allowed == 405:
                 continue
             assert allowed in (200, 202, 400, 404), f"{method} {path}"
-            for headers, status in (({}, 401), ({"Authorization": "Bearer wrong"}, 401), (own, 403)):
+            for headers, status in (({}, 401), ({"Authorization": "Bearer wrong"}, 401), (own, 403), (person, 403)):
                 answer = await http.request(method, path, headers=headers, json={"x": 1})
                 assert answer.status_code == status, f"{method} {path}"
                 assert "access-control-allow-origin" not in answer.headers
