@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
-from quart import Quart, Response, g, request
+from quart import Quart, Response, request
 
 from chat2api.api.dispatch import LastPiece, RequestRun
 from chat2api.api.guards import PacedRequest
@@ -175,22 +175,3 @@ async def test_a_handler_that_does_not_heed_its_clients_leaving_leaves_no_trace(
             await ended.wait()
 
     assert cancelling == [0]
-
-
-async def test_S8_a_pipelined_request_sees_nothing_of_the_one_before_it() -> None:
-    app = quart_app()
-    inherited: list[str | None] = []
-
-    @app.post("/")
-    async def remember() -> str:
-        inherited.append(g.get("who"))
-        g.who = "somebody"
-        return "ok"
-
-    async with serving(app, asgi=True) as server:
-        client = await server.connect()
-        await client.send(post(b"one") + post(b"two") + post(b"three"))
-        for _ in range(3):
-            assert (await client.response())[2] == b"ok"
-
-    assert inherited == [None, None, None]

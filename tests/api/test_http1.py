@@ -1,6 +1,7 @@
 """HTTP/1.1 by raw sockets: what is refused, what is answered, and responses that fail."""
 
 import asyncio
+import contextvars
 import logging
 from typing import Any
 
@@ -304,6 +305,24 @@ async def test_an_app_that_refuses_before_reading_sends_no_continue() -> None:
 
     assert response.startswith(b"HTTP/1.1 401")
     assert b"connection: close" in response.lower()
+
+
+async def test_S8_a_pipelined_request_runs_in_a_context_that_knows_nothing_of_the_one_before_it() -> None:
+    who = contextvars.ContextVar("who", default="nobody")
+    seen: list[str] = []
+
+    async def app(scope: dict[str, Any], receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        seen.append(who.get())
+        who.set(scope["path"])
+        await answer(send)
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(GET * 3)
+        for _ in range(3):
+            await client.response()
+
+    assert seen == ["nobody"] * 3
 
 
 async def test_more_pipelined_requests_than_are_held_are_all_answered() -> None:

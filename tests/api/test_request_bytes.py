@@ -241,12 +241,13 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map(b"".join))
 @example(GET + POST + CHUNKED + TRAILERS + GET)
+@example(b"\r\n" + GET)
 def test_S39_another_parser_reads_whatever_passes_in_the_same_way(data: bytes) -> None:
     incoming = RequestBytes(LIMITS)
     incoming.feed(data)
-    parser = h11.Connection(h11.SERVER)
-    parser.receive_data(data)
     while True:
+        parser = h11.Connection(h11.SERVER)
+        parser.receive_data(_without_blank_lines(data[len(data) - incoming.held :]))
         body = b""
         try:
             head = incoming.take_head()
@@ -270,5 +271,10 @@ def test_S39_another_parser_reads_whatever_passes_in_the_same_way(data: bytes) -
         if not incoming.complete:
             return
         incoming.next_request()
-        parser = h11.Connection(h11.SERVER)
-        parser.receive_data(data[len(data) - incoming.held :])
+
+
+def _without_blank_lines(data: bytes) -> bytes:
+    """Leave out the blank lines before a request, which we ignore and h11 refuses."""
+    while data.startswith(b"\r\n"):
+        data = data[2:]
+    return data
