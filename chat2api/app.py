@@ -8,7 +8,8 @@ from typing import Any
 from quart import Blueprint, Quart, Response, request
 
 from chat2api import logs
-from chat2api.api import accounts, health, keys, pages, usage
+from chat2api.api import accounts, health, keys, login, pages, usage
+from chat2api.api.admission import PageAccess
 from chat2api.api.auth import check_access_classes, declare_access, guard_request
 from chat2api.api.body import LARGE_BODY
 from chat2api.api.charging import tell_limits
@@ -24,6 +25,12 @@ from chat2api.logs import Redactor
 from chat2api.runtime import Runtime
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
+
+PAGES: tuple[tuple[Blueprint, PageAccess], ...] = (
+    (login.blueprint, "login"),
+    (login.leaving, "signed_in"),
+)
+"""What people's browsers ask for, with who may."""
 
 
 def create_app(
@@ -55,6 +62,9 @@ def create_app(
     for blueprint in (pages.blueprint, health.blueprint):
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "open")
+    for blueprint, access in PAGES:
+        _register(app, blueprint, prefix)
+        declare_access(app, f"{blueprint.name}.", access)
     declare_access(app, "static", "open")
     for blueprint in (accounts.blueprint, keys.blueprint):
         _register(app, blueprint, prefix)
@@ -66,6 +76,7 @@ def create_app(
 
     install_error_handler(app)
     install_cors(app)
+    pages.install_page_headers(app)
     app.before_request(guard_request)
     app.after_request(_name_request)
     app.after_request(tell_limits)

@@ -42,7 +42,7 @@ SAMPLE_KEYS = frozenset({
 
 KNOWN_ELSEWHERE = frozenset({
     "CF_FILE_URL", "ENABLE_GATEWAY", "AUTO_SEED", "FORCE_NO_HISTORY", "NO_SENTINEL", "SENTINEL_PROXY_URL", "FILE_HOST",
-    "VOICE_HOST", "X_SIGN", "ADMIN_PASSWORD", "ADMIN_IP_WHITELIST", "ADMIN_TRUST_PROXY", "SITE_PASSWORD",
+    "VOICE_HOST", "X_SIGN", "ADMIN_IP_WHITELIST", "ADMIN_TRUST_PROXY", "SITE_PASSWORD",
     "ACCEPT_LANGUAGE", "CLIENT_TIMEZONE", "CLIENT_TIMEZONE_OFFSET_MIN", "CHAT_REQUIREMENTS_TIMEOUT",
     "CHAT_REQUEST_TIMEOUT", "OAI_CLIENT_VERSION", "OAI_CLIENT_BUILD_NUMBER", "OPENAI_AUTH_AUTHORIZE_URL",
     "OPENAI_AUTH_REDIRECT_URI", "OPENAI_AUTH_SCOPE", "ENABLE_SESSION_STICKY", "SESSION_TTL_DAYS", "SESSION_LC_FIELD",
@@ -216,6 +216,15 @@ class Config:
         "operator keys, each of which opens the pool; unset: one is made at the first start",
         secret=True,
     )
+    admin_password: str = _setting(
+        "",
+        _text,
+        "password of the pages and admin routes, which operator keys then do not open any more",
+        secret=True,
+    )
+    allow_http: bool = _setting(
+        False, _boolean, "signing in from other machines over plain HTTP, where the network can read the key"
+    )
     secret_key: str = _setting(
         "", _text, "key that wraps the stored tokens' key; unset: a file of mode 0600 in the data folder", secret=True
     )
@@ -329,8 +338,13 @@ class Config:
     def _check_keys(self) -> None:
         if all(_is_loopback(address) for address in self.host):
             return
+        if self.admin_password and _is_weak(self.admin_password):
+            raise ConfigError(
+                f"ADMIN_PASSWORD is shorter than {OPERATOR_KEY_LENGTH} characters or a well-known sample, and HOST opens the "
+                "server to other machines. Use a long one, for example four random words."
+            )
         for key in self.authorization:
-            if len(key) < OPERATOR_KEY_LENGTH or key.lower() in SAMPLE_KEYS:
+            if _is_weak(key):
                 raise ConfigError(
                     f"AUTHORIZATION: a key is shorter than {OPERATOR_KEY_LENGTH} characters or a well-known sample, and HOST "
                     "opens the server to other machines. Use a long random key, for example the output of "
@@ -385,6 +399,10 @@ def _lookup(environ: Mapping[str, str], name: str, alias: str) -> tuple[str, str
         if raw.lower() not in _UNSET:
             return candidate, raw
     return name, None
+
+
+def _is_weak(key: str) -> bool:
+    return len(key) < OPERATOR_KEY_LENGTH or key.lower() in SAMPLE_KEYS
 
 
 def _is_loopback(address: str) -> bool:

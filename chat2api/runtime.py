@@ -25,9 +25,11 @@ from chat2api.gateway.offers import Offers
 from chat2api.gateway.provider import Provider
 from chat2api.gateway.sources import AccountSource, Sources, host_of, stable_order
 from chat2api.keys.digests import find_digest, secret_digest
+from chat2api.keys.guesses import Guesses
 from chat2api.keys.issue import KeyRing
 from chat2api.keys.ledger import WRITE, Ledger
 from chat2api.keys.operator import OperatorKeys, load_operator_key
+from chat2api.keys.password import Password
 from chat2api.keys.quota import Quotas
 from chat2api.keys.scope import AccountScopes
 from chat2api.logs import Redactor
@@ -106,6 +108,8 @@ class Runtime:
     key_accounts: AccountScopes
     quotas: Quotas
     ledger: Ledger
+    password: Password | None
+    guesses: Guesses
     demo: Demo | None
 
     def __init__(self, config: Config, clock: Clock, redactor: Redactor) -> None:
@@ -116,6 +120,8 @@ class Runtime:
         self.answers: dict[Interruptible, str | None] = {}
         """Answers on their way, each with the id of the issued key that it was asked for with: for a stop that cannot
         wait, and for a key that is revoked."""
+        self.guesses = Guesses(clock)
+        self.password = None
         self.draining = False
         self.drift = DriftWatch()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -181,7 +187,10 @@ class Runtime:
             config, self.clock, self.client, self.sources, Offers(self.client, self.clock), self.drift
         )
 
-        self.redactor.learn(*config.authorization, config.auth_key, config.secret_key)
+        self.redactor.learn(*config.authorization, config.admin_password, config.auth_key, config.secret_key)
+        if config.admin_password:
+            self.password = Password(config.admin_password)
+            self._resources.callback(self.password.close)
         self.operator_keys = OperatorKeys.configured(config.authorization)
         if not config.authorization:
             self.operator_keys = await load_operator_key(self.records, config.data_dir)

@@ -28,12 +28,8 @@ LATER = {
     "F11": "a measurement of a thousand streams",
     "T4": "a soak",
     "T7": "a measurement of load",
-    "S12": "sign-in by a password",
     "S20": "a second origin, beside a mirror",
-    "S21": "cookies",
-    "S22": "pages with forms",
     "S26": "sign-in by a token in the address",
-    "S27": "redirects after a sign-in",
     "S28": "the mirror",
     "S29": "the mirror",
     "S30": "the mirror",
@@ -45,7 +41,6 @@ LATER = {
     "R19": "shared state in Redis",
     "R20": "records in PostgreSQL",
     "T5": "a schema run over the interface's document",
-    "G7": "a record of what administrators do",
 }
 """Ids whose feature is not there yet."""
 

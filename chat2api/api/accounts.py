@@ -15,6 +15,7 @@ from chat2api.accounts.listing import list_accounts
 from chat2api.accounts.views import AccountView
 from chat2api.api.body import check_names, read_fields
 from chat2api.api.context import current_runtime, record_action
+from chat2api.api.csrf import CSRF_FIELD
 from chat2api.errors import InvalidRequestError
 from chat2api.gateway.account_care import BULK_ACTIONS
 from chat2api.gateway.doctor import Finding
@@ -25,7 +26,7 @@ from chat2api.storage.values import Account
 
 blueprint = Blueprint("accounts", __name__, url_prefix="/tokens")
 
-FORM_FIELDS = ("text", "file")
+FORM_FIELDS = ("text", "file", CSRF_FIELD)
 
 Json = dict[str, object]
 

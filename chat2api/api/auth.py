@@ -4,21 +4,20 @@ Every route is registered with an access class; `check_access_classes` refuses a
 this module carries out is section 2.1 of the project's reliability promises, for the routes that exist.
 """
 
-import ipaddress
-from collections.abc import Sequence
 from typing import Literal
-from urllib.parse import urlsplit
 
 from quart import Quart, Request, current_app, request
+from quart.typing import ResponseReturnValue
 from werkzeug.datastructures import Headers
 
 from chat2api.accounts.tokens import tell_kind
-from chat2api.api.context import PeerAddress, current_runtime, set_caller
+from chat2api.api.admission import Guess, PageAccess, admit
+from chat2api.api.context import PeerAddress, Visitor, current_runtime, set_caller, set_visitor
+from chat2api.api.peers import check_host, peer_address
 from chat2api.config import Config, Reach
 from chat2api.errors import (
     InvalidAPIKeyError,
     InvalidRequestError,
-    MisdirectedRequestError,
     PermissionDeniedError,
     RateLimitedError,
     StorageError,
@@ -27,16 +26,15 @@ from chat2api.gateway.provider import Caller
 from chat2api.keys.digests import secret_digest
 from chat2api.keys.issue import has_key_prefix
 
-AccessClass = Literal["open", "api", "admin"]
-"""`open`: everybody, no secret behind it. `api`: API calls, by key or by the policies for calls without one. `admin`: the
-operator alone."""
+AccessClass = Literal["open", "api"] | PageAccess
+"""`open`: everybody, no secret behind it. `api`: API calls, by key or by the policies for calls without one. The others
+are for people and what their browsers send: see `PageAccess`."""
 
 OWN_TOKEN_RATE = 30
 """Calls with an own token per minute and address, other than from this machine."""
 ANONYMOUS_RATE = 10
 """Calls without a bearer per minute and address, other than from this machine."""
 
-_LOOPBACK_NAMES = {"localhost", "localhost."}
 _CLASSES = "chat2api_access"
 
 
@@ -61,16 +59,20 @@ def check_access_classes(app: Quart) -> None:
         raise RuntimeError(f"routes without an access class: {', '.join(bare)}")
 
 
-async def guard_request() -> None:
-    """Let the current request pass or raise; run before every handler."""
+async def guard_request() -> ResponseReturnValue | None:
+    """Let the current request pass, answer it with a way to sign in, or raise; run before every handler."""
     endpoint = request.endpoint
     if endpoint is None or request.method == "OPTIONS":
-        return  # 404, 405 and preflights reach no handler of ours
+        return None  # 404, 405 and preflights reach no handler of ours
     access = access_class(current_app, endpoint)
     if access == "api":
         set_caller(await authenticate(request))
-    elif access == "admin":
-        set_caller(await authenticate_operator(request))
+    elif access is not None and access != "open":
+        visitor = await admit(request, access, lambda: read_bearer(request.headers)[0])
+        if visitor is not None and not isinstance(visitor, Visitor):
+            return visitor
+        set_visitor(visitor)
+    return None
 
 
 async def authenticate(incoming: Request) -> Caller:
@@ -79,10 +81,12 @@ async def authenticate(incoming: Request) -> Caller:
     bearer, workspace = read_bearer(incoming.headers)
     if bearer is None:
         return await _anonymous_caller(incoming, workspace)
+    guess = Guess(incoming, bearer)
     if runtime.demo is not None and runtime.demo.key_matches(bearer):
         return Caller("demo", owner="demo", workspace=workspace)
     keys = runtime.operator_keys
     if keys.matches(bearer):
+        guess.was_right()
         return Caller("operator", owner="key:" + secret_digest(bearer).hex()[:32], workspace=workspace)
     if has_key_prefix(bearer):
         return _issued_key_caller(bearer, workspace)
@@ -91,20 +95,16 @@ async def authenticate(incoming: Request) -> Caller:
         return Caller("own_token", owner="own:" + secret_digest(bearer).hex()[:32], token=bearer, workspace=workspace)
     if keys.shut is not None:
         raise StorageError(keys.shut)
+    guess.was_wrong()
     raise InvalidAPIKeyError(
         "Incorrect API key provided. Use the operator key (README tells where it lies; AUTHORIZATION sets your own), or your "
         "own ChatGPT AccessToken or RefreshToken where OWN_TOKENS allows it."
     )
 
 
-async def authenticate_operator(incoming: Request) -> Caller:
-    """Give the operator; raise InvalidAPIKeyError for nobody, PermissionDeniedError for callers who may do other things."""
-    if read_bearer(incoming.headers)[0] is None:
-        raise InvalidAPIKeyError("This needs the operator key. Send it as `Authorization: Bearer <key>`.")
-    caller = await authenticate(incoming)
-    if caller.kind != "operator":
-        raise PermissionDeniedError("This key may not manage the server; the operator key may.")
-    return caller
+async def authenticate_operator(incoming: Request) -> None:
+    """Raise unless an operator asks, on a route that tells others less; errors as for the class `admin`."""
+    await admit(incoming, "admin", lambda: read_bearer(incoming.headers)[0])
 
 
 def _issued_key_caller(bearer: str, workspace: str | None) -> Caller:
@@ -193,56 +193,6 @@ def _check_keyless(incoming: Request, config: Config) -> None:
         raise PermissionDeniedError(
             "This web origin may not make calls without a key. The setting CORS_ORIGINS names those that may."
         )
-
-
-def check_host(incoming: Request, config: Config) -> None:
-    """Refuse a Host that is neither a loopback name, an IP literal, nor named in PUBLIC_ORIGINS (DNS rebinding)."""
-    host = incoming.headers.get("Host", "").lower()
-    allowed = {urlsplit(origin).netloc.lower() for origin in config.public_origins}
-    if host in allowed or _is_literal_or_loopback(host):
-        return
-    raise MisdirectedRequestError("This host name is not answered for. Add its origin to the setting PUBLIC_ORIGINS.")
-
-
-def _is_literal_or_loopback(host: str) -> bool:
-    name = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
-    if name in _LOOPBACK_NAMES or name.endswith(".localhost"):
-        return True
-    try:
-        ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    return True
-
-
-def peer_address(incoming: Request, config: Config) -> PeerAddress:
-    """Give where the request came from; X-Forwarded-For counts only from peers in TRUSTED_PROXIES."""
-    address = _parse_address(incoming.remote_addr or "")
-    if address is not None and _trusted(address, config.trusted_proxies):
-        for hop in reversed(incoming.headers.get("X-Forwarded-For", "").split(",")):
-            forwarded = _parse_address(hop.strip())
-            if forwarded is None:
-                break
-            address = forwarded
-            if not _trusted(address, config.trusted_proxies):
-                break
-    if address is None:
-        return PeerAddress("unknown", loopback=False)
-    if isinstance(address, ipaddress.IPv6Address):
-        return PeerAddress(str(ipaddress.ip_network((address, 64), strict=False)), address.is_loopback)
-    return PeerAddress(str(address), address.is_loopback)
-
-
-def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address
-
-
-def _trusted(address: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: Sequence[str]) -> bool:
-    return any(address in ipaddress.ip_network(network) for network in networks)
 
 
 async def _count(what: str, peer: PeerAddress, limit: int) -> None:

@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
 from quart import Quart, current_app, g, request
 
 from chat2api.gateway.provider import Caller
 from chat2api.runtime import Runtime
+from chat2api.storage.actions import Action
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,32 @@ def current_runtime() -> Runtime:
     return cast(Runtime, current_app.extensions[_EXTENSION])
 
 
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who stands before a page or an admin route, decided once by `api/admission.py`.
+
+    An operator, or a person with an issued key (`key_id`). `who` is how the journal names them, without any secret.
+    `cookie` is the value of the sign-in's cookie, None when a key was sent as bearer; `csrf` the token that its forms
+    carry. A page is also shown to nobody; that is None, not a Visitor.
+    """
+
+    role: Literal["operator", "person"]
+    who: str
+    key_id: str | None = None
+    cookie: str | None = field(default=None, repr=False)
+    csrf: str | None = field(default=None, repr=False)
+
+
+def set_visitor(visitor: Visitor | None) -> None:
+    """Remember who stands before the current page."""
+    g.visitor = visitor
+
+
+def current_visitor() -> Visitor | None:
+    """Give who stands before the current page; None for nobody, and on routes of other classes."""
+    return cast("Visitor | None", g.get("visitor"))
+
+
 def set_caller(caller: Caller) -> None:
     """Remember who makes the current request."""
     g.caller = caller
@@ -52,9 +79,15 @@ def current_caller() -> Caller:
     return cast(Caller, g.caller)
 
 
-async def record_action(action: str, what: str) -> None:
-    """Keep that the operator did this; `what` names accounts by label or counts them, and holds nothing secret (G7)."""
-    log.info("operator: %s %s", action, what)
+async def record_action(what: str, target: str = "") -> None:
+    """Note in the journal that the current visitor did `what` to `target` (a label, id or count), never a secret (G7).
+
+    Call it once the thing is done. Raises StorageError.
+    """
+    runtime, visitor = current_runtime(), current_visitor()
+    who = visitor.who if visitor is not None else "nobody"
+    log.info("%s: %s %s", who, what, target)
+    await runtime.records.actions.add(Action(runtime.clock.now(), who, what, target))
 
 
 def on_request_end(clean_up: Callable[[], Awaitable[None]]) -> None:

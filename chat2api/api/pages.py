@@ -1,9 +1,11 @@
 """The pages for people: so far the start page and its files."""
 
-from quart import Blueprint, Response, render_template, request
+from quart import Blueprint, Quart, Response, render_template, request
 
 from chat2api import __version__
+from chat2api.api.auth import access_class
 from chat2api.api.context import current_runtime
+from chat2api.api.peers import is_secure
 from chat2api.config import Config
 from chat2api.protocol.openai.openapi import openapi_document
 
@@ -13,6 +15,14 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
 
 
 @blueprint.get("/")
@@ -36,22 +46,18 @@ async def openapi() -> dict[str, object]:
     return openapi_document(__version__, prefix=f"/{config.api_prefix}" if config.api_prefix else "")
 
 
-@blueprint.after_request
-async def protect(response: Response) -> Response:
-    """Set the headers that every page of ours carries."""
-    response.headers.update(
-        {
-            "Content-Security-Policy": _POLICY,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "same-origin",
-            "Cross-Origin-Opener-Policy": "same-origin",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Cache-Control": "no-store",
-        }
-    )
-    if request.scheme == "https":
-        response.headers["Strict-Transport-Security"] = "max-age=31536000"
-    return response
+def install_page_headers(app: Quart) -> None:
+    """Set the headers of S24 on every page of ours, and on every answer of routes that are for people."""
+
+    @app.after_request
+    async def protect(response: Response) -> Response:
+        endpoint = request.endpoint or ""
+        if access_class(app, endpoint) in ("open", "api", None) and not endpoint.startswith(f"{blueprint.name}."):
+            return response
+        response.headers.update(_HEADERS)
+        if is_secure(request, current_runtime().config):
+            response.headers["Strict-Transport-Security"] = "max-age=31536000"
+        return response
 
 
 def public_base(config: Config) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from chat2api.storage.actions import ActionRecords
 from chat2api.storage.keys import KeyRecords
+from chat2api.storage.sign_ins import SignInRecords
 from chat2api.storage.usage import UsageRecords
 from chat2api.storage.values import (
     Account,
@@ -42,6 +44,16 @@ class Records(Protocol):
     @property
     def usage(self) -> UsageRecords:
         """The usage ledger."""
+        ...
+
+    @property
+    def sign_ins(self) -> SignInRecords:
+        """Who is signed in to the pages."""
+        ...
+
+    @property
+    def actions(self) -> ActionRecords:
+        """The journal of what operators did."""
         ...
 
     # Accounts

@@ -5,7 +5,7 @@ Only types and constraints that PostgreSQL has too. Instants are Unix seconds.
 
 import sqlalchemy as sa
 
-HEAD = "0003"
+HEAD = "0004"
 """The migration that makes these tables; a test compares it with the newest one in `migrations/versions`."""
 
 metadata = sa.MetaData()
@@ -162,4 +162,26 @@ usage = sa.Table(
     sa.Column("seconds", sa.Double, nullable=False),
     sa.Column("errors", sa.BigInteger, nullable=False),
     sa.Index("usage_by_key", "key", "day"),
+)
+
+sign_ins = sa.Table(
+    "sign_ins",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("proof", sa.String(64), nullable=False),
+    sa.Column("key_id", sa.String(40)),
+    sa.Column("began_at", sa.Double, nullable=False),
+    sa.Column("used_at", sa.Double, nullable=False),
+)
+
+actions = sa.Table(
+    "actions",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("who", sa.String(200), nullable=False),
+    sa.Column("what", sa.String(200), nullable=False),
+    sa.Column("target", sa.String(200), nullable=False),
+    sa.Index("actions_by_time", "at"),
 )

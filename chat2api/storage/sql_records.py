@@ -26,7 +26,9 @@ from chat2api.storage.sealing import (
     setting_secret,
     write_private,
 )
+from chat2api.storage.sql_actions import SqlActionRecords
 from chat2api.storage.sql_keys import SqlKeyRecords
+from chat2api.storage.sql_sign_ins import SqlSignInRecords
 from chat2api.storage.sql_tables import Tables
 from chat2api.storage.sql_usage import SqlUsageRecords
 from chat2api.storage.sqlite import Database
@@ -72,6 +74,8 @@ class SqlRecords:
         """Serve this database. `secret` wraps the ring's keys; None keeps them in memory only."""
         self.keys = SqlKeyRecords(database)
         self.usage = SqlUsageRecords(database)
+        self.sign_ins = SqlSignInRecords(database)
+        self.actions = SqlActionRecords(database)
         self._database = database
         self._sealer = Sealer(ring)
         self._secret = secret

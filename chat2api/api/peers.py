@@ -1,0 +1,80 @@
+"""Where a request came from and which of our names it was sent to: what may be believed of its headers."""
+
+import ipaddress
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from quart import Request
+
+from chat2api.api.context import PeerAddress
+from chat2api.config import Config
+from chat2api.errors import MisdirectedRequestError
+
+_LOOPBACK_NAMES = {"localhost", "localhost."}
+
+
+def check_host(incoming: Request, config: Config) -> None:
+    """Refuse a Host that is neither a loopback name, an IP literal, nor named in PUBLIC_ORIGINS (DNS rebinding)."""
+    host = incoming.headers.get("Host", "").lower()
+    allowed = {urlsplit(origin).netloc.lower() for origin in config.public_origins}
+    if host in allowed or _is_literal_or_loopback(host):
+        return
+    raise MisdirectedRequestError("This host name is not answered for. Add its origin to the setting PUBLIC_ORIGINS.")
+
+
+def is_secure(incoming: Request, config: Config) -> bool:
+    """Whether the browser speaks TLS: to us, or to a proxy under a name that PUBLIC_ORIGINS gives with https.
+
+    `X-Forwarded-Proto` has no say: anybody can send it.
+    """
+    named = {urlsplit(origin).netloc.lower() for origin in config.public_origins if origin.startswith("https:")}
+    return incoming.scheme == "https" or incoming.headers.get("Host", "").lower() in named
+
+
+def is_loopback_host(incoming: Request) -> bool:
+    """Whether the browser asked for this machine by a name or address that never leaves it."""
+    name = _host_name(incoming.headers.get("Host", "").lower())
+    if name in _LOOPBACK_NAMES or name.endswith(".localhost"):
+        return True
+    address = _parse_address(name)
+    return address is not None and address.is_loopback
+
+
+def _is_literal_or_loopback(host: str) -> bool:
+    name = _host_name(host)
+    return name in _LOOPBACK_NAMES or name.endswith(".localhost") or _parse_address(name) is not None
+
+
+def _host_name(host: str) -> str:
+    """Give the name or address in a Host value, without port and brackets."""
+    return (host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]).strip("[]")
+
+
+def peer_address(incoming: Request, config: Config) -> PeerAddress:
+    """Give where the request came from; X-Forwarded-For counts only from peers in TRUSTED_PROXIES."""
+    address = _parse_address(incoming.remote_addr or "")
+    if address is not None and _trusted(address, config.trusted_proxies):
+        for hop in reversed(incoming.headers.get("X-Forwarded-For", "").split(",")):
+            forwarded = _parse_address(hop.strip())
+            if forwarded is None:
+                break
+            address = forwarded
+            if not _trusted(address, config.trusted_proxies):
+                break
+    if address is None:
+        return PeerAddress("unknown", loopback=False)
+    if isinstance(address, ipaddress.IPv6Address):
+        return PeerAddress(str(ipaddress.ip_network((address, 64), strict=False)), address.is_loopback)
+    return PeerAddress(str(address), address.is_loopback)
+
+
+def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address
+
+
+def _trusted(address: ipaddress.IPv4Address | ipaddress.IPv6Address, networks: Sequence[str]) -> bool:
+    return any(address in ipaddress.ip_network(network) for network in networks)
