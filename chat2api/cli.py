@@ -14,6 +14,7 @@ from chat2api.accounts.tokens import to_new_account
 from chat2api.clock import SystemClock
 from chat2api.config import Config, describe_settings, load_environment, unused_settings
 from chat2api.errors import Chat2APIError, ConfigError, NotFoundError, StorageError
+from chat2api.keys import command as key_command
 from chat2api.keys.operator import KEY_FILE, load_operator_key, make_operator_key
 from chat2api.launch import protect_process, run_server
 from chat2api.logs import Redactor, configure_logging
@@ -130,6 +131,8 @@ def _add_keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     operator.add_argument("--new", action="store_true", help="make a new key; the old one stops working")
     operator.set_defaults(run=_keys_operator)
+    for action in key_command.add_actions(actions):
+        action.set_defaults(run=_keys)
 
 
 def _settings_help() -> str:
@@ -221,6 +224,15 @@ def _tokens_refresh(options: argparse.Namespace, config: Config, environ: Mappin
         return EXIT_FAILED if failed else EXIT_OK
 
     return asyncio.run(refresh())
+
+
+def _keys(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    async def act() -> None:
+        async with open_records(config) as records:
+            await options.act(options, records, SystemClock())
+
+    asyncio.run(act())
+    return EXIT_OK
 
 
 def _keys_operator(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:

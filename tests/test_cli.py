@@ -37,6 +37,10 @@ COMMANDS = [
     ("tokens", "refresh"),
     ("keys",),
     ("keys", "operator"),
+    *(
+        ("keys", action)
+        for action in ("create", "change", "list", "show", "revoke", "rotate", "stop", "resume", "usage")
+    ),
 ]
 
 BAD_SETTINGS = [

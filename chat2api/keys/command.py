@@ -1,0 +1,284 @@
+"""The commands `chat2api keys …` for issued keys; they work on the records, beside a running server or without one."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from chat2api.clock import Clock
+from chat2api.errors import NotFoundError
+from chat2api.keys.issue import DEFAULT_OVERLAP, Issued, KeyRing
+from chat2api.keys.reports import by, read_period, table, to_csv, total
+from chat2api.keys.terms import (
+    EXPIRY,
+    FIELD_NAMES,
+    LIMIT_NAMES,
+    SCOPE_NAMES,
+    Json,
+    read_changes,
+    read_new_key,
+    read_overlap,
+    show_key,
+)
+from chat2api.storage.keys import IssuedKey
+from chat2api.storage.records import Records
+from chat2api.storage.usage import UsageRow, day_of
+
+Act = Callable[[argparse.Namespace, Records, Clock], Coroutine[Any, Any, None]]
+"""What an action does; a parsed action has it as `act`."""
+
+_SCOPE_HELP = {
+    "models": "models that it may ask for, patterns with * (default: all)",
+    "accounts": "labels of the accounts that it may use, as `tokens list` shows them (default: all)",
+    "groups": "groups of accounts that it may use (default: all)",
+}
+
+
+def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> list[argparse.ArgumentParser]:
+    """Add the actions to the command `keys`, and give their parsers."""
+    create = actions.add_parser(
+        "create",
+        help="make a key for somebody",
+        description="Make a key and print it, once: it cannot be shown again. Unless said otherwise it takes 60 requests a "
+        "minute, 5 at once, and ends after 90 days; say `unlimited` or `never` where you want no bound.",
+    )
+    create.add_argument("name", metavar="NAME", help="whose key it is, or what it is for")
+    _add_terms(create)
+    create.set_defaults(act=_create)
+
+    change = actions.add_parser(
+        "change", help="change a key's terms", description="Change what is said of a key; the rest stays as it is."
+    )
+    _add_key(change)
+    change.add_argument("--name", help="another name")
+    _add_terms(change)
+    change.set_defaults(act=_change)
+
+    listing = actions.add_parser("list", help="list the keys", description="List the keys by their first characters.")
+    listing.add_argument("--all", action="store_true", help="also those that were revoked or have expired")
+    listing.set_defaults(act=_list)
+
+    show = actions.add_parser("show", help="show all of a key but itself", description="Show a key's terms and use.")
+    _add_key(show)
+    show.set_defaults(act=_show)
+
+    revoke = actions.add_parser(
+        "revoke",
+        help="end a key for ever",
+        description="End a key for ever. A running server refuses it, and ends its answers, within a second.",
+    )
+    _add_key(revoke)
+    revoke.set_defaults(act=_revoke)
+
+    rotate = actions.add_parser(
+        "rotate",
+        help="replace a key",
+        description="Print a new key in a key's place. The old one works for a while more.",
+    )
+    _add_key(rotate)
+    rotate.add_argument(
+        "--overlap-hours",
+        type=float,
+        default=DEFAULT_OVERLAP / 3600,
+        metavar="HOURS",
+        help="how long the old one works; 0 ends it at once (default: %(default)g)",
+    )
+    rotate.set_defaults(act=_rotate)
+
+    stop = actions.add_parser("stop", help="stop all keys", description="Stop all keys, and what runs under them.")
+    stop.set_defaults(act=_stop, stopped=True)
+    resume = actions.add_parser("resume", help="let keys that were stopped work again")
+    resume.set_defaults(act=_stop, stopped=False)
+
+    usage = actions.add_parser(
+        "usage",
+        help="tell who used how much",
+        description="Tell who used how much, by key; as CSV or JSON also by day, account and model. A running server "
+        "writes at least every second.",
+    )
+    usage.add_argument("key", nargs="?", metavar="KEY", help="one key's only: its id or name")
+    usage.add_argument("--since", metavar="DATE", help="first day, such as 2026-11-01 (default: 30 days)")
+    usage.add_argument("--until", metavar="DATE", help="last day (default: today, in UTC)")
+    form = usage.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="all rows as CSV")
+    form.add_argument("--json", action="store_true", help="all rows as JSON")
+    usage.set_defaults(act=_usage)
+    return [create, change, listing, show, revoke, rotate, stop, resume, usage]
+
+
+def _add_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("key", metavar="KEY", help="its id, its name, or its first characters")
+
+
+def _add_terms(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--note", help="a note for yourself")
+    parser.add_argument(f"--{EXPIRY.replace('_', '-')}", metavar="DAYS", help="when it ends; `never` for no end")
+    for name in SCOPE_NAMES:
+        parser.add_argument(f"--{name}", metavar="A,B", help=_SCOPE_HELP[name])
+    for name in LIMIT_NAMES:
+        words = name.replace("_", " ").replace("per", "a").replace("total", "in all")
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="N", help=f"{words}, or `unlimited`")
+
+
+def _said(options: argparse.Namespace) -> Json:
+    """Give the terms that were typed, as numbers and lists where they are."""
+    said: Json = {}
+    for name in FIELD_NAMES:
+        text: str | None = getattr(options, name, None)
+        if text is None:
+            continue
+        if name in SCOPE_NAMES:
+            said[name] = text if text == "all" else text.split(",")
+        elif name in LIMIT_NAMES:
+            said[name] = int(text) if text.isascii() and text.isdigit() else text
+        elif name == EXPIRY:
+            said[name] = _number(text)
+        else:
+            said[name] = text
+    return said
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+async def _create(options: argparse.Namespace, records: Records, clock: Clock) -> None:
+    ring = await _open(records, clock)
+    _say_issued(await ring.issue(read_new_key(_said(options), clock.now())), clock)
+
+
+async def _change(options: argparse.Namespace, records: Records, clock: Clock) -> None:
+    ring = await _open(records, clock)
+    make = read_changes(_said(options), clock.now())
+    changed = await ring.change(_named(ring, options.key).id, lambda key: make(key.scope, key.limits))
+    _say(_describe(changed, clock))
+
+
+async def _list(options: argparse.Namespace, records: Records, clock: Clock) -> None:
+    ring = await _open(records, clock)
+    keys = [key for key in ring.all() if options.all or key.ended(clock.now()) is None]
+    for key in keys:
+        until = "never ends" if key.expires_at is None else f"until {_date(key.expires_at)}"
+        state = key.ended(clock.now()) or "active"
+        _say(f"{key.id}  {key.shown}…  {state:<8} {until:<17} {key.name}")
+    _say(f"{len(keys)} key(s)" + (", all of them stopped: `chat2api keys resume`" if ring.stopped else ""))
+
+
+async def _show(options: argparse.Namespace, records: Records, clock: Clock) -> None:
+    ring = await _open(records, clock)
+    key = _named(ring, options.key)
+    used = (await records.usage.totals(day_of(clock.now()))).get(key.id)
+    _say(_describe(key, clock))
+    if used is not None:
+        _say(f"used today:          {used.requests_today} request(s), {used.tokens_today} token(s)")
+        _say(f"used in all:         {used.requests} request(s), {used.tokens} token(s)")
+
+
+async def _revoke(options: argparse.Namespace, records: Records, clock: Clock) -> None:
+    ring = await _open(records, clock)
+    key = await ring.revoke(_named(ring, options.key).id)
+    _say(f"{key.id} ({key.name}) is revoked for ever.")
+
+
+async def _rotate(options: argparse.Namespace, records: Records, clock: Clock) -> None:
+    overlap = read_overlap(options.overlap_hours)
+    ring = await _open(records, clock)
+    _say_issued(await ring.rotate(_named(ring, options.key).id, overlap), clock)
+
+
+async def _stop(options: argparse.Namespace, records: Records, clock: Clock) -> None:
+    ring = await _open(records, clock)
+    await ring.stop(options.stopped)
+    _say(
+        "All issued keys are stopped. `chat2api keys resume` lets them work again."
+        if ring.stopped
+        else "Keys work again."
+    )
+
+
+async def _usage(options: argparse.Namespace, records: Records, clock: Clock) -> None:
+    ring = await _open(records, clock)
+    since, until = read_period(options.since, options.until, day_of(clock.now()))
+    # Callers without an issued key are booked under words, such as operator.
+    wanted = None if options.key is None else next((key.id for key in _matching(ring, options.key)), options.key)
+    rows = await records.usage.rows(since=since, until=until, key=wanted)
+    names = {key.id: key.name for key in ring.all()}
+    if options.csv:
+        sys.stdout.write(to_csv(rows, names))
+    elif options.json:
+        _say(json.dumps({"since": since, "until": until, "total": total(rows), "rows": table(rows, names)}, indent=2))
+    else:
+        _say_usage(rows, names, since, until)
+
+
+def _say_usage(rows: Sequence[UsageRow], names: dict[str, str], since: str, until: str) -> None:
+    _say(f"{since} to {until}")
+    _say(f"{'requests':>10} {'tokens':>12} {'images':>7} {'errors':>7}  key")
+    groups = by("key", rows, lambda row: row.key)
+    for group in [*groups, {"key": "all together", **total(rows)}]:
+        key = str(group["key"])
+        name = names.get(key, key)
+        told = f"{group['requests']:>10} {group['total_tokens']:>12} {group['images']:>7} {group['errors']:>7}"
+        _say(f"{told}  {name}" + (f" ({key})" if name != key else ""))
+
+
+async def _open(records: Records, clock: Clock) -> KeyRing:
+    ring = KeyRing(records, clock)
+    await ring.start()
+    return ring
+
+
+def _named(ring: KeyRing, text: str) -> IssuedKey:
+    """Give the key that is meant. Raises NotFoundError for none and for several."""
+    found = _matching(ring, text)
+    if len(found) != 1:
+        many = "Several keys are called that" if found else "There is no such key"
+        raise NotFoundError(f"{many}. `chat2api keys list --all` shows the ids.")
+    return found[0]
+
+
+def _matching(ring: KeyRing, text: str) -> list[IssuedKey]:
+    shown = text.rstrip("…")
+    everything = ring.all()
+    for fits in (
+        [key for key in everything if key.id == text],
+        [key for key in everything if key.name == text and key.revoked_at is None],
+        [key for key in everything if key.name == text],
+        [key for key in everything if shown[: len(key.shown)] == key.shown],
+    ):
+        if fits:
+            return fits
+    return []
+
+
+def _say_issued(issued: Issued, clock: Clock) -> None:
+    _say(issued.secret)  # alone on standard output, so that a script can take it
+    sys.stdout.flush()
+    sys.stderr.write(f"\nThis is the key. It is not shown again; keep it now.\n\n{_describe(issued.key, clock)}\n")
+
+
+def _describe(key: IssuedKey, clock: Clock) -> str:
+    shown = show_key(key, clock.now())
+    limits = cast(dict[str, object], shown.pop("limits"))
+    lines = []
+    for name, value in (shown | limits).items():
+        if name == "object" or value is None or value == "":
+            continue
+        if name.endswith("_at") and isinstance(value, float):
+            value = _date(value)
+        text = ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+        lines.append(f"{name.replace('_', ' ') + ':':<20} {text}")
+    return "\n".join(lines)
+
+
+def _date(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
