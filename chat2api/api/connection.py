@@ -222,6 +222,11 @@ class Connection(asyncio.Protocol):
         if self._held:
             self.write(b"")
 
+    @property
+    def keeps_up(self) -> bool:
+        """Whether the client is there and has been sent all that was written."""
+        return not self._transport.is_closing() and not self._transport.get_write_buffer_size()
+
     async def make_room(self) -> None:
         """Wait until no more than the mark is unsent; let the loop turn now and then. Raises ClientLeftError."""
         self._burst = 0

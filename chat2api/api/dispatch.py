@@ -7,7 +7,7 @@ leaving cancels that. All others go Quart's way.
 """
 
 import asyncio
-from typing import cast
+from typing import Protocol, cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, HTTPRequestEvent
 from quart.asgi import ASGIHTTPConnection
@@ -16,6 +16,22 @@ from quart.utils import encode_headers
 from quart.wrappers.response import DataBody, IterableBody, Response
 
 from chat2api.api.guards import BodyFlow, flow_of
+
+DIRECT_BODY = "chat2api.direct_body"
+"""The ASGI extension by which a streamed body's pieces may go out without a switch of tasks: a DirectBody."""
+
+
+class DirectBody(Protocol):
+    """The body of a response that has begun, for writes outside of `send`; never use it while a `send` is on."""
+
+    @property
+    def may_write(self) -> bool:
+        """Whether a piece may be written now: the head is out, the client is there and keeps up."""
+        ...
+
+    def write_now(self, data: bytes) -> None:
+        """Write a piece; only while `may_write`."""
+        ...
 
 
 class LastPiece(bytes):

@@ -23,6 +23,7 @@ from urllib.parse import unquote
 
 from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent, ConnectionState, HTTPScope
 
+from chat2api.api.dispatch import DIRECT_BODY
 from chat2api.api.guards import BODY_FLOW, BodyFlow, refusal_bytes
 from chat2api.api.hangup import ClientLeftError
 from chat2api.api.request_bytes import RequestBytes, RequestHead
@@ -107,6 +108,15 @@ class Exchange(BodyFlow):
             self._http.hold_head(self.response, int(message["status"]), message.get("headers", []))
         else:
             raise ResponseError(f"a message that has no place here: {message['type']}")
+
+    @property
+    def may_write(self) -> bool:
+        """Whether a piece may be written at once; see DirectBody."""
+        return self.response.begun and not self._closed and self._http.keeps_up
+
+    def write_now(self, data: bytes) -> None:
+        """Write a piece of the body at once; see DirectBody."""
+        self._http.write_piece(self.response, data)
 
     def app_returned(self) -> None:
         """Take the news that the app will send nothing more."""
@@ -238,7 +248,7 @@ class HTTP1:
             "headers": head.fields,
             "client": connection.client,
             "server": connection.server,
-            "extensions": cast(dict[str, dict[object, object]], {BODY_FLOW: exchange}),
+            "extensions": cast(dict[str, dict[object, object]], {BODY_FLOW: exchange, DIRECT_BODY: exchange}),
             "state": ConnectionState(self._serving.state.copy()),
         }
         try:
@@ -258,6 +268,17 @@ class HTTP1:
         """Queue the head of a response, to leave with the body's first bytes or else within this turn of the loop."""
         close = self._serving.stopping or not self._incoming.complete
         self._connection.hold(response.head(status, headers, close=close, now=time.time()))
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether the client is there and nothing written before waits for it."""
+        return self._connection.keeps_up
+
+    def write_piece(self, response: ResponseBytes, data: bytes) -> None:
+        """Write a short piece of a body in its framing, without waiting for room. Raises ResponseError."""
+        around = response.frame(len(data))
+        if around is not None:
+            self._connection.write(b"%b%b%b" % (around[0], data, around[1]))
 
     async def send_piece(self, response: ResponseBytes, data: bytes, *, last: bool) -> None:
         """Send a piece of a body in its framing and wait while too much is unsent. Raises ClientLeftError, ResponseError."""

@@ -5,23 +5,30 @@ into the outbox. The response takes all that is there at once, so events that ca
 things follow from the outbox: the response can wait for the first content before it starts (and answer with a real
 status when there is none), and it can say that nothing came for a while without disturbing the pump.
 
+While a response flows, most batches need neither outbox nor switch of tasks: a source offers its deltas first, and the
+response's `sink` sends them where they stand if it can, that is if it waits for news and its client keeps up.
+
 A pump waits when the outbox is full, so a client that does not read slows the upstream down. Closing the relay ends the
 pumps, which closes the upstream response and frees the account; it happens exactly once, however the request ends.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Protocol
 
 from chat2api.errors import Chat2APIError
-from chat2api.protocol.events import Event, ReasoningDelta, TextDelta
+from chat2api.protocol.events import Event, ReasoningDelta, TakeEvents, TextDelta
 
 OUTBOX_LIMIT = 16 * 1024
 """Characters held for one answer before its pumps wait."""
 
 _EVENT_OVERHEAD = 64
 _LONG = 3600.0
+
+OpenSource = Callable[[TakeEvents], AsyncGenerator[Sequence[Event]]]
+"""Gives the generator of one choice's events, which may offer deltas before it yields them."""
 
 Tagged = tuple[int, Sequence[Event]]
 """The index of a choice and a batch of its events."""
@@ -38,17 +45,21 @@ class Spawn(Protocol):
 class AnswerRelay:
     """One answer on its way from the gateway to the response."""
 
-    def __init__(self, sources: Sequence[AsyncGenerator[Sequence[Event]]], spawn: Spawn) -> None:
-        """Start a pump for each source, one source a choice."""
+    def __init__(self, open_source: OpenSource, spawn: Spawn, *, choices: int = 1) -> None:
+        """Start a pump for each choice; `open_source` gives its generator."""
         self._loop = asyncio.get_running_loop()
         self._held: list[Tagged] = []
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
         self._wait_until = 0.0
+        self._timeout = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
         self._room.set()
         self._interruption: Chat2APIError | None = None
+        self.sink: Callable[[int, Sequence[Event]], bool] | None = None
+        """Set by the response while it flows: takes a batch of a choice at once, or answers False to have it held."""
+        sources = [open_source(partial(self._offer, index)) for index in range(choices)]
         self._pumps = [spawn(self._pump(index, source), "answer") for index, source in enumerate(sources)]
         self._running = len(self._pumps)
         self._broken = False
@@ -66,6 +77,15 @@ class AnswerRelay:
                     self._room.clear()
                     await self._room.wait()
 
+    def _offer(self, index: int, events: Sequence[Event]) -> bool:
+        """Have the response take events at once, if it waits for nothing else and can send them."""
+        if self.sink is None or self._held or self._waiter is None or self._waiter.done():
+            return False
+        if not self.sink(index, events):
+            return False
+        self._wait_until = self._loop.time() + self._timeout
+        return True
+
     def _pump_ended(self, pump: "asyncio.Task[None]") -> None:
         self._running -= 1
         self._broken = self._broken or pump.cancelled() or pump.exception() is not None
@@ -78,6 +98,7 @@ class AnswerRelay:
         wait that is on then has more time. A stream that flows would otherwise set and cancel one for each delta.
         """
         if not self._held and not self._over():
+            self._timeout = timeout
             self._wait_until = self._loop.time() + timeout
             if self._timer is None or self._timer.when() > self._wait_until:
                 self._set_timer()

@@ -6,19 +6,20 @@ then a failure has its real status. Afterwards a failure is one error event and 
 
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import orjson
-from quart import Response
+from quart import Response, request
 
 from chat2api.api.charging import Charge
 from chat2api.api.context import current_runtime
-from chat2api.api.dispatch import LastPiece
+from chat2api.api.dispatch import DIRECT_BODY, DirectBody, LastPiece
 from chat2api.api.relay import AnswerRelay
 from chat2api.errors import Chat2APIError
 from chat2api.protocol.event_stream import encode_comment
-from chat2api.protocol.events import Finished
+from chat2api.protocol.events import Event, Finished
 from chat2api.protocol.openai.chat import ChatEncoder, ChatFolder, ChatRequest, completion_id
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ async def stream_answer(answer: Answer) -> Response:
         include_usage=answer.request.include_usage,
         tell_conversation=answer.tell_conversation,
     )
-    body = _stream(answer, encoder, interval)
+    direct = cast("dict[str, object]", request.scope.get("extensions", {})).get(DIRECT_BODY)
+    body = _stream(answer, encoder, interval, cast("DirectBody | None", direct))
     response = Response(body, headers=_headers(answer), content_type="text/event-stream; charset=utf-8")
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"
@@ -75,18 +77,36 @@ async def whole_answer(answer: Answer) -> Response:
         choices=answer.request.n,
         tell_conversation=answer.tell_conversation,
     )
+
+    def add(index: int, events: Sequence[Event]) -> bool:
+        folder.add(events, index)
+        answer.charge.add(events, index)
+        return True
+
+    answer.relay.sink = add
     while batches := await answer.relay.next():
         for index, events in batches:
-            folder.add(events, index)
-            answer.charge.add(events, index)
+            add(index, events)
     body = orjson.dumps(folder.reply(answer.charge.usage()))
     return Response(body, headers=_headers(answer), content_type="application/json")
 
 
-async def _stream(answer: Answer, encoder: ChatEncoder, interval: float) -> AsyncGenerator[bytes]:
+async def _stream(
+    answer: Answer, encoder: ChatEncoder, interval: float, direct: DirectBody | None
+) -> AsyncGenerator[bytes]:
     relay = answer.relay
     unfinished = answer.request.n
     rest = b""
+
+    def send_now(index: int, events: Sequence[Event]) -> bool:
+        if direct is None or not direct.may_write:
+            return False
+        answer.charge.add(events, index)
+        if data := encoder.encode(events, index):
+            direct.write_now(data)
+        return True
+
+    relay.sink = send_now
     try:
         while True:
             if not await relay.wait(_END_PATIENCE if rest else interval):

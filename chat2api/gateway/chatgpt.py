@@ -36,7 +36,7 @@ from chat2api.gateway.sources import Claim, Sources, Way, host_of
 from chat2api.gateway.turns import TurnFollower
 from chat2api.protocol.chatgpt.drift import UNREADABLE, DriftWatch
 from chat2api.protocol.chatgpt.models import choose_model, reply_name
-from chat2api.protocol.events import Event, FileLink, Finished, ReasoningDelta, TextDelta
+from chat2api.protocol.events import Event, FileLink, Finished, ReasoningDelta, TakeEvents, TextDelta
 from chat2api.protocol.openai.chat import ChatRequest
 from chat2api.protocol.openai.limits import TurnLimiter
 from chat2api.protocol.prompt import Message, ModelChoice, Prompt
@@ -70,7 +70,9 @@ class ChatGPTProvider:
         self._offers = offers
         self._rng = random.Random()
 
-    async def chat(self, caller: Caller, request: ChatRequest, facts: AnswerFacts) -> AsyncGenerator[Sequence[Event]]:
+    async def chat(
+        self, caller: Caller, request: ChatRequest, facts: AnswerFacts, take: TakeEvents | None = None
+    ) -> AsyncGenerator[Sequence[Event]]:
         """Yield one choice of a chat completion; see Provider."""
         if request.workspace_id is not None and caller.workspace is None:
             caller = replace(caller, workspace=request.workspace_id)
@@ -80,6 +82,7 @@ class ChatGPTProvider:
         facts.model_fallback = prompt.model.fallback_from
         facts.model = prompt.model.slug
         share = claim.source.budget.admit()
+        limiter = TurnLimiter(request.max_tokens, request.stop)
         answering = _Answering(
             config=self._config,
             clock=self._clock,
@@ -92,8 +95,8 @@ class ChatGPTProvider:
             share=share,
             facts=facts,
             drift=self._drift,
+            take=take if limiter.idle else None,
         )
-        limiter = TurnLimiter(request.max_tokens, request.stop)
         with share:
             async with aclosing(answering.events()) as batches:
                 async for events in batches:
@@ -162,6 +165,7 @@ class _Answering:
     share: BudgetShare
     facts: AnswerFacts
     drift: DriftWatch
+    take: TakeEvents | None
     made: int = 0
     """Attempts made so far."""
 
@@ -287,7 +291,7 @@ class _Attempt:
             prompt = await self._with_parent(session, work.prompt)
             turn = await work.client.start_turn(session, prompt)
         self._follower = follower = TurnFollower(
-            work.client, work.clock, session, prompt, work.limits, self._first_by, turn
+            work.client, work.clock, session, prompt, work.limits, self._first_by, turn, work.take
         )
         held: list[Event] = []
         async with aclosing(follower.events()) as batches:

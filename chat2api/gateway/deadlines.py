@@ -73,6 +73,10 @@ class Watchdog:
             self._waiting = None
             self._rang = False
 
+    def put_off(self, by: float) -> None:
+        """Give the wait that is on until that instant."""
+        self._by = by
+
     def close(self) -> None:
         """Forget the timer."""
         if self._timer is not None:

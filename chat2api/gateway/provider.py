@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from chat2api.protocol.events import Event
+from chat2api.protocol.events import Event, TakeEvents
 from chat2api.protocol.openai.chat import ChatRequest
 from chat2api.storage.keys import IssuedKey
 
@@ -49,9 +49,13 @@ class AnswerFacts:
 class Provider(Protocol):
     """Serves the public operations from some upstream."""
 
-    def chat(self, caller: Caller, request: ChatRequest, facts: AnswerFacts) -> AsyncGenerator[Sequence[Event]]:
+    def chat(
+        self, caller: Caller, request: ChatRequest, facts: AnswerFacts, take: TakeEvents | None = None
+    ) -> AsyncGenerator[Sequence[Event]]:
         """Yield one choice of a chat completion as batches of neutral events, in the order of protocol/events.py.
 
+        After the first content `take` may be offered deltas, from the loop and without a switch of tasks; those that it
+        takes are not yielded.
         Nothing is yielded before the first content, so an error until then is the whole answer's error; later ones are
         raised too and end a begun answer. Closing the generator aborts the upstream call and frees the account.
         """

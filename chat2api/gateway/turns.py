@@ -23,7 +23,9 @@ from chat2api.protocol.events import (
     Finished,
     HandedOff,
     ImagePending,
+    ReasoningDelta,
     Started,
+    TakeEvents,
     TextDelta,
 )
 from chat2api.protocol.prompt import Prompt
@@ -52,8 +54,8 @@ class AnswerSource(Protocol):
         """How often each shape came so far that was not understood."""
         ...
 
-    async def next(self) -> list[Event]:
-        """Give the next events, an empty list after the end."""
+    async def next(self, take: TakeEvents | None = None) -> list[Event]:
+        """Give the next events, an empty list after the end; those that `take` takes are not given."""
         ...
 
     async def aclose(self) -> None:
@@ -72,7 +74,7 @@ class _StoredAnswer:
         self._events = list(events)
         self.unknown = Counter[str]()
 
-    async def next(self) -> list[Event]:
+    async def next(self, take: TakeEvents | None = None) -> list[Event]:
         events, self._events = self._events, []
         return [kept for event in events if (kept := self._unread(event)) is not None]
 
@@ -99,6 +101,9 @@ class TurnFollower:
     first_by: float
     """When the first content must be here, by the loop's clock."""
     turn: AnswerSource
+    take: TakeEvents | None = None
+    """Is offered the deltas after the first content; those that it takes are not yielded."""
+    _whole_by: float = 0.0
     _watchdog: Watchdog = field(default_factory=Watchdog)
     _given: list[str] = field(default_factory=list)
     _begun: bool = False
@@ -113,11 +118,11 @@ class TurnFollower:
         Raises the error that a failure inside the stream stands for, UpstreamTimeoutError, TransportError,
         StreamInterruptedError or UpstreamProtocolError.
         """
-        whole_by = asyncio.get_running_loop().time() + self.limits.whole
+        self._whole_by = asyncio.get_running_loop().time() + self.limits.whole
         ended = False
         while not ended:
             batch: list[Event] = []
-            for event in await self._next(whole_by):
+            for event in await self._next():
                 if batch and _leads_elsewhere(event):
                     # Following it may take long or fail: what came before it is given first, since it counts.
                     yield batch
@@ -134,22 +139,37 @@ class TurnFollower:
         self._watchdog.close()
         await self.turn.aclose()
 
-    async def _next(self, whole_by: float) -> list[Event]:
+    async def _next(self) -> list[Event]:
         """Wait for the next events within the limit of this phase."""
-        if not self._content:
-            at, phase, what = self.first_by, "first_content", "did not begin its answer in time"
-        else:
-            at = asyncio.get_running_loop().time() + self.limits.between_events
-            phase, what = "between_events", "went silent in the middle of its answer"
-        if whole_by < at:
-            at, phase, what = whole_by, "whole_answer", "took too long for its answer"
+        clock = asyncio.get_running_loop().time
+        at = clock() + self.limits.between_events if self._content else self.first_by
+        take = self._pass_on if self._content and self.take is not None else None
         try:
-            events = await self._watchdog.wait(self.turn.next(), at)
+            events = await self._watchdog.wait(self.turn.next(take), min(at, self._whole_by))
         except TimeoutError as error:
+            if clock() >= self._whole_by:
+                phase, what = "whole_answer", "took too long for its answer"
+            elif self._content:
+                phase, what = "between_events", "went silent in the middle of its answer"
+            else:
+                phase, what = "first_content", "did not begin its answer in time"
             raise UpstreamTimeoutError(f"The backend {what}.", phase=phase) from error
         if not events:
             raise StreamInterruptedError("The backend's answer ended before its end.")
         return events
+
+    def _pass_on(self, events: Sequence[Event]) -> bool:
+        """Have deltas taken where they stand; False leaves the batch to `events`."""
+        assert self.take is not None
+        for event in events:
+            if type(event) is not TextDelta and type(event) is not ReasoningDelta:
+                return False
+        if not self.take(events):
+            return False
+        self._given += [event.text for event in events if type(event) is TextDelta]
+        silent_by = asyncio.get_running_loop().time() + self.limits.between_events
+        self._watchdog.put_off(min(silent_by, self._whole_by))
+        return True
 
     async def _follow(self, event: Event) -> Event | None:
         """Give what stands for an event in the answer, None when nothing does."""

@@ -9,6 +9,7 @@ or the end. Translation asks for I/O by emitting a value: the gateway replaces e
 FileLink that it fetched, and follows HandedOff and ImagePending to where the answer really is.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -113,6 +114,9 @@ class ImagePending:
 
 
 Event = Started | TextDelta | ReasoningDelta | FilePointer | FileLink | Finished | Failed | HandedOff | ImagePending
+
+TakeEvents = Callable[[Sequence[Event]], bool]
+"""Takes a batch of deltas where it stands, or answers False to have it go the usual way."""
 
 End = (Finished, Failed, HandedOff, ImagePending)
 """The classes that end a turn; for isinstance."""

@@ -1,6 +1,6 @@
 """What is asked and what is answered: the values that go through a Transport, and the Transport itself."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -86,6 +86,14 @@ class ResponseStream(Protocol):
 
         Always suspends at least once, so a caller that leaves is noticed. Raises TransportError when the
         connection breaks (also when the body ends before its declared length).
+        """
+        ...
+
+    async def pass_on(self, take: Callable[[bytes], bool]) -> bool:
+        """Hand all bytes to `take` as they arrive, until it answers False; give whether the body goes on then.
+
+        `take` is called from the loop, without a switch of tasks; what it raises is raised here. A cancel ends the
+        wait and nothing else. Raises as `read` does.
         """
         ...
 

@@ -5,7 +5,7 @@ what came into lists and wake the one reader, and one timer stands for whichever
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
@@ -131,7 +131,9 @@ class Transfer:
         self._paused = False
         self._ended = False
         self._failure: BaseException | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
+        self._taker: Callable[[bytes], bool] | None = None
+        self._is_handing = False
         self._loop = asyncio.get_running_loop()
         self._started_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -186,12 +188,26 @@ class Transfer:
             if self._ended:
                 return b""
             await self._wait()
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
-        self._held = 0
-        if self._paused:
-            self._resume()
-        return data
+        return self._take_parts()
+
+    async def pass_on(self, take: Callable[[bytes], bool]) -> bool:
+        """Hand bytes over as they arrive; see ResponseStream."""
+        while True:
+            if self._parts:
+                await asyncio.sleep(0)
+                if not take(self._take_parts()):
+                    return True
+                continue
+            if self._failure is not None:
+                raise self._failure
+            if self._ended:
+                return False
+            self._taker = take
+            try:
+                if await self._wait():
+                    return True
+            finally:
+                self._taker = None
 
     def send_frame(self, kind: int, payload: bytes) -> None:
         """Send a frame of a web socket. Raises TransportError when it cannot be sent at once, and closes the socket."""
@@ -311,15 +327,40 @@ class Transfer:
             proxy=self._proxy,
         )
 
-    async def _wait(self) -> None:
+    def _take_parts(self) -> bytes:
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        self._held = 0
+        if self._paused:
+            self._resume()
+        return data
+
+    async def _wait(self) -> bool:
+        """Wait for news; give True when they were handed over and the taker wants no more."""
         if self._waiter is not None:
             raise RuntimeError("an answer has one reader at a time")
         self._waiter = self._loop.create_future()
         try:
-            await self._waiter
+            return await self._waiter
         finally:
             self._waiter = None
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._taker is None or self._ended:
+            self._waiter.set_result(False)
+        elif not self._is_handing:
+            # Not at once: libcurl has the floor, and there may be more to come in this turn of the loop.
+            self._is_handing = True
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._is_handing = False
+        if self._taker is None or self._waiter is None or self._waiter.done() or not self._parts:
+            return  # the reader has been woken meanwhile, and sees to it
+        try:
+            if not self._taker(self._take_parts()):
+                self._waiter.set_result(True)
+        except Exception as error:  # noqa: BLE001 - raised again where it is awaited
+            self._waiter.set_exception(error)

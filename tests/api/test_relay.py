@@ -15,6 +15,11 @@ def spawn(work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
     return asyncio.get_running_loop().create_task(work, name=name)
 
 
+def relay_of(*sources: AsyncGenerator[Sequence[Event]]) -> AnswerRelay:
+    left = iter(sources)
+    return AnswerRelay(lambda take: next(left), spawn, choices=len(sources))
+
+
 async def texts(*parts: str, then: Exception | None = None) -> AsyncGenerator[Sequence[Event]]:
     for part in parts:
         yield [TextDelta(part)]
@@ -37,13 +42,13 @@ async def drain(relay: AnswerRelay) -> list[tuple[int, Sequence[Event]]]:
 
 
 async def test_everything_comes_once_and_in_order() -> None:
-    relay = AnswerRelay([texts(*map(str, range(100)))], spawn)
+    relay = relay_of(texts(*map(str, range(100))))
     assert joined(await drain(relay)) == "".join(map(str, range(100)))
     await relay.aclose()
 
 
 async def test_choices_share_one_relay() -> None:
-    relay = AnswerRelay([texts("a", "b"), texts("x", "y", "z")], spawn)
+    relay = relay_of(texts("a", "b"), texts("x", "y", "z"))
     batches = await drain(relay)
     assert (joined(batches, 0), joined(batches, 1)) == ("ab", "xyz")
 
@@ -55,7 +60,7 @@ async def test_waiting_gives_up_after_the_timeout_and_loses_nothing() -> None:
         await gate.wait()
         yield [TextDelta("late")]
 
-    relay = AnswerRelay([late()], spawn)
+    relay = relay_of(late())
     assert await relay.wait(0.01) is False
     gate.set()
     assert joined(await drain(relay)) == "late"
@@ -70,7 +75,7 @@ async def test_each_wait_has_its_own_time_although_they_share_a_timer() -> None:
             yield [TextDelta("x")]
 
     loop = asyncio.get_running_loop()
-    relay = AnswerRelay([in_turn()], spawn)
+    relay = relay_of(in_turn())
     loop.call_later(0.03, doors[0].set)
     assert await relay.wait(0.06) is True
     relay.take()
@@ -90,7 +95,7 @@ async def test_each_wait_has_its_own_time_although_they_share_a_timer() -> None:
 
 
 async def test_R2_a_failure_before_content_is_told_at_once() -> None:
-    relay = AnswerRelay([texts(then=NoAccountError("none"))], spawn)
+    relay = relay_of(texts(then=NoAccountError("none")))
     assert await relay.wait(1)
     with pytest.raises(NoAccountError):
         relay.check_begun()
@@ -98,7 +103,7 @@ async def test_R2_a_failure_before_content_is_told_at_once() -> None:
 
 
 async def test_R2_a_failure_after_content_comes_after_the_content() -> None:
-    relay = AnswerRelay([texts("begun", then=StreamInterruptedError("cut"))], spawn)
+    relay = relay_of(texts("begun", then=StreamInterruptedError("cut")))
     await relay.wait(1)
     relay.check_begun()
     assert joined(await relay.next()) == "begun"
@@ -118,7 +123,7 @@ async def test_a_failing_choice_ends_the_answer_although_others_go_on() -> None:
         finally:
             closed.set()
 
-    relay = AnswerRelay([endless(), texts(then=StreamInterruptedError("cut"))], spawn)
+    relay = relay_of(endless(), texts(then=StreamInterruptedError("cut")))
     with pytest.raises(StreamInterruptedError):
         for _ in range(1000):
             await relay.next()
@@ -136,7 +141,7 @@ async def test_R12_a_reader_that_stops_stops_the_source() -> None:
             yield [TextDelta("x" * 1024)]
             await asyncio.sleep(0)
 
-    relay = AnswerRelay([fast()], spawn)
+    relay = relay_of(fast())
     for _ in range(1000):
         await asyncio.sleep(0)
     assert made * 1024 <= OUTBOX_LIMIT + 2048
@@ -160,7 +165,7 @@ async def test_R10_closing_closes_the_sources_wherever_they_are() -> None:
             await asyncio.sleep(0)
             closed.append(number)
 
-    relay = AnswerRelay([source(0), source(1)], spawn)
+    relay = relay_of(source(0), source(1))
     await relay.wait(1)
     await relay.aclose()
     await relay.aclose()
@@ -172,7 +177,7 @@ async def test_R24_an_interruption_comes_after_what_has_arrived() -> None:
         yield [TextDelta("half")]
         await asyncio.Event().wait()
 
-    relay = AnswerRelay([half()], spawn)
+    relay = relay_of(half())
     await relay.wait(1)
     relay.interrupt(DrainingError("stopping"))
     assert joined(await relay.next()) == "half"

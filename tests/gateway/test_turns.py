@@ -28,6 +28,7 @@ from chat2api.protocol.events import (
     ImagePending,
     ReasoningDelta,
     Started,
+    TakeEvents,
     TextDelta,
 )
 from chat2api.protocol.prompt import Message, ModelChoice, Prompt, TextPart
@@ -59,7 +60,7 @@ class Script:
         self.unknown = Counter[str]()
         self.closed = 0
 
-    async def next(self) -> list[Event]:
+    async def next(self, take: TakeEvents | None = None) -> list[Event]:
         if not self._batches:
             if self._silent:
                 await asyncio.Event().wait()

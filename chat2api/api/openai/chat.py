@@ -24,8 +24,9 @@ async def create_chat_completion() -> Response:
     charge = await open_charge(
         chat_request.messages, model=chat_request.model, max_tokens=chat_request.max_tokens, choices=chat_request.n
     )
-    sources = [provider.chat(caller, chat_request, charge.facts) for _ in range(chat_request.n)]
-    relay = AnswerRelay(sources, runtime.spawn)
+    relay = AnswerRelay(
+        partial(provider.chat, caller, chat_request, charge.facts), runtime.spawn, choices=chat_request.n
+    )
     runtime.answers[relay] = charge.key_id
 
     async def finish() -> None:

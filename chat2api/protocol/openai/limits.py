@@ -55,6 +55,11 @@ class TurnLimiter:
         self._done = False
 
     @property
+    def idle(self) -> bool:
+        """Whether it has nothing to cut and lets every event pass as it is."""
+        return self._stop is None and self._budget is None
+
+    @property
     def done(self) -> bool:
         """Whether the turn has ended, by itself or by a cut; after a cut the backend's stream can be closed."""
         return self._done
@@ -64,7 +69,7 @@ class TurnLimiter:
         for event in events:
             if self._done:
                 break
-            if self._stop is None and self._budget is None:
+            if self.idle:
                 self._out.append(event)
                 self._done = isinstance(event, Finished | Failed)
                 continue

@@ -28,7 +28,7 @@ from chat2api.protocol.chatgpt.request import (
     zone_at,
 )
 from chat2api.protocol.chatgpt.stream import ConversationDecoder
-from chat2api.protocol.events import Event, FilePointer, Finished, HandedOff
+from chat2api.protocol.events import Event, FilePointer, Finished, HandedOff, TakeEvents
 from chat2api.protocol.prompt import ModelChoice, Prompt
 from chat2api.upstream.chatgpt.calls import BackendCalls
 from chat2api.upstream.chatgpt.requirements import RequirementsExchange
@@ -64,6 +64,7 @@ class BackendTurn:
         self._stream = stream
         self._decoder = decoder
         self._breach: UpstreamError | None = None
+        self._left: list[Event] = []
 
     @property
     def raw_text(self) -> str:
@@ -80,19 +81,26 @@ class BackendTurn:
         """How often each shape came so far that was not understood."""
         return self._decoder.unknown
 
-    async def next(self) -> list[Event]:
+    async def next(self, take: TakeEvents | None = None) -> list[Event]:
         """Give the next events, at least one; an empty list after the end.
 
-        Raises TransportError when the connection broke, StreamInterruptedError or UpstreamProtocolError when the
-        answer ended without an end.
+        `take` is offered each batch first, without a switch of tasks; what it takes is not given here. Raises
+        TransportError when the connection broke, StreamInterruptedError or UpstreamProtocolError when the answer ended
+        without an end.
         """
         if self._breach is not None:
             raise self._breach
-        while not self._decoder.is_ended:
-            data = await self._stream.read()
-            events = self._decoder.feed(data) if data else self._close()
-            if events:
-                return events
+
+        def decode(data: bytes) -> bool:
+            events = self._decoder.feed(data)
+            if events and (take is None or not take(events)):
+                self._left = events
+                return False
+            return not self._decoder.is_ended
+
+        if not self._decoder.is_ended and await self._stream.pass_on(decode) and self._left:
+            left, self._left = self._left, []
+            return left
         return self._close()
 
     async def aclose(self) -> None:
