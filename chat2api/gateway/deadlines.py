@@ -2,9 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TypeVar, cast
 
 from chat2api.config import Config
@@ -98,18 +98,28 @@ class Watchdog:
         self._waiting.cancel()
 
 
-@asynccontextmanager
-async def deadline(at: float, phase: str, message: str) -> AsyncIterator[None]:
-    """Raise UpstreamTimeoutError with that phase when the block still runs at that instant of the loop's clock.
+class deadline:  # noqa: N801 - it stands where a function would
+    """Raises UpstreamTimeoutError with that phase when the block still runs at that instant of the loop's clock.
 
     Only awaits inside the block are cut; do not yield from a generator inside it. A TimeoutError of the block's own
     passes as it is.
     """
-    limit = asyncio.timeout_at(at)
-    try:
-        async with limit:
-            yield
-    except TimeoutError as error:
-        if not limit.expired():
-            raise
-        raise UpstreamTimeoutError(message, phase=phase) from error
+
+    def __init__(self, at: float, phase: str, message: str) -> None:
+        """Limit a block, by `async with`."""
+        self._limit = asyncio.timeout_at(at)
+        self._phase = phase
+        self._message = message
+
+    async def __aenter__(self) -> None:
+        """Begin the block."""
+        await self._limit.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        try:
+            await self._limit.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            raise UpstreamTimeoutError(self._message, phase=self._phase) from late

@@ -71,9 +71,7 @@ class EventStreamDecoder:
 
         Raises UpstreamProtocolError past a limit.
         """
-        self._received += len(data)
-        if self._received > self._max_stream:
-            raise UpstreamProtocolError(f"The backend's stream is longer than {self._max_stream} bytes.")
+        self.skip(len(data))
         if self._after_cr and data:
             # The LF of a CRLF that was cut between two reads ends no second line.
             self._after_cr = False
@@ -97,6 +95,17 @@ class EventStreamDecoder:
             if self._rest_size > self._max_line:
                 raise UpstreamProtocolError(f"The backend sent a line longer than {self._max_line} bytes.")
         return events
+
+    @property
+    def is_between_events(self) -> bool:
+        """Whether nothing of an event has been read that is not given yet."""
+        return not (self._rest or self._data or self._name or self._after_cr or self._at_start)
+
+    def skip(self, size: int) -> None:
+        """Take note of whole events of that many bytes that somebody else has read. Raises as `feed`."""
+        self._received += size
+        if self._received > self._max_stream:
+            raise UpstreamProtocolError(f"The backend's stream is longer than {self._max_stream} bytes.")
 
     def close(self) -> list[ServerSentEvent]:
         """Give what the end of the stream completes: an unterminated last line and event count as whole."""

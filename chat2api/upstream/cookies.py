@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
+from functools import lru_cache
 from ipaddress import ip_address
 from math import inf
 from time import time
@@ -195,6 +196,7 @@ def _end(attributes: dict[str, str], now: float) -> float:
     return inf
 
 
+@lru_cache(maxsize=64)
 def _read_date(text: str) -> float | None:
     """Read a date as servers write it, with or without hyphens; None when it is none."""
     parts = parsedate_tz(text.replace("-", " "))

@@ -24,7 +24,7 @@ class HeaderLines:
         """
         self._places = {name: place for place, name in enumerate(order)}
         self._rest = self._places.get(UNNAMED, len(order))
-        self._defaults = [(_known_name(name), _line(name, value)) for name, value in defaults]
+        self._defaults = [_header(name, value) for name, value in defaults]
 
     def lines(self, given: Iterable[tuple[str, str]], *, length: int | None = None) -> list[bytes]:
         """Give the request's lines in curl's notation, where `Name;` stands for a header with an empty value.
@@ -37,11 +37,9 @@ class HeaderLines:
         chosen: list[tuple[int, int, bytes]] = []  # the second number keeps equal places in their order
         taken: set[str] = set()
         for name, value in given:
-            known = _known_name(name)
-            if known in _OURS:
-                raise ValueError(f"header {name} is for the transport to write")
+            known, line = _header(name, value)
             taken.add(known)
-            chosen.append((places.get(known, rest), len(chosen), _line(name, value)))
+            chosen.append((places.get(known, rest), len(chosen), line))
         for known, line in self._defaults:
             if known not in taken:
                 chosen.append((places.get(known, rest), len(chosen), line))
@@ -51,20 +49,19 @@ class HeaderLines:
         return [line for _, _, line in chosen]
 
 
-@lru_cache(maxsize=512)
-def _known_name(name: str) -> str:
-    """Check a header's name and give it in lower case. Names are few; values are not kept."""
+@lru_cache(maxsize=1024)
+def _header(name: str, value: str) -> tuple[str, bytes]:
+    """Check a header; give its name in lower case and its line. Most of an account's headers never change."""
     if not _TOKEN.fullmatch(name):
         raise ValueError("a header name has a character that HTTP does not allow")
-    return name.lower()
-
-
-def _line(name: str, value: str) -> bytes:
+    known = name.lower()
+    if known in _OURS:
+        raise ValueError(f"header {name} is for the transport to write")
     if not value:
-        return f"{name};".encode("latin-1")
+        return known, f"{name};".encode("latin-1")
     if not value.isprintable() and _FORBIDDEN.search(value):
         raise ValueError(f"the value of header {name} has a control character")
-    return f"{name}: {value}".encode("latin-1")
+    return known, f"{name}: {value}".encode("latin-1")
 
 
 class HeaderBlock:
@@ -91,20 +88,23 @@ class HeaderBlock:
         self._lines: list[bytes] = []
         self._left = limit
 
-    def feed(self, line: bytes) -> None:
-        """Take one line with its end. Raises UpstreamProtocolError when the head is too long or its status unreadable."""
+    def feed(self, line: bytes) -> bool:
+        """Take one line with its end; tell whether it is the one that completes the head.
+
+        Raises UpstreamProtocolError when the head is too long or its status unreadable.
+        """
         self._left -= len(line)
         if self._left < 0:
             raise UpstreamProtocolError("The upstream's headers are too long.")
-        if self.complete:
-            return
-        if line == b"\r\n" or line == b"\n":
-            if self.status >= self._final:
-                self._complete()
-        elif line.startswith(b"HTTP/"):
-            self._begin(line)
-        else:
-            self._lines.append(line)
+        if len(line) > 2 and not self.complete:
+            if line.startswith(b"HTTP/"):
+                self._begin(line)
+            else:
+                self._lines.append(line)
+        elif self.status >= self._final and not self.complete and line.strip() == b"":
+            self._complete()
+            return True
+        return False
 
     def _begin(self, line: bytes) -> None:
         status = line.split(None, 2)[1:2]

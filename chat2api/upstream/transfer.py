@@ -237,9 +237,7 @@ class Transfer:
     def on_header(self, line: bytes) -> int:
         """Take a line; see Receiver."""
         block = self._block
-        was_complete = block.complete
-        block.feed(line)
-        if block.complete and not was_complete and self._limits.max_bytes is None:
+        if block.feed(line) and self._limits.max_bytes is None:
             if self._handle is not None:
                 self._handle.settle(shared=block.http2)
             self._wake()

@@ -96,6 +96,11 @@ class DeltaDocuments:
         """The string that was appended to last, with its document and path."""
         self._tip_is_sticky = False
 
+    @property
+    def is_growing(self) -> bool:
+        """Whether a bare delta would go on with the append before it."""
+        return self._tip_is_sticky and self._tip is not None
+
     def grow(self, text: str) -> tuple[Document, str] | None:
         """Carry out the bare delta `{"v": text}` where it goes on with the append before it, else do nothing.
 

@@ -18,6 +18,7 @@ import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 from typing import Literal, cast
 from urllib.parse import urljoin
 
@@ -306,7 +307,7 @@ def _common_items(
     probes = _NAVIGATOR_PROBES + (_CHROMIUM_PROBES if "Chrome/" in device.user_agent else ())
     return (
         sum(device.screen),
-        _date_text(now, device.zone),
+        _date_text(int(now), device.zone),
         heap_limit,
         0,
         device.user_agent,
@@ -321,7 +322,8 @@ def _common_items(
     )
 
 
-def _date_text(now: float, zone: Zone) -> str:
+@lru_cache(maxsize=16)
+def _date_text(now: int, zone: Zone) -> str:
     """Give what `Date.toString()` shows, in English whatever the locale of this process."""
     local = datetime.fromtimestamp(now, UTC) + timedelta(minutes=zone.offset_minutes)
     hours, minutes = divmod(abs(zone.offset_minutes), 60)
