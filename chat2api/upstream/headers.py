@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from operator import itemgetter
 
 from chat2api.errors import UpstreamProtocolError
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_PLACE = itemgetter(0)
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"})
 
 UNNAMED = ""
@@ -24,7 +26,8 @@ class HeaderLines:
         """
         self._places = {name: place for place, name in enumerate(order)}
         self._rest = self._places.get(UNNAMED, len(order))
-        self._defaults = [_header(name, value) for name, value in defaults]
+        self._ready = lru_cache(maxsize=64)(self._make_ready)
+        self._defaults = [self._ready(name, value) for name, value in defaults]
 
     def lines(self, given: Iterable[tuple[str, str]], *, length: int | None = None) -> list[bytes]:
         """Give the request's lines in curl's notation, where `Name;` stands for a header with an empty value.
@@ -33,35 +36,31 @@ class HeaderLines:
         in the order in which they came. `length` is the body's, None for a request without one. Raises ValueError for
         a name or value that could change the request's framing.
         """
-        places, rest = self._places, self._rest
-        chosen: list[tuple[int, int, bytes]] = []  # the second number keeps equal places in their order
-        taken: set[str] = set()
-        for name, value in given:
-            known, line = _header(name, value)
-            taken.add(known)
-            chosen.append((places.get(known, rest), len(chosen), line))
-        for known, line in self._defaults:
-            if known not in taken:
-                chosen.append((places.get(known, rest), len(chosen), line))
+        chosen = [self._ready(name, value) for name, value in given]
+        taken = {known for _, known, _ in chosen}
+        chosen += [default for default in self._defaults if default[1] not in taken]
         if length is not None:
-            chosen.append((places.get("content-length", rest), len(chosen), b"Content-Length: %d" % length))
-        chosen.sort()
+            place = self._places.get("content-length", self._rest)
+            chosen.append((place, "content-length", b"Content-Length: %d" % length))
+        chosen.sort(key=_PLACE)
         return [line for _, _, line in chosen]
 
+    def _make_ready(self, name: str, value: str) -> tuple[int, str, bytes]:
+        """Check a header; give its place, its name in lower case and its line.
 
-@lru_cache(maxsize=1024)
-def _header(name: str, value: str) -> tuple[str, bytes]:
-    """Check a header; give its name in lower case and its line. Most of an account's headers never change."""
-    if not _TOKEN.fullmatch(name):
-        raise ValueError("a header name has a character that HTTP does not allow")
-    known = name.lower()
-    if known in _OURS:
-        raise ValueError(f"header {name} is for the transport to write")
-    if not value:
-        return known, f"{name};".encode("latin-1")
-    if not value.isprintable() and _FORBIDDEN.search(value):
-        raise ValueError(f"the value of header {name} has a control character")
-    return known, f"{name}: {value}".encode("latin-1")
+        Most of an account's headers never change, so what this gives is kept for a while.
+        """
+        if not _TOKEN.fullmatch(name):
+            raise ValueError("a header name has a character that HTTP does not allow")
+        known = name.lower()
+        if known in _OURS:
+            raise ValueError(f"header {name} is for the transport to write")
+        place = self._places.get(known, self._rest)
+        if not value:
+            return place, known, f"{name};".encode("latin-1")
+        if not value.isprintable() and _FORBIDDEN.search(value):
+            raise ValueError(f"the value of header {name} has a control character")
+        return place, known, f"{name}: {value}".encode("latin-1")
 
 
 class HeaderBlock:
@@ -116,8 +115,8 @@ class HeaderBlock:
 
     def _complete(self) -> None:
         headers: dict[str, str] = {}
-        for line in self._lines:
-            raw_name, _, raw_value = line.decode("latin-1").partition(":")
+        for line in b"".join(self._lines).decode("latin-1").splitlines():
+            raw_name, _, raw_value = line.partition(":")
             name, value = raw_name.strip().lower(), raw_value.strip()
             if name == "set-cookie":
                 self.set_cookies.append(value)

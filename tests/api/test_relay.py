@@ -8,7 +8,7 @@ import pytest
 
 from chat2api.api.relay import OUTBOX_LIMIT, AnswerRelay
 from chat2api.errors import DrainingError, NoAccountError, StreamInterruptedError
-from chat2api.protocol.events import Event, TextDelta
+from chat2api.protocol.events import Event, TakeEvents, TextDelta
 
 
 def spawn(work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
@@ -183,4 +183,59 @@ async def test_R24_an_interruption_comes_after_what_has_arrived() -> None:
     assert joined(await relay.next()) == "half"
     with pytest.raises(DrainingError):
         await relay.next()
+    await relay.aclose()
+
+
+async def test_deltas_are_taken_where_they_stand_only_while_the_response_waits_for_them() -> None:
+    offers: list[TakeEvents] = []
+    go_on = asyncio.Event()
+
+    async def source() -> AsyncGenerator[Sequence[Event]]:
+        yield [TextDelta("first ")]
+        await go_on.wait()
+        yield [TextDelta("last")]
+
+    def open_source(take: TakeEvents) -> AsyncGenerator[Sequence[Event]]:
+        offers.append(take)
+        return source()
+
+    relay = AnswerRelay(open_source, spawn)
+    taken: list[str] = []
+
+    def sink(index: int, events: Sequence[Event]) -> bool:
+        taken.append(joined([(index, events)]))
+        return True
+
+    await relay.wait(1)
+    relay.sink = sink
+    assert offers[0]([TextDelta("early")]) is False, "what came before is still held"
+    assert joined(relay.take()) == "first "
+    assert offers[0]([TextDelta("busy")]) is False, "the response is not waiting"
+    waiting = asyncio.ensure_future(relay.wait(1))
+    await asyncio.sleep(0)
+    assert offers[0]([TextDelta("at once")]) is True
+    go_on.set()
+    assert await waiting is True
+    assert (taken, joined(relay.take())) == (["at once"], "last")
+    await relay.aclose()
+
+
+async def test_what_the_sink_does_not_take_goes_the_usual_way() -> None:
+    offers: list[TakeEvents] = []
+
+    async def silent() -> AsyncGenerator[Sequence[Event]]:
+        await asyncio.Event().wait()
+        yield []
+
+    def open_source(take: TakeEvents) -> AsyncGenerator[Sequence[Event]]:
+        offers.append(take)
+        return silent()
+
+    relay = AnswerRelay(open_source, spawn)
+    relay.sink = lambda index, events: False
+    waiting = asyncio.ensure_future(relay.wait(1))
+    await asyncio.sleep(0)
+    assert offers[0]([TextDelta("slow client")]) is False
+    relay.interrupt(DrainingError("stopping"))
+    await waiting
     await relay.aclose()

@@ -393,3 +393,62 @@ async def test_R10_leaving_closes_what_is_being_read() -> None:
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
     assert (first.closed, second.closed) == (1, 1)
+
+
+class Offering(Script):
+    """An answer that offers each batch before it gives it, as a BackendTurn does."""
+
+    async def next(self, take: TakeEvents | None = None) -> list[Event]:
+        while True:
+            batch = await super().next()
+            if not batch or take is None or not take(batch):
+                return batch
+
+
+async def test_only_deltas_after_the_first_content_are_offered() -> None:
+    taken: list[Event] = []
+
+    def take(events: Sequence[Event]) -> bool:
+        taken.extend(events)
+        return True
+
+    turn = Offering([START, TextDelta("a")], [TextDelta("b")], [ReasoningDelta("c")], [TextDelta("d"), PICTURE], [END])
+    follower = follow(turn)
+    follower.take = take
+    events = await events_of(follower)
+    assert taken == [TextDelta("b"), ReasoningDelta("c")]
+    assert events == [
+        START,
+        TextDelta("a"),
+        TextDelta("d"),
+        FileLink("https://files.test/1", "image", "a picture"),
+        END,
+    ]
+
+
+async def test_deltas_that_were_taken_count_as_given_when_the_answer_is_read_again_elsewhere() -> None:
+    turn = Offering([START, TextDelta("all ")], [TextDelta("of")], [MOVED])
+    follower = follow(turn, StoredClient("all of it"))
+    follower.take = lambda events: True
+    assert text_of(await events_of(follower)) == "all  it"
+
+
+async def test_R1_a_delta_that_was_taken_puts_the_silence_off() -> None:
+    limits = AnswerLimits(first_content=5, between_events=0.2, whole=60)
+    seen: list[float] = []
+    clock = asyncio.get_running_loop().time
+
+    class Slow(Offering):
+        async def next(self, take: TakeEvents | None = None) -> list[Event]:
+            if not self._batches:
+                for _ in range(4):
+                    await asyncio.sleep(0.1)
+                    assert take is not None and take([TextDelta("x")])
+                    seen.append(clock())
+            return await super().next(take)
+
+    follower = follow(Slow([START, TextDelta("a")], silent=True), limits=limits)
+    follower.take = lambda events: True
+    with pytest.raises(UpstreamTimeoutError) as caught:
+        await events_of(follower)
+    assert (caught.value.phase, len(seen)) == ("between_events", 4)

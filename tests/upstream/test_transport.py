@@ -263,6 +263,60 @@ async def test_read_gives_all_that_has_arrived_at_once(transport: CurlTransport)
     assert reads == [b"".join(b"%06d" % number for number in range(200)), b""]
 
 
+async def test_bytes_are_handed_over_as_they_come_until_the_taker_has_enough(
+    transport: CurlTransport, wire: Wire
+) -> None:
+    doors = [asyncio.Event() for _ in range(3)]
+
+    async def stepped(exchange: Exchange) -> None:
+        await exchange.respond(200)
+        for door in doors:
+            await door.wait()
+            await exchange.send(b"piece")
+        await exchange.finish()
+
+    async with wire.origin(stepped) as origin:
+        stream = await open_stream(transport, origin.url)
+        taken: list[bytes] = []
+
+        def take(data: bytes) -> bool:
+            taken.append(data)
+            return len(taken) < 2
+
+        passing = asyncio.ensure_future(stream.pass_on(take))
+        for number, door in enumerate(doors[:2], 1):
+            door.set()
+            await until(lambda number=number: len(taken) == number, f"piece {number} is taken")  # type: ignore[misc]
+        assert await passing is True
+        doors[2].set()
+        assert await stream.read() == b"piece"
+        assert await stream.pass_on(take) is False
+        await stream.aclose()
+    assert taken == [b"piece", b"piece"]
+
+
+async def test_what_a_taker_raises_is_raised_where_the_bytes_are_awaited(transport: CurlTransport) -> None:
+    door = asyncio.Event()
+
+    async def two_pieces(exchange: Exchange) -> None:
+        await exchange.respond(200)
+        await door.wait()
+        await exchange.send(b"piece")
+        await asyncio.Event().wait()
+
+    def refuse(data: bytes) -> bool:
+        raise UpstreamProtocolError("not to be read")
+
+    async with Origin(two_pieces) as origin:
+        stream = await open_stream(transport, origin.url)
+        passing = asyncio.ensure_future(stream.pass_on(refuse))
+        await asyncio.sleep(0)
+        door.set()
+        with pytest.raises(UpstreamProtocolError):
+            await passing
+        await stream.aclose()
+
+
 async def test_F4_every_read_lets_other_tasks_run(transport: CurlTransport) -> None:
     async def chunk(exchange: Exchange) -> None:
         await exchange.respond(200)
