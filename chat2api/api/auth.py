@@ -81,15 +81,15 @@ async def authenticate(incoming: Request) -> Caller:
     bearer, workspace = read_bearer(incoming.headers)
     if bearer is None:
         return await _anonymous_caller(incoming, workspace)
+    keys = runtime.operator_keys
+    if has_key_prefix(bearer) and not keys.matches(bearer):
+        return _issued_key_caller(incoming, bearer, workspace)
     guess = Guess(incoming, bearer)
     if runtime.demo is not None and runtime.demo.key_matches(bearer):
         return Caller("demo", owner="demo", workspace=workspace)
-    keys = runtime.operator_keys
     if keys.matches(bearer):
         guess.was_right()
         return Caller("operator", owner="key:" + secret_digest(bearer).hex()[:32], workspace=workspace)
-    if has_key_prefix(bearer):
-        return _issued_key_caller(bearer, workspace)
     if tell_kind(bearer) in ("access", "refresh"):
         await _admit_own_token(incoming)
         return Caller("own_token", owner="own:" + secret_digest(bearer).hex()[:32], token=bearer, workspace=workspace)
@@ -107,11 +107,16 @@ async def authenticate_operator(incoming: Request) -> None:
     await admit(incoming, "admin", lambda: read_bearer(incoming.headers)[0])
 
 
-def _issued_key_caller(bearer: str, workspace: str | None) -> Caller:
-    """Give the caller of an issued key. Raises InvalidAPIKeyError: such a bearer never leaves this server (S10)."""
+def _issued_key_caller(incoming: Request, bearer: str, workspace: str | None) -> Caller:
+    """Give the caller of an issued key. Raises InvalidAPIKeyError: such a bearer never leaves this server (S10).
+
+    It is looked up before guesses are: nobody guesses 256 bits, and a right key shall work whatever others send from the
+    same address.
+    """
     runtime = current_runtime()
     key = runtime.keys.look_up(bearer)
     if key is None:
+        Guess(incoming, bearer).was_wrong()
         raise InvalidAPIKeyError("Incorrect API key provided. This server has issued no such key.")
     if (ended := key.ended(runtime.clock.now())) is not None:
         raise InvalidAPIKeyError(f"This API key is {ended}. Ask the operator of this server for another one.")
