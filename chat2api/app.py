@@ -8,7 +8,7 @@ from typing import Any
 from quart import Blueprint, Quart, Response, request
 
 from chat2api import logs
-from chat2api.api import accounts, health, keys, login, pages, usage
+from chat2api.api import accounts, health, keys, login, metrics, pages, usage
 from chat2api.api.admission import PageAccess
 from chat2api.api.auth import check_access_classes, declare_access, guard_request
 from chat2api.api.body import LARGE_BODY
@@ -66,7 +66,7 @@ def create_app(
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", access)
     declare_access(app, "static", "open")
-    for blueprint in (accounts.blueprint, keys.blueprint):
+    for blueprint in (accounts.blueprint, keys.blueprint, metrics.blueprint):
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "admin")
     if prefix:  # health checks know no prefix
@@ -77,6 +77,7 @@ def create_app(
     install_error_handler(app)
     install_cors(app)
     pages.install_page_headers(app)
+    metrics.install_metrics(app)
     app.before_request(guard_request)
     app.after_request(_name_request)
     app.after_request(tell_limits)
@@ -84,7 +85,9 @@ def create_app(
 
     @app.before_serving
     async def start() -> None:
-        bind_runtime(app, await Runtime.open(config, demo=demo, clock=clock, redactor=redactor))
+        runtime = await Runtime.open(config, demo=demo, clock=clock, redactor=redactor)
+        bind_runtime(app, runtime)
+        metrics.start_metrics(app, runtime)
 
     @app.after_serving
     async def stop() -> None:

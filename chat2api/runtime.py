@@ -50,8 +50,9 @@ from chat2api.upstream.chatgpt.client import ChatGPTClient, ClientSettings
 from chat2api.upstream.chatgpt.requirements import RequirementsExchange
 from chat2api.upstream.chatgpt.solver import ProofSolver
 from chat2api.upstream.chatgpt.tokens import TokenExchange
+from chat2api.upstream.counting import CountedTransport
 from chat2api.upstream.profiles import profile_for
-from chat2api.upstream.transport import Channel, CurlTransport, Transport
+from chat2api.upstream.transport import Channel, CurlTransport
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class Runtime:
     pool: AccountPool
     keeper: TokenKeeper
     editor: AccountEditor
-    transport: Transport
+    transport: CountedTransport
     client: ChatGPTClient
     provider: Provider
     sources: Sources
@@ -148,7 +149,7 @@ class Runtime:
         self.records = await SqlRecords.open(config.data_dir, secret_key=config.secret_key or None)
         self._resources.push_async_callback(self.records.aclose)
         self.shared = MemoryShared(self.clock)
-        self.transport = transport = CurlTransport(ca_file=config.upstream_ca_file or None)
+        self.transport = transport = CountedTransport(CurlTransport(ca_file=config.upstream_ca_file or None))
         self._resources.push_async_callback(transport.aclose)
         native = variants()[0] != PYTHON
         solver = ProofSolver(search_limit=config.proof_timeout if native else config.proof_fallback_timeout)

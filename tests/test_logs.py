@@ -1,11 +1,12 @@
 """Log lines: secrets never in clear, one line a record, tracebacks included."""
 
 import logging
+import random
 
 import pytest
 
 from chat2api.errors import StorageError
-from chat2api.logs import RedactingFormatter, Redactor, request_id
+from chat2api.logs import _PATTERNS, RedactingFormatter, Redactor, request_id
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJlLWNhbmFyeQ"
 
@@ -94,3 +95,28 @@ def test_a_record_is_one_line_and_bears_the_request_id() -> None:
 def test_ordinary_words_stay() -> None:
     text = "leased account 3f9c for model gpt-4o after 2 attempts, status 429, https://chatgpt.com/backend-api"
     assert text in render(text)
+
+
+def test_S18_a_line_without_a_mark_is_looked_through_by_one_pattern_with_the_same_result() -> None:
+    rng = random.Random(18)
+    parts = [
+        "eyJ",
+        "rt_",
+        "sk-",
+        "sess-",
+        "fk-",
+        "Bearer ",
+        "cookie: ",
+        "Cookie: ",
+        "://",
+        "@",
+        "a.b",
+        "A1",
+        "x" * 9,
+        " ",
+        "-",
+    ]
+    parts += ["A1" * 22 + "b", "a1" * 9, "=", "/", ":", "."]
+    for _ in range(20_000):
+        text = "".join(rng.choices(parts, k=rng.randint(1, 8)))
+        assert Redactor().redact(text) == _PATTERNS.sub(lambda match: f"[{match.lastgroup}]", text), text

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from quart import Response, g
 
 from chat2api.api.context import current_caller, current_runtime
+from chat2api.api.metrics import current_notes
 from chat2api.errors import StorageError
 from chat2api.gateway.provider import AnswerFacts, Caller, CallerKind
 from chat2api.keys.quota import EXPECTED_COMPLETION, limits_tokens, rate_headers
@@ -56,6 +57,7 @@ class Charge:
         self._day = day_of(runtime.clock.now())
         self._reservation: Reservation | None = None
         self._settled = False
+        self._notes = current_notes()
         self.facts = AnswerFacts()
         """For the provider, which fills it in."""
 
@@ -100,13 +102,18 @@ class Charge:
         self._settled = True
         charged = self._begun and (told or not failed)
         usage = self.usage() if charged else Usage(0, 0)
+        model = self._served or self.facts.model or UNKNOWN_MODEL
+        account = (self.facts.account or "") if self._caller.kind in ("operator", "issued_key") else ""
+        payer = self.key_id or _LABELS[self._caller.kind]
+        if self._notes is not None:
+            self._notes.answer(key=payer, model=model, account=account, usage=usage, failed=failed)
         if charged or failed:
             self._runtime.ledger.book(
                 UsageRow(
                     self._day,
-                    self.key_id or _LABELS[self._caller.kind],
-                    (self.facts.account or "") if self._caller.kind in ("operator", "issued_key") else "",
-                    self._served or self.facts.model or UNKNOWN_MODEL,
+                    payer,
+                    account,
+                    model,
                     int(charged),
                     usage.prompt_tokens,
                     usage.completion_tokens,

@@ -49,6 +49,7 @@ EXPECTED_CLASSES = {
     "/keys/stop": "admin",
     "/keys/<key_id>": "admin",
     "/keys/<key_id>/rotate": "admin",
+    "/metrics": "admin",
     "/tokens/preview": "admin",
     "/tokens/upload": "admin",
     "/tokens/clear": "admin",

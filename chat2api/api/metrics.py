@@ -1,0 +1,319 @@
+"""What the server tells of its work: metrics for Prometheus at /metrics, and one line in the log for each request.
+
+A request's notes are begun before its guard and finished after everything else has been cleaned up, so they know how it
+really ended. While it runs, notes are only written into an object. All else that /metrics tells is counted where it
+happens, in plain numbers, and read here when it is asked for.
+
+Labels are few and bounded: routes as they are registered, statuses, states, words of ours, and models by the slugs that
+served, of which a bounded number is told apart. Nothing that a caller or the backend made up becomes a label without
+bound, and no secret, person's address, prompt or key becomes one at all.
+"""
+
+import asyncio
+import logging
+import re
+from collections import Counter as Tally
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from quart import Blueprint, Quart, Response, current_app, g, request
+
+from chat2api.api.context import current_runtime, on_request_end
+from chat2api.protocol.openai.usage import Usage
+from chat2api.runtime import Runtime
+
+log = logging.getLogger(__name__)
+blueprint = Blueprint("metrics", __name__)
+
+LAG_SECONDS = 0.25
+"""How often the event loop's lag is measured."""
+
+MAX_MODELS = 50
+"""Models told apart as labels; the ones after them count as `other`."""
+
+CLIENT_LEFT = 499
+"""The status noted for a request whose client left before it was answered."""
+
+_EXTENSION = "chat2api_metrics"
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_WAITS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+_LAGS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+_QUIET = frozenset({"health.healthz", "health.readyz", "bare_health.healthz", "bare_health.readyz", "metrics.metrics"})
+
+
+@dataclass(slots=True)
+class RequestNotes:
+    """What is known of one request. `key` is the id of its issued key, or the kind of caller; `first` in seconds."""
+
+    began: float
+    route: str = "none"
+    endpoint: str = ""
+    method: str = ""
+    status: int = CLIENT_LEFT
+    first: float | None = None
+    key: str = ""
+    model: str = ""
+    account: str = ""
+    usage: Usage | None = None
+    failed: bool = False
+
+    def answer(self, *, key: str, model: str, account: str, usage: Usage, failed: bool) -> None:
+        """Note what the answer cost whom; `failed` says that an error ended it, also in the middle."""
+        self.key, self.model, self.account, self.usage, self.failed = key, model, account, usage, failed
+
+
+def current_notes() -> RequestNotes | None:
+    """Give the notes of the current request, None where none are taken."""
+    notes: RequestNotes | None = g.get("notes")
+    return notes
+
+
+def install_metrics(app: Quart) -> None:
+    """Take notes of every request. Call it before other hooks are added; `start_metrics` follows once there is a runtime."""
+    app.before_request(_begin)
+    app.after_request(_note_response)
+
+
+def start_metrics(app: Quart, runtime: Runtime) -> None:
+    """Begin to count for this app, and to measure the event loop's lag until the runtime closes."""
+    metrics = app.extensions[_EXTENSION] = Metrics(runtime)
+    runtime.spawn(metrics.watch_loop(), name="loop lag")
+
+
+@blueprint.get("/metrics")
+async def metrics() -> Response:
+    """Everything that is counted, as Prometheus reads it."""
+    counted: Metrics = current_app.extensions[_EXTENSION]
+    return Response(generate_latest(counted.registry), content_type=_CONTENT_TYPE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Children:
+    requests: Counter
+    whole: Histogram
+    first: Histogram
+    prompt_tokens: Counter
+    completion_tokens: Counter
+
+
+class Metrics:
+    """The numbers of one server."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        """Count for that runtime, in a registry of its own."""
+        self.registry = CollectorRegistry()
+        self._models: dict[str, str] = {}
+        self._children: dict[tuple[str, int, str], _Children] = {}
+        self._requests = Counter(
+            "chat2api_requests",
+            "Requests by route, status and the model that served.",
+            ("route", "status", "model"),
+            registry=self.registry,
+        )
+        self._cut = Counter(
+            "chat2api_answers_cut",
+            "Answers that an error ended after they had begun.",
+            ("route",),
+            registry=self.registry,
+        )
+        self._first = Histogram(
+            "chat2api_first_byte_seconds",
+            "Time to the first byte of an answer.",
+            ("route",),
+            buckets=_WAITS,
+            registry=self.registry,
+        )
+        self._whole = Histogram(
+            "chat2api_request_seconds",
+            "Time to the end of a request.",
+            ("route",),
+            buckets=_WAITS,
+            registry=self.registry,
+        )
+        self._tokens = Counter(
+            "chat2api_tokens", "Tokens of answers, estimated.", ("kind", "model"), registry=self.registry
+        )
+        self._lag = Histogram(
+            "chat2api_loop_lag_seconds", "How late the event loop runs.", buckets=_LAGS, registry=self.registry
+        )
+        self.registry.register(_Snapshot(runtime))
+        ProcessCollector(namespace="chat2api", registry=self.registry)
+
+    def finish(self, notes: RequestNotes, seconds: float) -> None:
+        """Count a request that is over, and log it."""
+        model = self._model_label(notes.model)
+        place = (notes.route, notes.status, model)
+        children = self._children.get(place)
+        if children is None:
+            children = self._children[place] = self._find(*place)
+        children.requests.inc()
+        children.whole.observe(seconds)
+        if notes.first is not None:
+            children.first.observe(notes.first)
+        if notes.failed and notes.status < 400:
+            self._cut.labels(notes.route).inc()
+        if notes.usage is not None:
+            children.prompt_tokens.inc(notes.usage.prompt_tokens)
+            children.completion_tokens.inc(notes.usage.completion_tokens)
+        level = logging.DEBUG if notes.endpoint in _QUIET else logging.INFO
+        if log.isEnabledFor(level):
+            log.log(level, "%s", request_line(notes, seconds))
+
+    async def watch_loop(self) -> None:
+        """Measure how late the event loop wakes, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_SECONDS
+            await asyncio.sleep(LAG_SECONDS)
+            self._lag.observe(max(0.0, loop.time() - due))
+
+    def _find(self, route: str, status: int, model: str) -> "_Children":
+        """Give the counters with these labels; looking them up costs more than counting."""
+        return _Children(
+            self._requests.labels(route, str(status), model),
+            self._whole.labels(route),
+            self._first.labels(route),
+            self._tokens.labels("prompt", model),
+            self._tokens.labels("completion", model),
+        )
+
+    def _model_label(self, model: str) -> str:
+        label = self._models.get(model)
+        if label is None:
+            if len(self._models) >= MAX_MODELS:
+                return "other"
+            label = self._models[model] = _word(model)
+        return label
+
+
+def request_line(notes: RequestNotes, seconds: float) -> str:
+    """Give the log's line of a request: words of the form name=value, `-` for what is not known. Its id is the record's."""
+    usage = notes.usage
+    facts: tuple[tuple[str, object], ...] = (
+        ("method", notes.method),
+        ("route", notes.route),
+        ("status", notes.status),
+        ("key", _word(notes.key)),
+        ("model", _word(notes.model)),
+        ("account", _word(notes.account)),
+        ("first", "" if notes.first is None else f"{notes.first:.3f}"),
+        ("seconds", f"{seconds:.3f}"),
+        ("prompt_tokens", "" if usage is None else usage.prompt_tokens),
+        ("completion_tokens", "" if usage is None else usage.completion_tokens),
+        ("cut", "yes" if notes.failed and notes.status < 400 else "no"),
+    )
+    return "request " + " ".join(f"{name}={'-' if value == '' else value}" for name, value in facts)
+
+
+def _word(text: str) -> str:
+    """Give a name as one short word of plain characters."""
+    return re.sub(r"[^A-Za-z0-9_.:+-]", "_", text[:64])
+
+
+async def _begin() -> None:
+    runtime = current_runtime()
+    counted: Metrics = current_app.extensions[_EXTENSION]
+    rule = request.url_rule
+    notes = g.notes = RequestNotes(
+        runtime.clock.monotonic(),
+        route="none" if rule is None else rule.rule,
+        endpoint=request.endpoint or "",
+        method=request.method if rule is not None else "",
+    )
+
+    async def finish() -> None:
+        counted.finish(notes, runtime.clock.monotonic() - notes.began)
+
+    on_request_end(finish)
+
+
+async def _note_response(response: Response) -> Response:
+    notes = current_notes()
+    if notes is not None:
+        notes.status = response.status_code
+        notes.first = current_runtime().clock.monotonic() - notes.began
+    return response
+
+
+class _Snapshot(Collector):
+    """What is counted elsewhere, read when it is asked for."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def describe(self) -> Sequence[Metric]:
+        """Give nothing: without this the registry would collect once at the start to learn the names."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics as they are now."""
+        runtime = self._runtime
+        calls = CounterMetricFamily(
+            "chat2api_upstream_calls", "Calls to the backend by kind and outcome.", labels=("kind", "outcome")
+        )
+        for (kind, outcome), count in list(runtime.transport.calls.items()):
+            calls.add_metric((kind, outcome), count)
+        yield calls
+        yield from self._attempts()
+        yield from self._accounts()
+        yield from self._refreshes()
+        yield GaugeMetricFamily("chat2api_open_answers", "Answers on their way.", value=len(runtime.answers))
+        yield from self._drift()
+
+    def _attempts(self) -> Iterator[Metric]:
+        sources = self._runtime.sources
+        budgets = [source.budget for source in (sources.pool, sources.visitors, sources.demo) if source is not None]
+        yield CounterMetricFamily(
+            "chat2api_retries", "Attempts after a request's first.", value=sum(budget.made for budget in budgets)
+        )
+        yield CounterMetricFamily(
+            "chat2api_retries_refused",
+            "Attempts that the retry budget did not allow.",
+            value=sum(budget.refused for budget in budgets),
+        )
+
+    def _accounts(self) -> Iterator[Metric]:
+        statistics = self._runtime.pool.statistics()
+        states = Tally({"ok": 0, "cooling": 0, "suspect": 0, "in_doubt": 0, "needs_sign_in": 0, "disabled": 0})
+        states.update(statistics.by_state)
+        family = GaugeMetricFamily("chat2api_accounts", "The pool's accounts by state.", labels=("state",))
+        for state, count in states.items():
+            family.add_metric((state,), count)
+        yield family
+        yield GaugeMetricFamily("chat2api_accounts_in_flight", "Requests on accounts now.", value=statistics.in_flight)
+
+    def _refreshes(self) -> Iterator[Metric]:
+        keeper = self._runtime.keeper
+        yield CounterMetricFamily(
+            "chat2api_refresh_in_doubt", "Refreshes whose outcome is not known.", value=keeper.in_doubt_total
+        )
+        yield CounterMetricFamily(
+            "chat2api_refresh_reused", "Refresh tokens that were used before: alarm at 1.", value=keeper.reused_total
+        )
+        window = GaugeMetricFamily(
+            "chat2api_refresh_window_seconds",
+            "From a renewed token's arrival until it is on disk, of the last hundred.",
+            labels=("quantile",),
+        )
+        took = sorted(keeper.commit_seconds)
+        for quantile in (0.5, 0.99, 1.0) if took else ():
+            window.add_metric((str(quantile),), took[min(len(took) - 1, int(quantile * len(took)))])
+        yield window
+
+    def _drift(self) -> Iterator[Metric]:
+        drift = self._runtime.drift
+        yield CounterMetricFamily(
+            "chat2api_backend_answers", "Answers of the backend that were read.", value=drift.answers
+        )
+        shapes = CounterMetricFamily(
+            "chat2api_unknown_shapes", "Answers with a shape that is not understood.", labels=("shape",)
+        )
+        for shape, count in list(drift.shapes.items()):
+            shapes.add_metric((shape,), count)
+        yield shapes
+        yield GaugeMetricFamily(
+            "chat2api_drift", "1 while too many answers are not understood.", value=bool(self._runtime.drifted)
+        )
