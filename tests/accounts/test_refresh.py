@@ -674,16 +674,16 @@ def check_strict(outcome: dict[str, int]) -> None:
 
 
 def test_F10_R25_killed_at_every_point_no_token_is_lost(tmp_path: Path) -> None:
-    outcome = kill(tmp_path, "overlap", 13, 0)
+    outcome = kill(tmp_path, "overlap", 20, 20)
 
-    assert outcome["kills"] == 13
+    assert 20 <= outcome["kills"] <= 40, "a cycle may end before its moment comes"
     check_overlap(outcome)
 
 
 def test_R26_killed_at_every_point_before_a_strict_server_no_token_is_lost_silently(tmp_path: Path) -> None:
-    outcome = kill(tmp_path, "strict", 13, 0)
+    outcome = kill(tmp_path, "strict", 20, 20)
 
-    assert outcome["kills"] == 13
+    assert 20 <= outcome["kills"] <= 40, "a cycle may end before its moment comes"
     check_strict(outcome)
 
 
