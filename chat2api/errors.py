@@ -37,6 +37,7 @@ error object needs (`status`, `type`, `code`); an instance carries `message`, `p
         ├── UpstreamProtocolError      502
         ├── RefusedError               400
         └── StreamInterruptedError     502  (mostly inside a stream)
+            └── AnswerElsewhereError   502
 """
 
 from typing import ClassVar
@@ -390,3 +391,7 @@ class StreamInterruptedError(UpstreamError):
 
     default_code = "stream_interrupted"
     always_final = True
+
+
+class AnswerElsewhereError(StreamInterruptedError):
+    """The backend finishes its answer where it is not to be had; no connection and no account is at fault."""

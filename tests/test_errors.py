@@ -41,6 +41,7 @@ TABLE = {
     "UpstreamProtocolError": (502, "server_error", "upstream_protocol", False),
     "RefusedError": (400, "invalid_request_error", "content_policy_violation", True),
     "StreamInterruptedError": (502, "server_error", "stream_interrupted", True),
+    "AnswerElsewhereError": (502, "server_error", "stream_interrupted", True),
 }
 """Status, type, code and finality of each class."""
 

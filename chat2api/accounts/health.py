@@ -12,6 +12,7 @@ from chat2api.accounts.budget import BudgetShare
 from chat2api.errors import (
     AccountLimitedError,
     AccountRejectedError,
+    AnswerElsewhereError,
     ChallengedError,
     StreamInterruptedError,
     TransportError,
@@ -111,6 +112,8 @@ def judge(error: Exception, *, model: str, strikes: int = 0, refreshed: bool = F
             return Verdict(same_account=True, next_account=True, exit_fault="failing")
         case UpstreamProtocolError():
             return Verdict(next_account=True)
+        case AnswerElsewhereError():
+            return Verdict()
         case StreamInterruptedError():
             return Verdict(exit_fault="failing")
         case _:

@@ -8,11 +8,11 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from chat2api.clock import Clock
-from chat2api.errors import StreamInterruptedError, UpstreamError, UpstreamTimeoutError
+from chat2api.errors import AnswerElsewhereError, StreamInterruptedError, UpstreamError, UpstreamTimeoutError
 from chat2api.gateway.deadlines import AnswerLimits, Watchdog, deadline
+from chat2api.gateway.elsewhere import AnswerSource, Given, MovedAnswer, StoredAnswer, Way
 from chat2api.protocol.chatgpt.faults import Call, classify_failed
 from chat2api.protocol.chatgpt.history import read_last_turn
 from chat2api.protocol.events import (
@@ -23,13 +23,14 @@ from chat2api.protocol.events import (
     Finished,
     HandedOff,
     ImagePending,
+    OnlyStored,
     ReasoningDelta,
     Started,
     TakeEvents,
     TextDelta,
 )
 from chat2api.protocol.prompt import Prompt
-from chat2api.upstream.chatgpt.client import ChatGPTClient
+from chat2api.upstream.chatgpt.client import BackendTurn, ChatGPTClient
 from chat2api.upstream.chatgpt.session import Session
 
 log = logging.getLogger(__name__)
@@ -37,56 +38,14 @@ log = logging.getLogger(__name__)
 MAX_CONTINUES = 3
 """How often the rest of an answer is asked for that the backend cut at its own limit."""
 
+MAX_MOVES = 3
+"""How often an answer may be moved before it is read from where it is stored."""
+
+PATIENCE = 60.0
+"""Seconds for which a place that an answer was moved to may say nothing at all, where the answer is stored as well."""
+
 POLL_SECONDS = 2.0
 """Pause between two looks at a stored conversation whose answer is still being made; public clients of 2026 take 2 to 4 s."""
-
-
-class AnswerSource(Protocol):
-    """Where the events of an answer come from: a BackendTurn, or a stored conversation."""
-
-    @property
-    def raw_text(self) -> str:
-        """The last visible message so far as the backend wrote it."""
-        ...
-
-    @property
-    def unknown(self) -> Counter[str]:
-        """How often each shape came so far that was not understood."""
-        ...
-
-    async def next(self, take: TakeEvents | None = None) -> list[Event]:
-        """Give the next events, an empty list after the end; those that `take` takes are not given."""
-        ...
-
-    async def aclose(self) -> None:
-        """Abort what still comes in."""
-        ...
-
-
-class _StoredAnswer:
-    """The events of a stored turn, without the text that was given before."""
-
-    raw_text = ""
-
-    def __init__(self, events: Sequence[Event], given: str) -> None:
-        text = "".join(event.text for event in events if isinstance(event, TextDelta))
-        self._skip = len(given) if text.startswith(given) else 0
-        self._events = list(events)
-        self.unknown = Counter[str]()
-
-    async def next(self, take: TakeEvents | None = None) -> list[Event]:
-        events, self._events = self._events, []
-        return [kept for event in events if (kept := self._unread(event)) is not None]
-
-    async def aclose(self) -> None:
-        self._events = []
-
-    def _unread(self, event: Event) -> Event | None:
-        if not isinstance(event, TextDelta) or not self._skip:
-            return event
-        rest = event.text[self._skip :]
-        self._skip = max(0, self._skip - len(event.text))
-        return TextDelta(rest) if rest else None
 
 
 @dataclass(slots=True)
@@ -105,10 +64,11 @@ class TurnFollower:
     """Is offered the deltas after the first content; those that it takes are not yielded."""
     _whole_by: float = 0.0
     _watchdog: Watchdog = field(default_factory=Watchdog)
-    _given: list[str] = field(default_factory=list)
+    _given: Given = field(default_factory=Given)
     _begun: bool = False
     _content: bool = False
     _continues: int = 0
+    _moves: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
     """How often each shape came in the turns before the present one that was not understood."""
 
@@ -166,7 +126,8 @@ class TurnFollower:
                 return False
         if not self.take(events):
             return False
-        self._given += [event.text for event in events if type(event) is TextDelta]
+        for event in events:
+            self._given.note(event)
         silent_by = asyncio.get_running_loop().time() + self.limits.between_events
         self._watchdog.put_off(min(silent_by, self._whole_by))
         return True
@@ -180,6 +141,7 @@ class TurnFollower:
                 self._begun = True
             case FilePointer():
                 self._content = True
+                self._given.note(event)
                 url = await self.client.file_url(self.session, event)
                 return FileLink(url, event.kind, event.name)
             case Finished(continuable=True) if self._continues < MAX_CONTINUES and event.conversation_id is not None:
@@ -188,17 +150,15 @@ class TurnFollower:
                 pass
             case Failed():
                 raise classify_failed(event, call=Call("conversation", self.session.credential, self.session.private))
-            case HandedOff():
+            case HandedOff() if self._moves < MAX_MOVES:
                 await self._resume(event)
                 return None
-            case ImagePending():
-                await self._poll(event.conversation_id)
+            case HandedOff() | ImagePending() | OnlyStored():
+                await self._poll(event.conversation_id, is_picture=isinstance(event, ImagePending))
                 return None
-            case TextDelta():
-                self._content = True
-                self._given.append(event.text)
             case _:
                 self._content = True
+                self._given.note(event)
         return event
 
     async def _continue(self, cut: Finished) -> bool:
@@ -215,26 +175,42 @@ class TurnFollower:
         return True
 
     async def _resume(self, handed: HandedOff) -> None:
-        try:
-            await self._replace(await self.client.resume_turn(self.session, handed, sent_text=self.turn.raw_text))
-        except UpstreamError as error:
-            log.info("an answer that moved could not be resumed: %s", error)
-            await self._poll(handed.conversation_id)
+        """Go on where the answer may be by now: the resume call, then the account's socket; or the one of 2024."""
+        self._moves += 1
+        client, session = self.client, self.session
+        ways: list[Way] = []
+        begun: AnswerSource | None = None
+        if handed.websocket_url is not None:
+            begun = self.turn.take_early() if isinstance(self.turn, BackendTurn) else None
+            ways.append(lambda: client.socket_turn(session, handed))
+        else:
+            ways.append(lambda: client.resume_turn(session, handed))
+            if handed.topic_id is not None:
+                ways.append(lambda: client.topic_turn(session, handed))
+        patience = None if self.prompt.temporary else PATIENCE
+        moved = MovedAnswer(ways, handed.conversation_id, self._given, begun, patience=patience)
+        await self._replace(moved)
 
-    async def _poll(self, conversation_id: str | None) -> None:
-        """Read the stored conversation until its last turn is whole, and go on with that."""
+    async def _poll(self, conversation_id: str | None, *, is_picture: bool) -> None:
+        """Read the stored conversation until its last turn is whole, and go on with that.
+
+        A picture that the backend has given up is not waited for: what it said instead is the answer.
+        """
         if conversation_id is None or self.prompt.temporary:
-            raise StreamInterruptedError(
-                "The backend finishes its answer elsewhere, and a temporary chat is not stored."
-            )
+            raise AnswerElsewhereError("The backend finishes its answer elsewhere, and a temporary chat is not stored.")
         at = asyncio.get_running_loop().time() + self.limits.between_events if self._content else self.first_by
         async with deadline(at, "stored_answer", "The backend did not finish its answer in time."):
             while True:
                 stored = read_last_turn(await self.client.stored_conversation(self.session, conversation_id))
-                if stored.is_done:
+                if stored.is_done or (is_picture and stored.is_work_over):
                     break
                 await self.clock.sleep(POLL_SECONDS)
-        await self._replace(_StoredAnswer(stored.events, "".join(self._given)))
+        events = stored.events
+        if not stored.is_done:
+            if not any(isinstance(event, TextDelta | FilePointer) for event in events):
+                raise AnswerElsewhereError("The backend has ended its work on the picture without giving one.")
+            events = (*events, Finished("stop", conversation_id, stored.current_node or None, None))
+        await self._replace(StoredAnswer(events, self._given))
 
     async def _replace(self, turn: AnswerSource) -> None:
         old, self.turn = self.turn, turn
@@ -246,4 +222,4 @@ def _leads_elsewhere(event: Event) -> bool:
     """Whether following the event takes another call, or ends the turn with an error."""
     if isinstance(event, Finished):
         return event.continuable
-    return isinstance(event, FilePointer | Failed | HandedOff | ImagePending)
+    return isinstance(event, FilePointer | Failed | HandedOff | ImagePending | OnlyStored)

@@ -4,13 +4,13 @@ A decoder yields them in this order:
 
     Started  (TextDelta | ReasoningDelta | FilePointer | FileLink)*  end
 
-where `end` is exactly one of Finished, Failed, HandedOff or ImagePending. Started comes once, before the first content
-or the end. Translation asks for I/O by emitting a value: the gateway replaces each FilePointer with the
-FileLink that it fetched, and follows HandedOff and ImagePending to where the answer really is.
+where `end` is exactly one of Finished, Failed, HandedOff, ImagePending or OnlyStored. Started comes once, before the
+first content or the end. Translation asks for I/O by emitting a value: the gateway replaces each FilePointer with the
+FileLink that it fetched, and follows HandedOff, ImagePending and OnlyStored to where the answer really is.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
@@ -96,13 +96,15 @@ class Failed:
 class HandedOff:
     """The answer goes on elsewhere: by the resume call, or on a topic of the web socket.
 
-    `websocket_url` is set for the 2024 JSON form (`wss_url`), else None.
+    `websocket_url` is set for the 2024 JSON form (`wss_url`), else None. `received` is how many events of the stream came
+    until then, as far as that is known: the website's own client asks for what follows them.
     """
 
     conversation_id: str | None
     topic_id: str | None
     resume_token: str | None
     websocket_url: str | None = None
+    received: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +115,28 @@ class ImagePending:
     message_id: str | None
 
 
-Event = Started | TextDelta | ReasoningDelta | FilePointer | FileLink | Finished | Failed | HandedOff | ImagePending
+@dataclass(frozen=True, slots=True)
+class OnlyStored:
+    """What is left of the answer can only be read from the stored conversation, once it is whole there."""
+
+    conversation_id: str | None
+
+
+Event = (
+    Started
+    | TextDelta
+    | ReasoningDelta
+    | FilePointer
+    | FileLink
+    | Finished
+    | Failed
+    | HandedOff
+    | ImagePending
+    | OnlyStored
+)
 
 TakeEvents = Callable[[Sequence[Event]], bool]
 """Takes a batch of deltas where it stands, or answers False to have it go the usual way."""
 
-End = (Finished, Failed, HandedOff, ImagePending)
+End = (Finished, Failed, HandedOff, ImagePending, OnlyStored)
 """The classes that end a turn; for isinstance."""

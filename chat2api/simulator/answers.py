@@ -65,6 +65,8 @@ class Turn:
     resume: list[Step] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     unsaid: list[str] = field(default_factory=list)
+    async_status: int | None = None
+    """What the conversation says of the work beside it: 1 while it goes on, 4 once it is over, None without any."""
 
 
 def compose_turn(kind: AnswerKind, context: TurnContext) -> Turn:
@@ -410,12 +412,21 @@ class Composer:
 
     def image_async(self) -> None:
         """A waiting card only; the picture appears in the stored conversation later."""
+        self._waiting_card()
+        self._turn.async_status = 1
+        self._turn.pending.append(self._picture(self._context.new_image("sediment")))
+
+    def image_given_up(self) -> None:
+        """A waiting card, and the work on the picture ends without one."""
+        self._waiting_card()
+        self._turn.async_status = 4
+
+    def _waiting_card(self) -> None:
         self._tool_call(IMAGE_TOOL, "json", '{"prompt":"A boat on a river"}')
         task: Object = {"image_gen_task_id": "imagegen_1", "async_task_type": "image_gen", "image_gen_title": "A boat"}
         card = self._message("tool", _text("Processing image"), name=IMAGE_TOOL, metadata=task)
         self._whole(card)
         self._server_metadata(self._parent, tool=True, use_case="image gen")
-        self._turn.pending.append(self._picture(self._context.new_image("sediment")))
 
     def image_refused(self) -> None:
         """A tool message that says the picture was refused by policy."""

@@ -223,6 +223,7 @@ class Conversations:
             conversation.add_message(message, conversation.current_node)
         conversation.pending = turn.pending
         conversation.polls_left = call.options.pending_polls
+        conversation.async_status = turn.async_status
         conversation.resume_steps = turn.resume
         conversation.resume_token = resume_token
         conversation.said, conversation.unsaid = turn.said, turn.unsaid

@@ -7,6 +7,7 @@ before they are sent, because on a small machine one send costs as much as makin
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import Literal
 
 import orjson
@@ -14,7 +15,7 @@ import orjson
 from chat2api.clock import Clock
 from chat2api.simulator.faults import Fault
 from chat2api.simulator.recorder import Recorder, ReplyRecord
-from chat2api.simulator.wire import Answer, EventStream, Exchange, Headers, Reply, Socket
+from chat2api.simulator.wire import Answer, EventStream, Exchange, Headers, PeerGone, Reply, Socket
 
 _GATHER = 16_384
 _BLOCK = 65_536
@@ -53,8 +54,7 @@ class Delivery:
         if self._fault_at("before_headers") and not await self._act():
             return "faulted"
         if isinstance(self._reply, Socket):
-            await self._exchange.open_socket(self._reply)
-            return "completed"
+            return await self._run_socket(self._reply)
         status = self._reply.status if isinstance(self._reply, Answer) else 200
         length = len(self._reply.body) if isinstance(self._reply, Answer) else None
         headers = (*self._headers, *self._reply.headers)
@@ -73,6 +73,24 @@ class Delivery:
             return "faulted"
         await self._exchange.end()
         return "completed"
+
+    async def _run_socket(self, socket: Socket) -> Literal["completed", "faulted"]:
+        cut = False
+
+        async def before_frame() -> bool:
+            nonlocal cut
+            fault = self._fault
+            if fault is not None and fault.at == "mid_stream" and self._record.deltas == fault.after:
+                cut = fault.do == "end" or not await self._act()
+            self._record.deltas += 1
+            return not cut
+
+        try:
+            await self._exchange.open_socket(replace(socket, before_frame=before_frame))
+        except PeerGone:
+            if not cut:
+                raise
+        return "faulted" if cut else "completed"
 
     def _fault_at(self, at: str) -> bool:
         return self._fault is not None and self._fault.at == at

@@ -10,7 +10,8 @@ Where a fault can act (`at`):
     before_headers  the whole request was read, no byte was answered
     mid_headers     about half of the header bytes left
     before_content  the headers left, nothing of the body
-    mid_stream      `after` deltas of an event stream left (0: all that comes before the text), or half of a plain body
+    mid_stream      `after` deltas of an event stream left (0: all that comes before the text), `after` texts of a web
+                    socket, or half of a plain body
 
 What it does (`do`):
 
@@ -19,7 +20,7 @@ What it does (`do`):
     stall           nothing, for `seconds` or until the peer leaves; then goes on
     reset           TCP reset of the connection
     close           FIN without the end of the body
-    end             a well-formed end of the body, too early
+    end             a well-formed end of the body (of a web socket: close code 1000), too early
     reset_stream    HTTP/2 RST_STREAM (HTTP/1.1: reset)
     go_away         HTTP/2 GOAWAY and close (HTTP/1.1: close)
     error_event     an event with `message: null` and `error` (text in `body`), then [DONE]

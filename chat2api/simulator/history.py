@@ -50,6 +50,7 @@ class Conversation:
     pending: list[Object] = field(default_factory=list)
     """Messages that replace their unfinished versions after `polls_left` more reads."""
     polls_left: int = 0
+    async_status: int | None = None
     resume_token: str | None = None
     resume_steps: list[Step] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -88,6 +89,7 @@ class Conversation:
         for message in self.pending:
             self.add_message(message, self.current_node)
         self.pending.clear()
+        self.async_status = None if self.async_status is None else 4
 
 
 class History:
@@ -190,7 +192,7 @@ class History:
                 "default_model_slug": "auto",
                 "conversation_template_id": conversation.gizmo_id,
                 "gizmo_id": conversation.gizmo_id,
-                "async_status": 1 if conversation.pending else None,
+                "async_status": conversation.async_status,
             }
         )
 

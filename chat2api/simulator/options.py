@@ -25,6 +25,7 @@ AnswerKind = Literal[
     "image",
     "image_2024",
     "image_async",
+    "image_given_up",
     "image_refused",
     "interpreter_file",
     "blocked",

@@ -89,7 +89,7 @@ class Sockets:
         """Start with nothing open."""
         self._book = book
         self._owners: dict[str, str] = {}
-        self._sessions: dict[str, _PubSubSession] = {}
+        self._sessions: dict[str, list[_PubSubSession]] = {}
         self._waiting: dict[str, list[str]] = {}
         self._topics: dict[str, dict[str, list[str]]] = {}
         self._sequence = 0
@@ -109,6 +109,8 @@ class Sockets:
 
     def celsius(self, call: Call) -> Answer:
         """Answer an address of the 2026 kind."""
+        if call.options.answer == "handoff_poll":
+            raise refuse("not_found")
         return json_answer({"websocket_url": self._address(call, "/celsius/connect?token=")})
 
     def address_2024(self, call: Call) -> str:
@@ -130,11 +132,10 @@ class Sockets:
         session.outgoing.put_nowait(json.dumps({"type": "system", "event": "connected", "userId": owner}))
         for frame in self._waiting.pop(owner, []):
             session.outgoing.put_nowait(frame)
-        self._sessions[owner] = session
+        self._sessions.setdefault(owner, []).append(session)
 
         def forget() -> None:
-            if self._sessions.get(owner) is session:
-                del self._sessions[owner]
+            self._sessions[owner].remove(session)
 
         return Socket(session.outgoing, session.receive, forget, SUB_PROTOCOL)
 
@@ -150,7 +151,7 @@ class Sockets:
         return owner
 
     def say_2024(self, owner: str, conversation_id: str, response_id: str, stream: bytes) -> None:
-        """Send a turn's event stream to the owner's socket, or keep it until one is opened."""
+        """Send a turn's event stream to all sockets of its owner, or keep it until one is opened."""
         pieces = [stream[start : start + _PIECE] for start in range(0, len(stream), _PIECE)]
         frames = []
         for number, piece in enumerate(pieces, 1):
@@ -171,10 +172,11 @@ class Sockets:
                 "data": data,
             }
             frames.append(json.dumps(frame))
-        session = self._sessions.get(owner)
-        if session is None:
+        sessions = self._sessions.get(owner)
+        if not sessions:
             self._waiting.setdefault(owner, []).extend(frames)
-        else:
+            return
+        for session in sessions:
             for text in frames:
                 session.outgoing.put_nowait(text)
 

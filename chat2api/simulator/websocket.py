@@ -51,7 +51,10 @@ class WebSocket:
 
     async def run(self) -> None:
         """Send until the session or the peer ends. Raises PeerGone."""
+        before = self._session.before_frame
         while (text := await self._session.outgoing.get()) is not None:
+            if before is not None and not await before():
+                break
             await self._send(self._frames.send(TextMessage(data=text)))
         try:
             closing = self._frames.send(CloseConnection(code=1000))

@@ -7,7 +7,7 @@ effect on the simulated state is whole or absent, never half done.
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from http.cookies import CookieError, SimpleCookie
@@ -117,12 +117,14 @@ class Socket:
     """A reply that opens a web socket.
 
     `outgoing` holds texts to send, None closes; `receive` is called with each text of the peer, `on_close` at the end.
+    `before_frame` is awaited before each text is sent; False closes the socket in its place.
     """
 
     outgoing: "asyncio.Queue[str | None]"
     receive: Callable[[str], None]
     on_close: Callable[[], None]
     sub_protocol: str | None = None
+    before_frame: Callable[[], Awaitable[bool]] | None = None
 
 
 Reply: TypeAlias = Answer | EventStream | Socket

@@ -7,6 +7,7 @@ from chat2api.accounts.health import Attempts, Breaker, Decision, Verdict, Wait,
 from chat2api.errors import (
     AccountLimitedError,
     AccountRejectedError,
+    AnswerElsewhereError,
     ChallengedError,
     Chat2APIError,
     ExitLimitedError,
@@ -69,6 +70,7 @@ TABLE: list[tuple[str, Exception, Verdict]] = [
     ("policy", RefusedError(""), Verdict()),
     ("proof", ProofTooHardError(""), Verdict()),
     ("cut after content", StreamInterruptedError(""), Verdict(exit_fault="failing")),
+    ("answer out of reach", AnswerElsewhereError(""), Verdict()),
     ("our own", Chat2APIError(""), Verdict()),
     ("a bug", ValueError(), Verdict()),
 ]

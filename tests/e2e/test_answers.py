@@ -67,7 +67,8 @@ async def test_each_kind_of_answer_reaches_the_caller(bench: Bench, kind: Kind, 
     async with bench.case():
         settings = {"answer": kind.name, "encoding": encoding, **kind.options}
         bench.control.add_rule(Rule("conversation", times=kind.times, settings=settings))
-        bench.control.add_rule(Rule("resume", times=None, settings={"answer": kind.name}))
+        for route in ("resume", "celsius"):
+            bench.control.add_rule(Rule(route, times=None, settings={"answer": kind.name}))
         told = await bench.ask(stream, history_disabled=not kind.history)
         assert bench.calls == kind.calls
     assert told.status == 200, told.body

@@ -9,14 +9,15 @@ from typing import Any, cast
 import pytest
 
 from chat2api.errors import (
-    Chat2APIError,
+    AnswerElsewhereError,
     StreamInterruptedError,
     UpstreamError,
     UpstreamServerError,
     UpstreamTimeoutError,
 )
 from chat2api.gateway.deadlines import AnswerLimits
-from chat2api.gateway.turns import MAX_CONTINUES, POLL_SECONDS, AnswerSource, TurnFollower
+from chat2api.gateway.elsewhere import AnswerSource
+from chat2api.gateway.turns import MAX_CONTINUES, MAX_MOVES, POLL_SECONDS, TurnFollower
 from chat2api.protocol.chatgpt.request import PICTURE_HINT
 from chat2api.protocol.events import (
     Event,
@@ -278,7 +279,7 @@ async def test_an_answer_that_cannot_be_resumed_is_read_from_the_stored_conversa
 
 async def test_a_temporary_answer_that_cannot_be_resumed_is_interrupted(bench: Bench) -> None:
     temporary = Prompt(QUESTION.messages, QUESTION.model)
-    with pytest.raises(StreamInterruptedError, match="temporary"):
+    with pytest.raises(AnswerElsewhereError, match="temporary"):
         await events_of(await simulated(bench, temporary, answer="handoff_poll", encoding="v1"))
     assert "history_get" not in bench.routes
 
@@ -288,10 +289,41 @@ async def test_a_temporary_answer_that_was_handed_off_is_resumed_all_the_same(be
     assert text_of(await events_of(await simulated(bench, temporary, answer="handoff", encoding="v1"))) == ANSWER
 
 
-async def test_the_2024_web_socket_form_is_read_from_the_stored_conversation_or_told(bench: Bench) -> None:
-    with pytest.raises(Chat2APIError):
-        follower = await simulated(bench, Prompt(QUESTION.messages, QUESTION.model), answer="websocket_2024")
-        await events_of(follower)
+@pytest.mark.parametrize("temporary", [True, False])
+async def test_an_answer_on_a_socket_of_2024_is_read_there(bench: Bench, temporary: bool) -> None:
+    prompt = Prompt(QUESTION.messages, QUESTION.model, temporary=temporary)
+    for _ in range(3):
+        events = await events_of(await simulated(bench, prompt, answer="websocket_2024"))
+        assert text_of(events) == ANSWER
+        assert isinstance(events[-1], Finished)
+    await bench.control.wait_until(lambda: bench.control.counters.open_replies == 0)
+
+
+@pytest.mark.parametrize("temporary", [True, False])
+async def test_an_answer_that_cannot_be_resumed_is_read_from_its_topic(bench: Bench, temporary: bool) -> None:
+    prompt = Prompt(QUESTION.messages, QUESTION.model, temporary=temporary)
+    bench.control.refuse("resume", "not_found", times=None)
+    events = await events_of(await simulated(bench, prompt, answer="handoff", encoding="v1"))
+    assert text_of(events) == ANSWER
+    assert "history_get" not in bench.routes
+
+
+async def test_an_answer_that_moves_on_and_on_is_read_from_where_it_is_stored() -> None:
+    class Mover(StoredClient):
+        async def resume_turn(self, session: Session, handed: HandedOff) -> AnswerSource:
+            self.calls.append("resume")
+            return Script([START, MOVED])
+
+    client = Mover("all of it")
+    assert text_of(await events_of(follow(Script([START, MOVED]), client))) == "all of it"
+    assert client.calls == ["resume"] * MAX_MOVES
+
+
+async def test_a_picture_that_was_given_up_is_not_waited_for(bench: Bench) -> None:
+    picture = Prompt(QUESTION.messages, ModelChoice("auto", hints=(PICTURE_HINT,)), temporary=False)
+    with pytest.raises(AnswerElsewhereError, match="without"):
+        await events_of(await simulated(bench, picture, answer="image_given_up"))
+    assert bench.clock.slept == []
 
 
 @pytest.mark.parametrize("polls", [0, 2])
@@ -335,7 +367,7 @@ class StoredClient(ScriptedClient):
         super().__init__()
         self._text = text
 
-    async def resume_turn(self, session: Session, handed: HandedOff, *, sent_text: str = "") -> AnswerSource:
+    async def resume_turn(self, session: Session, handed: HandedOff) -> AnswerSource:
         raise StreamInterruptedError("not there")
 
     async def stored_conversation(self, session: Session, conversation_id: str) -> dict[str, object]:
@@ -369,7 +401,7 @@ MOVED = HandedOff("c-1", None, "token")
         (("all ", "of"), "all of it", " it"),
         (("all of it",), "all of it", ""),
         (("something else",), "all of it", "all of it"),
-        (("all of it and more",), "all of it", "all of it"),
+        (("all of it and more",), "all of it", ""),
     ],
 )
 async def test_what_was_given_before_is_not_given_again(given: tuple[str, ...], stored: str, rest: str) -> None:

@@ -51,6 +51,7 @@ _OUTLINES: dict[str, list[tuple[str, str, str]]] = {
     "image": [("assistant", "code", IMAGE_TOOL), ("tool", "multimodal_text", "all"), _FINAL],
     "image_2024": [("assistant", "code", "dalle.text2im"), ("tool", "multimodal_text", "all"), _FINAL],
     "image_async": [("assistant", "code", IMAGE_TOOL), ("tool", "text", "all")],
+    "image_given_up": [("assistant", "code", IMAGE_TOOL), ("tool", "text", "all")],
     "image_refused": [("assistant", "code", IMAGE_TOOL), ("tool", "text", "all"), _FINAL],
     "interpreter_file": [("assistant", "code", "python"), ("tool", "execution_output", "all"), _FINAL],
     "blocked": [_FINAL],

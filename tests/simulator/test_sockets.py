@@ -3,7 +3,10 @@
 import base64
 from typing import Any
 
+import pytest
+
 from chat2api.simulator.app import Simulator
+from chat2api.simulator.faults import Fault
 from chat2api.simulator.sockets import SUB_PROTOCOL
 from tests.simulator.raw_client import connect
 from tests.simulator.socket_client import SocketClient, open_socket
@@ -93,3 +96,42 @@ async def test_a_topic_belongs_to_its_account(web: WebClient, sim: Simulator) ->
         async with open_socket(address) as socket:
             socket.send(f'[{{"id":5,"command":{{"type":"subscribe","topic_id":"{offer["options"][1]["topic_id"]}"}}}}]')
             assert (await socket.receive_json())["reply"]["catchups"] == []
+
+
+async def test_all_2024_sockets_of_a_user_hear_the_same(web: WebClient, sim: Simulator) -> None:
+    address = (await web.post("/backend-api/register-websocket", {})).json()["wss_url"]
+    sim.control.choose(answer="websocket_2024")
+    async with open_socket(address, SUB_PROTOCOL) as first, open_socket(address, SUB_PROTOCOL) as second:
+        for socket in (first, second):
+            assert (await socket.receive_json())["type"] == "system"
+        answer = (await web.ask()).json()
+        turns = [await _read_turn(socket, answer["conversation_id"]) for socket in (first, second)]
+    assert turns[0] == turns[1]
+
+
+@pytest.mark.parametrize("do", ["close", "reset", "end"])
+async def test_a_socket_ends_after_so_many_texts(web: WebClient, sim: Simulator, do: str) -> None:
+    sim.control.fail("websocket_2024", Fault(do, at="mid_stream", after=2))  # type: ignore[arg-type]
+    sim.control.choose(answer="websocket_2024")
+    answer = (await web.ask()).json()
+    async with open_socket(answer["wss_url"], SUB_PROTOCOL) as socket:
+        await socket.receive_json()
+        assert (await socket.receive_json())["sequenceId"] == 1
+        if do == "reset":
+            with pytest.raises(ConnectionError):
+                await socket.receive_close()
+        else:
+            assert await socket.receive_close() == (1000 if do == "end" else 1006)
+    await sim.control.wait_until(lambda: sim.control.counters.open_replies == 0)
+    assert sim.control.replies[-1].outcome == "faulted"
+
+
+async def test_a_stalled_socket_waits_until_its_peer_leaves(web: WebClient, sim: Simulator) -> None:
+    sim.control.fail("websocket_2024", Fault("stall", at="mid_stream", after=1))
+    sim.control.choose(answer="websocket_2024")
+    answer = (await web.ask()).json()
+    async with open_socket(answer["wss_url"], SUB_PROTOCOL) as socket:
+        await socket.receive_json()
+        assert sim.control.counters.open_replies == 1
+    await sim.control.wait_until(lambda: sim.control.counters.open_replies == 0)
+    assert sim.control.replies[-1].outcome == "aborted"

@@ -24,7 +24,7 @@ ACKNOWLEDGE_EVERY = 80
 _GENERAL_TOPICS = ("calpico-chatgpt", "conversations", "app_notifications")
 
 
-class PubSubData(NamedTuple):
+class FrameData(NamedTuple):
     """What one frame brought: bytes of the stream, a frame to send back, and whether it was the last."""
 
     data: bytes
@@ -41,24 +41,24 @@ class PubSubStream:
         self._response_id = response_id
         self._sequence = 0
 
-    def feed(self, frame: str | bytes) -> PubSubData:
+    def feed(self, frame: str | bytes) -> FrameData:
         """Give what a frame brings; raises UpstreamProtocolError for what is no such frame."""
         message = mapping_of(_parse(frame))
         sequence = message.get("sequenceId")
         if type(sequence) is not int or sequence <= self._sequence:
-            return PubSubData(b"", None, False)
+            return FrameData(b"", None, False)
         self._sequence = sequence
         reply = None
         if sequence % ACKNOWLEDGE_EVERY == 0:
             reply = orjson.dumps({"type": "sequenceAck", "sequenceId": sequence})
         body = mapping_of(message.get("data"))
         if not self._is_ours(body):
-            return PubSubData(b"", reply, False)
+            return FrameData(b"", reply, False)
         try:
             data = base64.b64decode(text_of(body.get("body")), validate=True)
         except (binascii.Error, ValueError) as error:
             raise UpstreamProtocolError("The backend sent a web socket frame that is not base64.") from error
-        return PubSubData(data, reply, body.get("more_body") is False)
+        return FrameData(data, reply, body.get("more_body") is False)
 
     def _is_ours(self, body: Json) -> bool:
         if body.get("type", "http.response.body") != "http.response.body":

@@ -16,6 +16,8 @@ from chat2api.protocol.chatgpt.visibility import mapping_of, role_of
 from chat2api.protocol.events import Event, Failed, Finished
 
 _MAX_NODES = 2000
+_WORK_OVER = 4
+"""`async_status` of a conversation whose asynchronous work has ended; public clients stop asking there (2026)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +25,14 @@ class StoredTurn:
     """The last turn as it is stored by now.
 
     `events` are in the order of `protocol/events.py`. While `is_done` is False there is no end among them, and a later
-    reading may give more; then ask again. `current_node` is the node that was read from.
+    reading may give more; then ask again. `current_node` is the node that was read from. `is_work_over` says that the
+    work which the backend did beside the conversation (a picture, say) has ended, well or not.
     """
 
     events: tuple[Event, ...]
     is_done: bool
     current_node: str
+    is_work_over: bool = False
 
 
 def read_last_turn(
@@ -42,6 +46,7 @@ def read_last_turn(
     mapping = conversation.get("mapping")
     if type(mapping) is not dict:
         raise UpstreamProtocolError("The stored conversation has no messages.")
+    is_work_over = conversation.get("async_status") == _WORK_OVER
     leaf = text_of(conversation.get("current_node")) or _newest_leaf(mapping)
     turn = Turn(Counter() if unknown is None else unknown)
     turn.conversation_id = text_of(conversation.get("conversation_id")) or text_of(conversation.get("id")) or None
@@ -54,11 +59,11 @@ def read_last_turn(
         turn.conclude()
     except UpstreamError:
         # Stored unfinished: nothing broke off, there is only no more of it yet.
-        return StoredTurn(tuple(turn.take()), False, leaf)
+        return StoredTurn(tuple(turn.take()), False, leaf, is_work_over)
     events = turn.take()
     if isinstance(events[-1], Finished | Failed):
-        return StoredTurn(tuple(events), True, leaf)
-    return StoredTurn(tuple(events[:-1]), False, leaf)
+        return StoredTurn(tuple(events), True, leaf, is_work_over)
+    return StoredTurn(tuple(events[:-1]), False, leaf, is_work_over)
 
 
 def _messages_of_turn(mapping: dict[str, Json], leaf: str, after: str | None) -> list[dict[str, Json]]:

@@ -92,6 +92,7 @@ class ConversationDecoder:
         self._body: list[bytes] | None = None
         self._body_size = 0
         self._is_event_stream = False
+        self._received = 0
         self._breach: UpstreamError | None = None
 
     @property
@@ -209,6 +210,7 @@ class ConversationDecoder:
     def _read_event(self, event: ServerSentEvent) -> None:
         if self._turn.is_ended or self._breach is not None:
             return
+        self._received += 1
         data = event.data
         try:
             payload = orjson.loads(data)
@@ -328,10 +330,11 @@ class ConversationDecoder:
             self._turn.note_server({**event, **mapping_of(event.get("metadata"))})
         elif kind == "resume_conversation_token":
             self._turn.resume_token = text_of(event.get("token")) or None
+            self._received -= 1  # the website's client does not count it
         elif kind == "input_message":
             self._turn.ignore(event.get("input_message"))
         elif kind == "stream_handoff":
-            self._turn.hand_off(event)
+            self._turn.hand_off(event, self._received)
         elif kind == "moderation":
             self._read_moderation(event.get("moderation_response", event))
         elif kind == "error" or event.get("error"):

@@ -161,6 +161,7 @@ class Turn:
         self._turn_exchange_id: str | None = None
         self._use_case = ""
         self._handoff: dict[str, Json] | None = None
+        self._received: int | None = None
         self._pending_image: _View | None = None
         self._failure: tuple[str, str | None] | None = None
 
@@ -242,9 +243,13 @@ class Turn:
         self._turn_exchange_id = text_of(facts.get("turn_exchange_id")) or self._turn_exchange_id
         self._use_case = text_of(facts.get("turn_use_case")) or self._use_case
 
-    def hand_off(self, event: dict[str, Json]) -> None:
-        """Take the word that the answer comes another way: what was said before was an announcement of it."""
+    def hand_off(self, event: dict[str, Json], received: int | None = None) -> None:
+        """Take the word that the answer comes another way: what was said before was an announcement of it.
+
+        `received` is how many events came until then, this one included.
+        """
         self._handoff = event
+        self._received = received
         self._thinks_on = self._answer is not None
         self._turn_exchange_id = text_of(event.get("turn_exchange_id")) or self._turn_exchange_id
 
@@ -700,7 +705,8 @@ class Turn:
             token = token or text_of(mapping_of(choice).get("resume_token"))
         if not topic and self._turn_exchange_id:
             topic = f"conversation-turn-{self._turn_exchange_id}"
-        return HandedOff(self.conversation_id, topic or None, token or self.resume_token)
+        token = token or self.resume_token or ""
+        return HandedOff(self.conversation_id, topic or None, token or None, received=self._received)
 
     def _finished(self, reason: FinishReason, *, continuable: bool = False) -> Finished:
         last = self._answer or self._last

@@ -3,8 +3,9 @@
 import uuid
 from dataclasses import dataclass
 
-from chat2api.upstream.chatgpt.session import Session, call_headers
-from chat2api.upstream.exchange import Request, Response, ResponseStream, Transport
+from chat2api.errors import UpstreamProtocolError
+from chat2api.upstream.chatgpt.session import Session, accept_language, call_headers
+from chat2api.upstream.exchange import Request, Response, ResponseStream, Transport, WebSocket
 
 _PAGE_LIMIT = 8 * 1024 * 1024
 _BODY_LIMIT = 32 * 1024 * 1024
@@ -82,6 +83,30 @@ class BackendCalls:
             connect_timeout=self._settings.connect_timeout,
             headers_timeout=self._settings.headers_timeout,
         )
+
+    async def connect(
+        self, session: Session, address: str, *, sub_protocol: str | None = None, ping_period: float | None = None
+    ) -> WebSocket:
+        """Open a web socket at an address that the backend named; it holds what proves who we are.
+
+        Raises UpstreamProtocolError for an address that is none, or that leads out of TLS.
+        """
+        scheme = address.partition("://")[0]
+        if scheme != "wss" and (scheme != "ws" or session.origin.startswith("https:")):
+            raise UpstreamProtocolError("The backend named an address for its web socket that is none.")
+        headers = (("Origin", session.origin), ("Accept-Language", accept_language(self._settings.language)))
+        try:
+            return await self._transport.connect(
+                session.channel,
+                address,
+                headers,
+                sub_protocol=sub_protocol,
+                ping_period=ping_period,
+                connect_timeout=self._settings.connect_timeout,
+                headers_timeout=self._settings.preparation_timeout,
+            )
+        except ValueError as error:
+            raise UpstreamProtocolError("The backend named an address for its web socket that is none.") from error
 
     async def _fetch(self, session: Session, request: Request, max_bytes: int) -> Response:
         return await self._transport.fetch(

@@ -15,6 +15,7 @@ import orjson
 from chat2api.clock import Clock
 from chat2api.errors import Chat2APIError, StreamInterruptedError, UpstreamError, UpstreamProtocolError
 from chat2api.protocol.chatgpt.faults import Call, classify_answer
+from chat2api.protocol.chatgpt.handoff import PUBSUB_PROTOCOL
 from chat2api.protocol.chatgpt.models import OfferedModel, parse_models
 from chat2api.protocol.chatgpt.request import (
     Body,
@@ -31,9 +32,11 @@ from chat2api.protocol.chatgpt.stream import ConversationDecoder
 from chat2api.protocol.events import Event, FilePointer, Finished, HandedOff, TakeEvents
 from chat2api.protocol.prompt import ModelChoice, Prompt
 from chat2api.upstream.chatgpt.calls import BackendCalls
+from chat2api.upstream.chatgpt.moved import ByteSource, read_pubsub, read_topic
 from chat2api.upstream.chatgpt.requirements import RequirementsExchange
 from chat2api.upstream.chatgpt.session import Session
-from chat2api.upstream.transport import Response, ResponseStream
+from chat2api.upstream.sockets import PING_PERIOD
+from chat2api.upstream.transport import Response, ResponseStream, WebSocket
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +51,14 @@ SIMULTANEOUS_STARTS = 128
 and run into the limit on preparing calls together, as if the backend were slow; so some go first."""
 
 RESUME_OFFSETS = (0, 1, 2)
-"""What public clients try, in this order; what the number means is not known."""
+"""What public clients try, in this order. The website's own client sends how many events it has received."""
+
+ADDRESS_LIFETIME = 50 * 60.0
+"""Seconds for which the address of a socket of 2024 is used again; it is said to be good for an hour."""
 
 _PATHS: dict[Form, str] = {"2024": "/conversation", "classic": "/conversation", "f": "/f/conversation"}
 _FAULT_BODY_LIMIT = 64 * 1024
+_ADDRESSES_KEPT = 4096
 _DOWNLOAD_TRIES = 5
 _DOWNLOAD_PAUSE = 1.0
 
@@ -59,10 +66,11 @@ _DOWNLOAD_PAUSE = 1.0
 class BackendTurn:
     """One answer of the backend as events, while it comes in. Always `aclose` it."""
 
-    def __init__(self, stream: ResponseStream, decoder: ConversationDecoder) -> None:
-        """Decode that stream."""
+    def __init__(self, stream: ByteSource, decoder: ConversationDecoder, early: WebSocket | None = None) -> None:
+        """Decode that stream; `early` is a socket that was opened in case the answer comes there instead."""
         self._stream = stream
         self._decoder = decoder
+        self._early = early
         self._breach: UpstreamError | None = None
         self._left: list[Event] = []
 
@@ -103,9 +111,18 @@ class BackendTurn:
             return left
         return self._close()
 
+    def take_early(self) -> "BackendTurn | None":
+        """Give the answer on the socket that was opened early, where there is one; it is closed by that turn then."""
+        early, self._early = self._early, None
+        if early is None:
+            return None
+        return BackendTurn(read_pubsub(early, self.conversation_id), ConversationDecoder())
+
     async def aclose(self) -> None:
         """Abort what still comes in."""
         await self._stream.aclose()
+        if self._early is not None:
+            await self._early.aclose()
 
     def _close(self) -> list[Event]:
         """Give the last events; what is wrong with the end is raised once all that came before it was given."""
@@ -138,6 +155,8 @@ class ChatGPTClient:
         self._clock = clock
         self._settings = settings
         self._only_f: set[str] = set()
+        self._socket_addresses: dict[str, tuple[str, float]] = {}
+        """Of accounts whose answers come by the sockets of 2024: where, and when that was told."""
         self._starting = asyncio.Semaphore(SIMULTANEOUS_STARTS)
 
     async def start_turn(self, session: Session, prompt: Prompt) -> BackendTurn:
@@ -162,8 +181,8 @@ class ChatGPTClient:
         body = continue_body(cut.conversation_id, cut.message_id, model, self._surroundings(), temporary=temporary)
         return await self._send_turn(session, body, lambda: (body, body), continued_text=sent_text)
 
-    async def resume_turn(self, session: Session, handed: HandedOff, *, sent_text: str = "") -> BackendTurn:
-        """Give the answer that the backend handed off to its resume call; `sent_text` is what was decoded before.
+    async def resume_turn(self, session: Session, handed: HandedOff) -> BackendTurn:
+        """Give the answer that the backend handed off to its resume call; it may begin anew.
 
         Raises StreamInterruptedError when it is not to be had there.
         """
@@ -172,17 +191,43 @@ class ChatGPTClient:
         extra: tuple[tuple[str, str], ...] = (("X-Oai-Turn-Trace-Id", str(uuid.uuid4())),)
         if handed.resume_token is not None:
             extra = (("X-Conduit-Token", handed.resume_token), *extra)
-        for offset in RESUME_OFFSETS:
+        known = () if handed.received is None else (handed.received,)
+        for offset in dict.fromkeys((*known, *RESUME_OFFSETS)):
             body = orjson.dumps(resume_body(handed.conversation_id, offset))
             stream = await self._calls.open_stream(
                 session, "/f/conversation/resume", body, conversation_id=handed.conversation_id, extra=extra
             )
             if stream.status == 200:
-                return BackendTurn(stream, ConversationDecoder(continued_text=sent_text))
+                return BackendTurn(stream, ConversationDecoder())
             answer = await _read_fault(stream)
             if answer.status != 404:
                 raise self._refusal(session, answer, "conversation")
         raise StreamInterruptedError("The backend moved its answer elsewhere, and it is not to be had there.")
+
+    async def topic_turn(self, session: Session, handed: HandedOff) -> BackendTurn:
+        """Give the answer that the backend handed off, from its topic on the account's socket; it begins anew.
+
+        Raises StreamInterruptedError when it has no topic, and the UpstreamError for which there is no socket.
+        """
+        if handed.topic_id is None:
+            raise StreamInterruptedError("The backend moved its answer elsewhere without saying where.")
+        facts = self._read_object(session, await self._calls.get(session, "/celsius/ws/user"), "socket")
+        socket = await self._calls.connect(session, _address(facts, "websocket_url"), ping_period=PING_PERIOD)
+        try:
+            return BackendTurn(read_topic(socket, handed.topic_id), ConversationDecoder())
+        except BaseException:
+            await socket.aclose()
+            raise
+
+    async def socket_turn(self, session: Session, handed: HandedOff) -> BackendTurn:
+        """Give the answer for which the backend named a socket of 2024.
+
+        From then on the account's sockets are opened before its turns, so that no early frame is missed.
+        """
+        address = handed.websocket_url or ""
+        socket = await self._calls.connect(session, address, sub_protocol=PUBSUB_PROTOCOL)
+        self._note_address(session, address)
+        return BackendTurn(read_pubsub(socket, handed.conversation_id), ConversationDecoder())
 
     async def stored_conversation(self, session: Session, conversation_id: str) -> dict[str, object]:
         """Give a stored conversation, the backend's JSON object."""
@@ -278,17 +323,25 @@ class ChatGPTClient:
         async with self._starting:
             extra, build_id = await self._before_turn(session, prepare, trace)
         conversation_id = cast("str | None", body.get("conversation_id"))
-        stream = await self._calls.open_stream(
-            session,
-            _PATHS[form],
-            orjson.dumps(body),
-            conversation_id=conversation_id,
-            build_id=build_id,
-            extra=(*extra, trace) if form == "f" else extra,
-        )
-        if stream.status == 200:
-            decoder = ConversationDecoder(own_message_ids=_message_ids(body), continued_text=continued_text)
-            return BackendTurn(stream, decoder)
+        early = await self._open_early(session)
+        try:
+            stream = await self._calls.open_stream(
+                session,
+                _PATHS[form],
+                orjson.dumps(body),
+                conversation_id=conversation_id,
+                build_id=build_id,
+                extra=(*extra, trace) if form == "f" else extra,
+            )
+            if stream.status == 200:
+                decoder = ConversationDecoder(own_message_ids=_message_ids(body), continued_text=continued_text)
+                turn, early = BackendTurn(stream, decoder, early), None
+                if "event-stream" in stream.headers.get("content-type", ""):
+                    self._socket_addresses.pop(session.key, None)
+                return turn
+        finally:
+            if early is not None:
+                await early.aclose()
         answer = await _read_fault(stream)
         if _is_endpoint_gone(answer):
             raise _EndpointGoneError
@@ -309,6 +362,28 @@ class ChatGPTClient:
             extra = (*sentinel, ("X-Conduit-Token", conduit))
         build_id = (await self._requirements.page(session)).facts.build_id
         return extra, build_id if build_id.startswith("prod-") else None
+
+    async def _open_early(self, session: Session) -> WebSocket | None:
+        """Open the socket of an account whose answers come there; None for all others, and when it cannot be had."""
+        known = self._socket_addresses.get(session.key)
+        if known is None:
+            return None
+        address, told_at = known
+        try:
+            if self._clock.monotonic() - told_at >= ADDRESS_LIFETIME:
+                answer = await self._calls.post(session, "/register-websocket", b"")
+                address = _address(self._read_object(session, answer, "socket"), "wss_url")
+                self._note_address(session, address)
+            return await self._calls.connect(session, address, sub_protocol=PUBSUB_PROTOCOL)
+        except UpstreamError as error:
+            log.info("a socket could not be opened before its turn: %s", error)
+            self._socket_addresses.pop(session.key, None)
+            return None
+
+    def _note_address(self, session: Session, address: str) -> None:
+        if len(self._socket_addresses) >= _ADDRESSES_KEPT:
+            self._socket_addresses.clear()
+        self._socket_addresses[session.key] = (address, self._clock.monotonic())
 
     async def _prepare(self, session: Session, body: Body, trace: tuple[str, str]) -> str:
         """Give the conduit token, "" when the backend gives none."""
@@ -381,6 +456,14 @@ def _is_endpoint_gone(answer: Response) -> bool:
     if answer.status in (405, 410):
         return True
     return answer.status == 404 and b'"code"' not in answer.body
+
+
+def _address(facts: dict[str, object], name: str) -> str:
+    """Give the address of a socket out of the answer that tells it."""
+    address = facts.get(name)
+    if not isinstance(address, str):
+        raise UpstreamProtocolError("The backend named no address for its web socket.")
+    return address
 
 
 def _message_ids(body: Body) -> Sequence[str]:

@@ -1,8 +1,9 @@
 """The requirements exchange before each turn: page facts, sentinel calls, proof of work; the headers that come of it.
 
-Which of the two forms a backend speaks is found out once for each origin and remembered for the life of the process:
-404, 405, 410 or a prepare token in answer to the first call mean the newer one. Where the backend mentions a human
-check we go on without it: the turn itself tells whether the backend insists, and then it ends as ChallengedError.
+Which of the two forms a backend speaks is found out once for each origin and remembered as long as it holds:
+404, 405, 410 or a prepare token in answer to the first call mean the newer one, and the same statuses there the older
+one. Where the backend mentions a human check we go on without it: the turn itself tells whether the backend insists, and
+then it ends as ChallengedError.
 """
 
 import asyncio
@@ -50,6 +51,7 @@ PAGE_LIFETIME = 15 * 60.0
 """How long the facts of a home page are used, in seconds; a page that could not be read is tried again as late."""
 
 _SINGLE = "/sentinel/chat-requirements"
+_GONE = frozenset({404, 405, 410})
 
 
 Config = tuple[JSONScalar, ...]
@@ -83,13 +85,22 @@ class RequirementsExchange:
         Raises the UpstreamError that the answer stands for, ProofTooHardError for a proof that is not worked on.
         """
         page = await self.page(session)
-        if session.origin not in self._two_stages:
-            configs = self._configs(Form.SINGLE_STAGE, session, page)
-            requirements = await self._single_stage(session, configs.first)
-            if requirements is not None:
-                return sentinel_headers(requirements, await self._prove(requirements, configs))
-            self._two_stages.add(session.origin)
-        return await self._two_stage(session, page)
+        if session.origin in self._two_stages:
+            headers = await self._two_stage(session, page)
+            if headers is not None:
+                return headers
+            log.info("the requirements in two stages are gone; asking for them in one")
+            self._two_stages.discard(session.origin)
+        configs = self._configs(Form.SINGLE_STAGE, session, page)
+        requirements = await self._single_stage(session, configs.first)
+        if requirements is not None:
+            return sentinel_headers(requirements, await self._prove(requirements, configs))
+        headers = await self._two_stage(session, page)
+        if headers is None:
+            raise UpstreamProtocolError("ChatGPT no longer has the requirements call.")
+        # Remembered only now: a backend that refuses both forms for a while has dropped neither.
+        self._two_stages.add(session.origin)
+        return headers
 
     async def page(self, session: Session) -> _Page:
         """Give the home page's facts, at most 15 minutes old; the fallback where it cannot be read."""
@@ -128,11 +139,14 @@ class RequirementsExchange:
             return None
         return self._accepted(session, answer, requirements)
 
-    async def _two_stage(self, session: Session, page: _Page) -> tuple[tuple[str, str], ...]:
+    async def _two_stage(self, session: Session, page: _Page) -> tuple[tuple[str, str], ...] | None:
+        """Give the headers by the two-stage form, None when this backend does not speak it."""
         form = Form.TWO_STAGES
         configs = self._configs(form, session, page)
         token = make_requirements_token(form, configs.first, self._rng)
         answer = await self._calls.post(session, f"{_SINGLE}/prepare", orjson.dumps(requirements_body(token)))
+        if answer.status in _GONE:
+            return None
         prepared = self._accepted(session, answer, parse_requirements(answer.body, form) if _is_json(answer) else None)
         proof = await self._prove(prepared, configs)
         if prepared.prepare_token is None:

@@ -8,7 +8,7 @@ import pytest
 
 from chat2api.errors import UpstreamProtocolError
 from chat2api.protocol.chatgpt.handoff import (
-    PubSubData,
+    FrameData,
     PubSubStream,
     TurnTopic,
     opening_commands,
@@ -58,8 +58,8 @@ def test_a_frame_of_2024_counts_once_and_only_for_its_conversation() -> None:
     assert socket.feed(pubsub(7, b"x", type="other")).data == b""
     assert socket.feed(pubsub(8, b"x")).data == b"x"
     assert socket.feed(pubsub(8, b"x")).data == b""
-    assert socket.feed(json.dumps({"type": "system", "event": "connected"})) == PubSubData(b"", None, False)
-    assert socket.feed(pubsub(9, b"y", more_body=False)) == PubSubData(b"y", None, True)
+    assert socket.feed(json.dumps({"type": "system", "event": "connected"})) == FrameData(b"", None, False)
+    assert socket.feed(pubsub(9, b"y", more_body=False)) == FrameData(b"y", None, True)
 
 
 def test_every_eightieth_frame_of_2024_is_acknowledged() -> None:

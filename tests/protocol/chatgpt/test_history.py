@@ -145,3 +145,14 @@ def test_what_is_no_conversation_is_refused(stored: dict[str, Any]) -> None:
 def test_broken_nodes_are_survived() -> None:
     assert not read_last_turn({"mapping": {"a": None, "b": 5}, "current_node": "a"}).is_done
     assert not read_last_turn({"mapping": {}, "current_node": "gone"}).is_done
+
+
+def test_work_beside_the_conversation_is_over_when_its_status_says_so() -> None:
+    waiting = message("Processing image", id="t-1", role="tool", image_gen_task_id="i-1", async_task_type="image_gen")
+
+    assert not read_last_turn(conversation(USER, waiting, async_status=1)).is_work_over
+    assert not read_last_turn(conversation(USER, waiting)).is_work_over
+    ended = read_last_turn(conversation(USER, waiting, async_status=4))
+    assert ended.is_work_over
+    assert not ended.is_done
+    assert read_last_turn(conversation(USER, finished("Done."), async_status=4)).is_work_over

@@ -727,3 +727,13 @@ def test_neighbouring_deltas_of_one_read_come_as_one_event() -> None:
     events = ConversationDecoder().feed(HEAD + bare(" you") + bare(" there"))
 
     assert events[1:] == [TextDelta("Hi you there")]
+
+
+def test_a_hand_off_says_how_many_events_came_before_it_and_with_it() -> None:
+    token = side("resume_conversation_token", kind="topic", token="t")
+    heard = b": ping\n\n" + ENCODING + token + side("ping") + side("presence")
+
+    (handed,) = [event for event in decode(heard + side("stream_handoff") + DONE)[0] if isinstance(event, HandedOff)]
+
+    assert handed.received == 4
+    assert handed.resume_token == "t"

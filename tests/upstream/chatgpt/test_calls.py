@@ -151,3 +151,19 @@ async def test_R14_answers_have_a_largest_size(bench: Bench, what: str, size: in
         session = bench.session(origin=origin.url)
         with pytest.raises(UpstreamProtocolError):
             await (bench.calls.load_page(session) if what == "page" else bench.calls.get(session, "/models"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "ws", "http://127.0.0.1/x", "ftp://127.0.0.1/x", "ws:///x", "ws://user:word@127.0.0.1/x", "ws://h:port/"],
+)
+async def test_S33_a_socket_is_opened_only_at_an_address_of_one(bench: Bench, address: str) -> None:
+    with pytest.raises(UpstreamProtocolError, match="address"):
+        await bench.calls.connect(bench.session(), address)
+
+
+async def test_a_socket_of_a_backend_with_tls_has_tls() -> None:
+    async with open_bench(tls=True) as bench:
+        session = bench.session(origin=bench.sim.tls_url)
+        with pytest.raises(UpstreamProtocolError, match="address"):
+            await bench.calls.connect(session, "ws://127.0.0.1:1/x")

@@ -30,7 +30,7 @@ from chat2api.simulator.faults import Fault
 from chat2api.simulator.files import PICTURE
 from chat2api.simulator.pages import BUILD
 from chat2api.simulator.recorder import RequestRecord
-from chat2api.upstream.chatgpt.client import BackendTurn, ChatGPTClient, ClientSettings
+from chat2api.upstream.chatgpt.client import ADDRESS_LIFETIME, BackendTurn, ChatGPTClient, ClientSettings
 from chat2api.upstream.chatgpt.session import Session
 from tests.protocol.chatgpt.streams import DONE, envelope, finished
 from tests.upstream.chatgpt.bench import Bench, open_bench
@@ -315,7 +315,7 @@ async def test_a_moved_answer_is_found_at_the_first_offset_that_has_it(bench: Be
     bench.control.set_options(resume_offset=offset)
     bench.control.choose(answer="handoff", encoding="v1")
     session = bench.session()
-    handed = the(HandedOff, await ask(bench, KEPT, session))
+    handed = dataclasses.replace(the(HandedOff, await ask(bench, KEPT, session)), received=None)
     events = await read(await bench.client.resume_turn(session, handed))
     assert text_of(events) == ANSWER
     resumes = [record.request for record in bench.control.requests_to("resume")]
@@ -326,9 +326,11 @@ async def test_a_moved_answer_is_found_at_the_first_offset_that_has_it(bench: Be
 async def test_a_moved_answer_that_is_nowhere_is_an_interrupted_one(bench: Bench) -> None:
     bench.control.set_options(resume_offset=3)
     bench.control.choose(answer="handoff", encoding="v1")
-    handed = the(HandedOff, await ask(bench, KEPT))
+    handed = dataclasses.replace(the(HandedOff, await ask(bench, KEPT)), received=1)
     with pytest.raises(StreamInterruptedError):
         await bench.client.resume_turn(bench.session(), handed)
+    offsets = [json.loads(record.request.body)["offset"] for record in bench.control.requests_to("resume")]
+    assert offsets == [1, 0, 2]
     with pytest.raises(StreamInterruptedError):
         await bench.client.resume_turn(bench.session(), dataclasses.replace(handed, conversation_id=None))
 
@@ -340,6 +342,93 @@ async def test_a_refused_resume_is_told_and_not_tried_further(bench: Bench) -> N
     with pytest.raises(UpstreamServerError):
         await bench.client.resume_turn(bench.session(), handed)
     assert bench.routes.count("resume") == 1
+
+
+@pytest.mark.parametrize("shape", ["list", "object", "absent"])
+async def test_a_moved_answer_is_read_from_its_topic(bench: Bench, shape: str) -> None:
+    bench.control.set_options(handoff_options=shape)
+    bench.control.choose(answer="handoff", encoding="v1")
+    session = bench.session()
+    handed = the(HandedOff, await ask(bench, QUESTION, session))
+    events = await read(await bench.client.topic_turn(session, handed))
+    assert text_of(events) == ANSWER
+    assert the(Finished, events).reason == "stop"
+    (opened,) = bench.control.requests_to("websocket_2026")
+    assert opened.request.header("origin") == session.origin
+    assert opened.request.header("user-agent") == session.profile.user_agent
+    assert opened.request.header("authorization") is None
+    await bench.control.wait_until(lambda: bench.control.counters.open_replies == 0)
+
+
+async def test_a_moved_answer_without_a_topic_is_an_interrupted_one(bench: Bench) -> None:
+    with pytest.raises(StreamInterruptedError):
+        await bench.client.topic_turn(bench.session(), HandedOff("c-1", None, None))
+    assert bench.routes == []
+
+
+@pytest.mark.parametrize("body", ["{}", "[]", '{"websocket_url": 5}', '{"websocket_url": "http://127.0.0.1/"}'])
+async def test_an_address_that_is_none_is_refused(bench: Bench, body: str) -> None:
+    bench.control.fail("celsius", Fault("answer", status=200, body=body))
+    with pytest.raises(UpstreamProtocolError):
+        await bench.client.topic_turn(bench.session(), HandedOff("c-1", "topic", None))
+    assert bench.routes == ["celsius"]
+
+
+async def test_the_sockets_of_2024_are_opened_before_a_turn_once_they_are_known(bench: Bench) -> None:
+    bench.control.set_options(answer="websocket_2024")
+    session = bench.session()
+    handed = the(HandedOff, await ask(bench, QUESTION, session))
+    assert text_of(await read(await bench.client.socket_turn(session, handed))) == ANSWER
+    bench.control.reset()
+    bench.control.set_options(answer="websocket_2024")
+
+    turn = await bench.client.start_turn(session, QUESTION)
+    assert the(HandedOff, await turn.next()).websocket_url is not None
+    early = turn.take_early()
+    assert early is not None
+    assert turn.take_early() is None
+    await turn.aclose()
+    assert text_of(await read(early)) == ANSWER
+
+    routes = [route for route in bench.routes if route.startswith(("websocket", "conv", "register"))]
+    assert routes == ["websocket_2024", "conversation"], "the address is used again"
+    await bench.control.wait_until(lambda: bench.control.counters.open_replies == 0)
+
+
+async def test_an_old_address_is_not_used_again(bench: Bench) -> None:
+    bench.control.set_options(answer="websocket_2024")
+    session = bench.session()
+    await read(await bench.client.socket_turn(session, the(HandedOff, await ask(bench, QUESTION, session))))
+    bench.clock.advance(ADDRESS_LIFETIME)
+    for _ in range(2):
+        await (await bench.client.start_turn(session, QUESTION)).aclose()
+    assert bench.routes.count("register_websocket") == 1
+    await bench.control.wait_until(lambda: bench.control.counters.open_replies == 0)
+
+
+async def test_an_account_whose_answers_come_as_streams_again_needs_no_socket(bench: Bench) -> None:
+    bench.control.choose(answer="websocket_2024")
+    session = bench.session()
+    await read(await bench.client.socket_turn(session, the(HandedOff, await ask(bench, QUESTION, session))))
+    bench.control.reset()
+    for _ in range(2):
+        assert text_of(await ask(bench, QUESTION, session)) == ANSWER
+    assert bench.routes.count("websocket_2024") == 1
+    await bench.control.wait_until(lambda: bench.control.counters.open_replies == 0)
+
+
+@pytest.mark.parametrize("route", ["websocket_2024", "conversation"])
+async def test_R10_a_socket_opened_early_is_closed_when_the_turn_fails(bench: Bench, route: str) -> None:
+    bench.control.choose(answer="websocket_2024")
+    session = bench.session()
+    await read(await bench.client.socket_turn(session, the(HandedOff, await ask(bench, QUESTION, session))))
+    bench.control.refuse(route, "server_error")
+    if route == "conversation":
+        with pytest.raises(UpstreamServerError):
+            await bench.client.start_turn(session, QUESTION)
+    else:
+        assert text_of(await ask(bench, QUESTION, session)) == ANSWER, "the turn needs no socket to be sent"
+    await bench.control.wait_until(lambda: bench.control.counters.open_replies == 0)
 
 
 # Files

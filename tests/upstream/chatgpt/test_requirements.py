@@ -86,6 +86,28 @@ async def test_the_two_stage_form_is_found_once_and_remembered(bench: Bench, gon
     assert bench.routes.count("requirements_finalize") == 3
 
 
+@pytest.mark.parametrize("status", [404, 405, 410])
+async def test_two_stages_that_are_gone_again_are_forgotten(bench: Bench, status: int) -> None:
+    bench.control.set_options(stages="two")
+    await bench.exchange.obtain(bench.session())
+    bench.control.set_options(stages="both")
+    bench.control.fail("requirements_prepare", Fault("answer", status=status), times=None)
+    session = bench.session()
+    for _ in range(2):
+        assert await turn_status(bench, session, await bench.exchange.obtain(session)) == 200
+    assert bench.routes.count("requirements_prepare") == 2, "asked in vain once"
+    assert bench.routes.count("requirements") == 3
+
+
+async def test_a_backend_that_has_neither_form_for_a_while_has_dropped_neither(bench: Bench) -> None:
+    for route in ("requirements", "requirements_prepare"):
+        bench.control.fail(route, Fault("answer", status=404))
+    with pytest.raises(UpstreamProtocolError):
+        await bench.exchange.obtain(bench.session())
+    await bench.exchange.obtain(bench.session())
+    assert bench.routes == ["home", "requirements", "requirements_prepare", "requirements"]
+
+
 async def test_what_is_remembered_holds_for_its_origin_only(bench: Bench) -> None:
     bench.control.set_options(stages="two")
     await bench.exchange.obtain(bench.session())
