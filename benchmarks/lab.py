@@ -152,6 +152,7 @@ class Lab:
             "DATA_DIR": str(data),
             "AUTHORIZATION": self._key,
             "CHATGPT_BASE_URL": backend.url,
+            "ACCOUNT_CONCURRENCY": "1000",  # a few accounts stand for many
         }
         if backend.authority is not None:
             environment["UPSTREAM_CA_FILE"] = str(backend.authority)

@@ -268,6 +268,9 @@ class Config:
     )
     retry_times: int = _setting(3, _whole(0, 20), "further attempts after the first, before the first content")
     enable_limit: bool = _setting(True, _boolean, "also wait out limits whose end the backend did not state")
+    account_concurrency: int = _setting(
+        4, _whole(1, 1000), "requests that one account serves at once; the next ones wait in line for up to 10 s"
+    )
     random_token: bool = _setting(True, _boolean, "pick accounts at random; false: in order")
     scheduled_refresh: bool = _setting(
         False, _boolean, "renew access tokens at every start and every four days at 15:00"

@@ -272,7 +272,13 @@ class Runtime:
         self, records: Records, exits: Exits, origins: tuple[str, ...], token_url: str, upstream: str | None = None
     ) -> AccountSource:
         config = self.config
-        pool = AccountPool(records, self.clock, in_order=not config.random_token, guessed_limits=config.enable_limit)
+        pool = AccountPool(
+            records,
+            self.clock,
+            in_order=not config.random_token,
+            guessed_limits=config.enable_limit,
+            account_cap=config.account_concurrency,
+        )
         exchange = TokenExchange(
             self.transport,
             self.clock,

@@ -17,6 +17,10 @@ class Ring(Protocol):
         """How many there are."""
         ...
 
+    def __contains__(self, account_id: object) -> bool:
+        """Whether an id is in it."""
+        ...
+
     def add(self, account_id: str) -> None:
         """Put an id in; one that is there already stays where it is."""
         ...
@@ -44,6 +48,10 @@ class RandomRing:
     def __len__(self) -> int:
         """How many there are."""
         return len(self._ids)
+
+    def __contains__(self, account_id: object) -> bool:
+        """See Ring."""
+        return account_id in self._places
 
     def add(self, account_id: str) -> None:
         """See Ring."""
@@ -85,6 +93,10 @@ class OrderedRing:
     def __len__(self) -> int:
         """How many there are."""
         return len(self._ids)
+
+    def __contains__(self, account_id: object) -> bool:
+        """See Ring."""
+        return account_id in self._ids
 
     def add(self, account_id: str) -> None:
         """See Ring."""

@@ -96,6 +96,7 @@ class ChatGPTProvider:
             facts=facts,
             drift=self._drift,
             take=take if limiter.idle else None,
+            affinity=_affinity(caller, request),
         )
         with share:
             async with aclosing(answering.events()) as batches:
@@ -166,6 +167,8 @@ class _Answering:
     facts: AnswerFacts
     drift: DriftWatch
     take: TakeEvents | None
+    affinity: str | None = None
+    """What stays with one account; see AccountPool.lease."""
     made: int = 0
     """Attempts made so far."""
 
@@ -212,10 +215,16 @@ class _Answering:
 
     async def _lease(self, account_id: str | None, attempts: Attempts, failure: UpstreamError | None) -> Lease:
         """Lease the account for the next attempt; when there is none left, tell what the last attempt met."""
-        exclude = attempts.used_accounts | self.claim.others() if account_id is None else frozenset[str]()
+        exclude = attempts.used_accounts if account_id is None else frozenset[str]()
         try:
             return await self.claim.source.pool.lease(
-                model=self.prompt.model.slug, workspace=self._pool_workspace(), account_id=account_id, exclude=exclude
+                model=self.prompt.model.slug,
+                workspace=self._pool_workspace(),
+                account_id=account_id,
+                exclude=exclude,
+                allowed=self.claim.allowed,
+                affinity=self.affinity,
+                owner=self.caller.owner,
             )
         except AllAccountsCoolingError as error:
             if failure is None or isinstance(failure, AccountLimitedError):
@@ -228,24 +237,24 @@ class _Answering:
             if failure is None or isinstance(failure, AccountRejectedError):
                 raise
             if isinstance(failure, AccountLimitedError):
-                await self._tell_soonest(failure)
+                self._tell_soonest()
             raise self._told(failure) from None
 
-    async def _tell_soonest(self, failure: AccountLimitedError) -> None:
-        """Raise AllAccountsCoolingError with the soonest end of all waits; return when nobody waits.
+    def _tell_soonest(self) -> None:
+        """Raise AllAccountsCoolingError with the soonest end of all waits; return when somebody could serve, or nobody.
 
         Every account has been tried, and left out of the last pick for that.
         """
-        try:
-            lease = await self.claim.source.pool.lease(
-                model=self.prompt.model.slug, workspace=self._pool_workspace(), exclude=self.claim.others()
+        pool = self.claim.source.pool
+        seconds = pool.soonest(
+            model=self.prompt.model.slug, workspace=self._pool_workspace(), allowed=self.claim.allowed
+        )
+        if seconds:
+            raise AllAccountsCoolingError(
+                "Every account that could serve this is waiting for its limit to end.",
+                retry_after=seconds,
+                final=self.made > 1,
             )
-        except AllAccountsCoolingError as error:
-            error.final = error.final or self.made > 1
-            raise
-        except NoAccountError:
-            return
-        await lease.release(Outcome.ABANDONED)
 
     def _pool_workspace(self) -> str | None:
         """The workspace that restricts the pick; an account of the caller's own is picked by name."""
@@ -355,6 +364,16 @@ class _Attempt:
                 await work.claim.source.records.put_conversation(owner)
             except StorageError as error:
                 log.warning("cannot keep the owner of a conversation: %s", error)
+
+
+def _affinity(caller: Caller, request: ChatRequest) -> str | None:
+    """Give what shall stay with one account: the end user whom the request names, else the caller's own key.
+
+    The operator's keys serve everybody behind them: tied to one account, they would leave the others idle.
+    """
+    if request.user:
+        return f"{caller.owner}\0{request.user}"
+    return caller.owner if caller.kind not in ("operator", "demo") else None
 
 
 @lru_cache(maxsize=256)

@@ -186,7 +186,7 @@ class Doctor:
                 f"It is used again in {longest:.0f} s at most.",
             )
         try:
-            lease = await self._source.pool.lease(model="doctor", account_id=account.id)
+            lease = await self._source.pool.lease(model="doctor", account_id=account.id, errand=True)
         except Chat2APIError as error:
             return Finding(subject, False, error.message, "It is in use or waits; try again in a moment.")
         outcome: Outcome | Exception = Outcome.ABANDONED

@@ -83,7 +83,7 @@ class Offers:
             known = self._lists.get(account_id)
             if known is not None and known[0] > self._clock.monotonic():
                 return known[1]
-            lease = await source.pool.lease(model=_MODELS, account_id=account_id)
+            lease = await source.pool.lease(model=_MODELS, account_id=account_id, errand=True)
             outcome: Outcome | Exception = Outcome.ABANDONED
             try:
                 session = await source.open_session(lease, workspace=workspace)

@@ -12,6 +12,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from chat2api.accounts.adoption import Adoptions
 from chat2api.accounts.budget import RetryBudget
 from chat2api.accounts.exits import Exit, Exits
 from chat2api.accounts.pool import AccountPool, Lease
@@ -99,12 +100,6 @@ class Claim:
         """Whether the caller may use that account of the source."""
         return self.allowed is None or account_id in self.allowed
 
-    def others(self) -> frozenset[str]:
-        """Give the ids of the source's accounts that the caller may not use."""
-        if self.allowed is None:
-            return frozenset()
-        return frozenset(account.id for account in self.source.pool.accounts() if account.id not in self.allowed)
-
 
 class Sources:
     """Finds the accounts of each caller."""
@@ -115,6 +110,7 @@ class Sources:
         self.visitors = visitors
         self.demo = demo
         self._clock = clock
+        self._adoptions = Adoptions(pool.records, pool.pool, clock)
         self._anonymous: str | None = None
         self._beginning = asyncio.Lock()
 
@@ -130,7 +126,7 @@ class Sources:
             return Claim(self.visitors, await self._anonymous_account())
         if tell_kind(caller.token) == "access":
             return Claim(self.visitors, await self._visiting_account(caller.token, caller.owner))
-        account = await self.pool.pool.adopt(caller.token, caller.owner, caller.workspace)
+        account = await self._adoptions.adopt(caller.token, caller.owner, caller.workspace)
         return Claim(self.pool, account.id)
 
     async def _visiting_account(self, token: str, owner: str) -> str:

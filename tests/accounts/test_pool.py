@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from chat2api.accounts.picking import QueueLimits
 from chat2api.accounts.pool import AccountPool, Outcome
 from chat2api.errors import (
     AccountLimitedError,
     AccountRejectedError,
     AllAccountsCoolingError,
-    CallerTokenRejectedError,
     ChallengedError,
     NoAccountError,
     StorageError,
+    UpstreamServerError,
 )
 from chat2api.storage.records import Records
 from chat2api.storage.sql_records import SqlRecords
 from chat2api.storage.values import Account, Cooldown
-from tests.accounts.jwt import access_token
 from tests.clocks import FakeClock
-from tests.storage.accounts import add, new_account, rotating
+from tests.storage.accounts import add, new_account
 
 
 async def fill(records: Records, count: int, *, workspace: str | None = None, first: int = 0) -> list[Account]:
@@ -284,7 +284,7 @@ async def test_R3_a_refused_token_after_a_refresh_ends_the_sign_in(records: SqlR
 
 async def test_R3_a_distrusted_account_comes_back_with_one_probe(records: SqlRecords, clock: FakeClock) -> None:
     await fill(records, 1)
-    pool = await make_pool(records, clock, queue_seconds=0.01)
+    pool = await make_pool(records, clock, limits=QueueLimits(seconds=0.01))
     await (await pool.lease(model="gpt")).release(ChallengedError("", scope="both"))
     clock.advance(60)
     probe = await pool.lease(model="gpt")
@@ -300,7 +300,7 @@ async def test_R3_a_distrusted_account_comes_back_with_one_probe(records: SqlRec
 
 async def test_R8_a_cap_makes_the_next_one_wait_its_turn(records: SqlRecords, clock: FakeClock) -> None:
     await fill(records, 1)
-    pool = await make_pool(records, clock, account_cap=2, queue_seconds=5)
+    pool = await make_pool(records, clock, account_cap=2, limits=QueueLimits(seconds=5))
     leases = [await pool.lease(model="gpt") for _ in range(2)]
     order: list[int] = []
 
@@ -323,7 +323,7 @@ async def test_R8_a_cap_makes_the_next_one_wait_its_turn(records: SqlRecords, cl
 
 async def test_R8_the_queue_is_bounded_in_length_and_time(records: SqlRecords, clock: FakeClock) -> None:
     await fill(records, 1)
-    pool = await make_pool(records, clock, account_cap=1, queue_seconds=0.02, queue_length=1)
+    pool = await make_pool(records, clock, account_cap=1, limits=QueueLimits(seconds=0.02, length=1))
     lease = await pool.lease(model="gpt")
     waiting = asyncio.get_running_loop().create_task(pool.lease(model="gpt"))
     await asyncio.sleep(0)
@@ -339,7 +339,7 @@ async def test_R8_the_queue_is_bounded_in_length_and_time(records: SqlRecords, c
 
 async def test_a_waiter_who_is_called_and_leaves_passes_the_place_on(records: SqlRecords, clock: FakeClock) -> None:
     await fill(records, 1)
-    pool = await make_pool(records, clock, account_cap=1, queue_seconds=5)
+    pool = await make_pool(records, clock, account_cap=1, limits=QueueLimits(seconds=5))
     lease = await pool.lease(model="gpt")
     loop = asyncio.get_running_loop()
     first, second = loop.create_task(pool.lease(model="gpt")), loop.create_task(pool.lease(model="gpt"))
@@ -404,36 +404,6 @@ async def test_R18_a_full_disk_stops_no_request_and_waits_are_written_later(
     await pool.flush()
 
     assert [wait.stated for wait in (await records.changes()).cooldowns] == [True]
-
-
-async def test_private_accounts_are_leased_by_name_only(records: SqlRecords, clock: FakeClock) -> None:
-    pool = await make_pool(records, clock)
-    account = await pool.adopt(rotating(1), "caller")
-
-    with pytest.raises(NoAccountError):
-        await pool.lease(model="gpt")
-    lease = await pool.lease(model="gpt", account_id=account.id)
-
-    assert (lease.account.owner, pool.statistics().private, pool.statistics().total) == ("caller", 1, 0)
-    assert pool.views() == []
-
-
-async def test_a_callers_older_token_still_finds_the_account(records: SqlRecords, clock: FakeClock) -> None:
-    pool = await make_pool(records, clock)
-    first = await pool.adopt(rotating(1), "caller")
-    again = await make_pool(records, clock)
-
-    assert await pool.adopt(rotating(1), "caller") is first
-    assert await again.adopt(rotating(1), "caller") == first
-
-
-async def test_only_what_can_be_renewed_is_adopted(records: SqlRecords, clock: FakeClock) -> None:
-    pool = await make_pool(records, clock)
-
-    for token in (access_token(), "nonsense", "sk-key", "fk-share"):
-        with pytest.raises(CallerTokenRejectedError):
-            await pool.adopt(token, "caller")
-    assert (await records.changes()).accounts == ()
 
 
 async def test_the_page_sees_states_waits_and_leases(records: SqlRecords, clock: FakeClock) -> None:
@@ -539,3 +509,196 @@ async def test_R18_activity_that_could_not_be_written_is_written_later(records: 
 
     stored = await records.account(account.id)
     assert stored is not None and stored.last_used_at == clock.now()
+
+
+async def test_R7_three_hundred_requests_pass_a_limited_account_by(records: SqlRecords, clock: FakeClock) -> None:
+    limit, *others = await fill(records, 3)
+    pool = await make_pool(records, clock, account_cap=4)
+    await (await pool.lease(model="gpt", account_id=limit.id)).release(limited(600))
+
+    used = Counter[str]()
+    for _ in range(300):
+        clock.advance(1.9)
+        lease = await pool.lease(model="gpt", affinity=str(len(used)))
+        used[lease.account.id] += 1
+        await lease.release(Outcome.SERVED)
+
+    assert set(used) == {account.id for account in others}
+    clock.advance(31)
+    assert (await pool.lease(model="gpt", account_id=limit.id)).account.id == limit.id
+
+
+async def test_R8_five_chats_on_one_account_with_room_for_four_all_pass(records: SqlRecords, clock: FakeClock) -> None:
+    await fill(records, 1)
+    pool = await make_pool(records, clock, account_cap=4)
+    most = 0
+
+    async def chat() -> None:
+        nonlocal most
+        lease = await pool.lease(model="gpt", owner="someone")
+        most = max(most, pool.statistics().in_flight)
+        for _ in range(8):
+            await asyncio.sleep(0)
+        await lease.release(Outcome.SERVED)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(5):
+            group.create_task(chat())
+
+    assert (most, pool.statistics().in_flight) == (4, 0)
+
+
+async def test_groups_and_allowed_accounts_restrict_the_pick(records: SqlRecords, clock: FakeClock) -> None:
+    first, second, third = await fill(records, 3)
+    pool = await make_pool(records, clock)
+    for account in (first, second):
+        changed = await records.set_details(account.id, groups=["family"])
+        assert changed is not None
+        pool.put(changed)
+
+    family = {(await pool.lease(model="gpt", group="family")).account.id for _ in range(50)}
+    both = {
+        (await pool.lease(model="gpt", group="family", allowed=frozenset([second.id, third.id]))).account.id
+        for _ in range(20)
+    }
+
+    assert (family, both) == ({first.id, second.id}, {second.id})
+    assert pool.soonest(model="gpt", group="family") == 0
+    assert pool.soonest(model="gpt", group="strangers") is None
+    await pool.cool(Cooldown(second.id, "gpt", clock.now() + 30, True, "stated_limit"))
+    assert pool.soonest(model="gpt", allowed=frozenset([second.id])) == pytest.approx(30)
+
+
+async def test_an_errand_needs_no_room_but_keeps_waits(records: SqlRecords, clock: FakeClock) -> None:
+    account = (await fill(records, 1))[0]
+    pool = await make_pool(records, clock, account_cap=1)
+    await pool.lease(model="gpt")
+
+    errand = await pool.lease(model="models", account_id=account.id, errand=True)
+    assert pool.statistics().in_flight == 1
+    await errand.release(limited(60))
+    assert pool.statistics().in_flight == 1
+
+    with pytest.raises(AllAccountsCoolingError):
+        await pool.lease(model="models", account_id=account.id, errand=True)
+
+
+async def test_a_probe_ends_guessed_waits_when_it_is_answered_well(records: SqlRecords, clock: FakeClock) -> None:
+    account = (await fill(records, 1))[0]
+    pool = await make_pool(records, clock)
+    await (await pool.lease(model="gpt")).release(ChallengedError("", scope="account"))
+    assert pool.statistics().by_state == {"cooling": 1}
+
+    probe = await pool.lease(model="gpt", account_id=account.id, probe=True)
+    await probe.release(Outcome.SERVED)
+
+    assert pool.statistics().by_state == {"ok": 1}
+    assert await pool.lease(model="gpt")
+    await pool.flush()
+    assert (await make_pool(records, clock)).statistics().by_state == {"ok": 1}
+
+
+async def test_G2_a_probe_does_not_get_round_a_stated_wait(records: SqlRecords, clock: FakeClock) -> None:
+    account = (await fill(records, 1))[0]
+    pool = await make_pool(records, clock)
+    await (await pool.lease(model="gpt")).release(limited(3600))
+
+    with pytest.raises(AllAccountsCoolingError) as caught:
+        await pool.lease(model="gpt", account_id=account.id, probe=True)
+    assert caught.value.retry_after == pytest.approx(3600)
+
+    await (await pool.lease(model="models", account_id=account.id, probe=True)).release(Outcome.SERVED)
+    with pytest.raises(AllAccountsCoolingError):
+        await pool.lease(model="gpt")
+
+
+async def test_an_answer_that_was_under_way_says_nothing_about_a_wait_that_began_since(
+    records: SqlRecords, clock: FakeClock
+) -> None:
+    await fill(records, 1)
+    pool = await make_pool(records, clock)
+    early, second = await pool.lease(model="gpt"), await pool.lease(model="gpt")
+    await second.release(limited(None))
+
+    await early.release(Outcome.SERVED)
+
+    with pytest.raises(AllAccountsCoolingError):
+        await pool.lease(model="gpt")
+
+
+async def test_a_renewed_sign_in_ends_the_wait_for_it(records: SqlRecords, clock: FakeClock) -> None:
+    account = (await fill(records, 1))[0]
+    pool = await make_pool(records, clock)
+    await pool.cool(Cooldown(account.id, "*", clock.now() + 600, False, "refresh_failed", 1))
+    assert pool.statistics().by_state == {"cooling": 1}
+
+    pool.put(replace(account, generation=1, revision=account.revision + 1))
+
+    assert pool.statistics().by_state == {"ok": 1}
+
+
+async def fail(pool: AccountPool, account: Account, times: int) -> None:
+    """Let an account fail for no known cause."""
+    for _ in range(times):
+        lease = await pool.lease(model="gpt", account_id=account.id)
+        await lease.release(UpstreamServerError("", upstream_status=500))
+
+
+async def test_R5_an_account_that_fails_again_and_again_rests_and_returns_on_probation(
+    records: SqlRecords, clock: FakeClock
+) -> None:
+    bad, *_ = await fill(records, 4)
+    pool = await make_pool(records, clock)
+    await fail(pool, bad, 4)
+    await (await pool.lease(model="gpt", account_id=bad.id)).release(Outcome.SERVED)
+    await fail(pool, bad, 4)
+    assert pool.statistics().by_state == {"ok": 4}
+
+    await fail(pool, bad, 1)
+    view = pool.view(bad.id)
+    assert view is not None
+    assert (view.state, view.reason) == ("cooling", "failing")
+    assert view.until_at == pytest.approx(clock.now() + 30)
+
+    clock.advance(30)
+    await fail(pool, bad, 1)
+    view = pool.view(bad.id)
+    assert view is not None and view.until_at == pytest.approx(clock.now() + 60)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+async def test_R5_at_most_half_of_the_accounts_are_ejected_and_stated_limits_always_count(
+    records: SqlRecords, clock: FakeClock, count: int
+) -> None:
+    accounts = await fill(records, count)
+    pool = await make_pool(records, clock)
+
+    for account in accounts:
+        await fail(pool, account, 5)
+    assert pool.statistics().by_state.get("cooling", 0) == count // 2
+
+    for account in accounts:
+        await pool.cool(Cooldown(account.id, "*", clock.now() + 600, True, "stated_limit"))
+    assert pool.statistics().by_state == {"cooling": count}
+
+
+async def test_R6_states_waits_and_their_reasons_outlive_a_kill(tmp_path: Path, clock: FakeClock) -> None:
+    records = await SqlRecords.open(tmp_path)
+    first, second, third = await fill(records, 3)
+    pool = await make_pool(records, clock)
+    await (await pool.lease(model="gpt", account_id=first.id)).release(limited(3600))
+    await (await pool.lease(model="gpt", account_id=second.id)).release(
+        AccountRejectedError("", reason="token_revoked")
+    )
+    await (await pool.lease(model="gpt", account_id=third.id)).release(ChallengedError("", scope="both"))
+    await pool.flush()
+    before = [(view.state, view.reason, view.waits) for view in pool.views()]
+
+    # Nothing is closed: what a killed process leaves is what is on disk now.
+    again = await SqlRecords.open(tmp_path)
+    after = [(view.state, view.reason, view.waits) for view in (await make_pool(again, clock)).views()]
+
+    assert after == before
+    assert [state for state, _, _ in after] == ["ok", "needs_sign_in", "cooling"]
+    for store in (records, again):
+        await store.aclose()

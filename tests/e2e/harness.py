@@ -132,7 +132,13 @@ async def open_house(
     `settings` are environment variables by name; the base URL and the sign-in server are the simulator's plain origin
     unless they say otherwise.
     """
-    environ = {"PORT": "0", "DATA_DIR": str(data_dir), "AUTHORIZATION": OPERATOR_KEY, "DRAIN_ACCEPT": "0"}
+    environ = {
+        "PORT": "0",
+        "DATA_DIR": str(data_dir),
+        "AUTHORIZATION": OPERATOR_KEY,
+        "DRAIN_ACCEPT": "0",
+        "ACCOUNT_CONCURRENCY": "1000",
+    }
     if sim is not None:
         environ |= {"CHATGPT_BASE_URL": sim.url, "OPENAI_AUTH_TOKEN_URL": f"{sim.url}/oauth/token"}
     config = Config.from_env(environ | settings)
