@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from quart import Request
@@ -68,6 +69,7 @@ def peer_address(incoming: Request, config: Config) -> PeerAddress:
     return PeerAddress(str(address), address.is_loopback)
 
 
+@lru_cache(maxsize=1024)
 def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(text)

@@ -9,6 +9,7 @@ from chat2api.errors import UpstreamProtocolError
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_FIELD = re.compile(r"^[ \t]*([^:\r\n]+?)[ \t]*:[ \t]*([^\r\n]*?)[ \t]*\r?$", re.MULTILINE)
 _PLACE = itemgetter(0)
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"})
 
@@ -115,9 +116,8 @@ class HeaderBlock:
 
     def _complete(self) -> None:
         headers: dict[str, str] = {}
-        for line in b"".join(self._lines).decode("latin-1").splitlines():
-            raw_name, _, raw_value = line.partition(":")
-            name, value = raw_name.strip().lower(), raw_value.strip()
+        for raw_name, value in _FIELD.findall(b"".join(self._lines).decode("latin-1")):
+            name = raw_name.lower()
             if name == "set-cookie":
                 self.set_cookies.append(value)
             else:

@@ -119,3 +119,10 @@ def test_a_head_over_the_limit_is_refused() -> None:
 def test_an_unreadable_status_is_refused(line: bytes) -> None:
     with pytest.raises(UpstreamProtocolError):
         _block(line)
+
+
+def test_a_value_may_hold_bytes_that_unicode_takes_for_line_ends() -> None:
+    block = HeaderBlock(4096)
+    for line in (b"HTTP/1.1 200 OK\r\n", b"X-Odd:  a\x85b\x0cc \t\r\n", b"X-Empty:\r\n", b"no colon\r\n", b"\r\n"):
+        block.feed(line)
+    assert block.headers == {"x-odd": "a\x85b\x0cc", "x-empty": ""}

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import uuid
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from chat2api.protocol.prompt import ModelChoice, Prompt
 from chat2api.upstream.chatgpt.calls import BackendCalls
 from chat2api.upstream.chatgpt.moved import ByteSource, read_pubsub, read_topic
 from chat2api.upstream.chatgpt.requirements import RequirementsExchange
-from chat2api.upstream.chatgpt.session import Session
+from chat2api.upstream.chatgpt.session import Session, fresh_id
 from chat2api.upstream.sockets import PING_PERIOD
 from chat2api.upstream.transport import Response, ResponseStream, WebSocket
 
@@ -188,7 +187,7 @@ class ChatGPTClient:
         """
         if handed.conversation_id is None:
             raise StreamInterruptedError("The backend moved its answer elsewhere without saying where.")
-        extra: tuple[tuple[str, str], ...] = (("X-Oai-Turn-Trace-Id", str(uuid.uuid4())),)
+        extra: tuple[tuple[str, str], ...] = (("X-Oai-Turn-Trace-Id", fresh_id()),)
         if handed.resume_token is not None:
             extra = (("X-Conduit-Token", handed.resume_token), *extra)
         known = () if handed.received is None else (handed.received,)
@@ -319,7 +318,7 @@ class ChatGPTClient:
     async def _send(
         self, session: Session, form: Form, body: Body, *, prepare: Body | None = None, continued_text: str = ""
     ) -> BackendTurn:
-        trace = ("X-Oai-Turn-Trace-Id", str(uuid.uuid4()))
+        trace = ("X-Oai-Turn-Trace-Id", fresh_id())
         async with self._starting:
             extra, build_id = await self._before_turn(session, prepare, trace)
         conversation_id = cast("str | None", body.get("conversation_id"))
@@ -416,7 +415,7 @@ class ChatGPTClient:
 
     def _surroundings(self) -> Surroundings:
         now = self._clock.now()
-        return Surroundings(now=now, zone=zone_at(ZONE_NAME, now), new_id=lambda: str(uuid.uuid4()))
+        return Surroundings(now=now, zone=zone_at(ZONE_NAME, now), new_id=fresh_id)
 
 
 class _EndpointGoneError(Exception):

@@ -9,7 +9,6 @@ then it ends as ChallengedError.
 import asyncio
 import logging
 import random
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,7 +40,7 @@ from chat2api.protocol.chatgpt.sentinel import (
     two_stage_config,
 )
 from chat2api.upstream.chatgpt.calls import BackendCalls
-from chat2api.upstream.chatgpt.session import Session
+from chat2api.upstream.chatgpt.session import Session, fresh_id
 from chat2api.upstream.chatgpt.solver import ProofSolver
 from chat2api.upstream.transport import Response
 
@@ -190,7 +189,7 @@ class RequirementsExchange:
         if form is Form.TWO_STAGES:
             return two_stage_config(device, page.facts, now=now, loaded_at=page.loaded_at, rng=self._rng)
         return single_stage_config(
-            device, page.facts, now=now, loaded_at=page.loaded_at, rng=self._rng, unique_id=str(uuid.uuid4())
+            device, page.facts, now=now, loaded_at=page.loaded_at, rng=self._rng, unique_id=fresh_id()
         )
 
 

@@ -1,11 +1,12 @@
 """What one account sends on every call."""
 
 import dataclasses
+import uuid
 from typing import Any
 
 import pytest
 
-from chat2api.upstream.chatgpt.session import Session, accept_language, call_headers
+from chat2api.upstream.chatgpt.session import Session, accept_language, call_headers, fresh_id
 
 DEVICE = "11111111-2222-4333-8444-555555555555"
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJjYW5hcnkiOjF9.c2ln"
@@ -82,3 +83,11 @@ def test_S18_a_session_does_not_show_its_token() -> None:
 )
 def test_languages_are_sent_as_browsers_do(language: str, sent: str) -> None:
     assert accept_language(language) == sent
+
+
+def test_fresh_ids_are_random_uuids_of_version_4() -> None:
+    made = {fresh_id() for _ in range(200)}
+    assert len(made) == 200
+    for text in made:
+        assert str(uuid.UUID(text)) == text
+        assert (uuid.UUID(text).version, uuid.UUID(text).variant) == (4, uuid.RFC_4122)
