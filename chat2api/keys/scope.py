@@ -29,6 +29,11 @@ class Labelled(Protocol):
         """What people call it."""
         ...
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups that it is in."""
+        ...
+
 
 def may_use_model(scope: KeyScope, name: str) -> bool:
     """Whether a model may be asked for by this name; `gpt-5.2` and `gpt-5-2` are one."""
@@ -47,33 +52,51 @@ def _spell(name: str) -> str:
 
 
 class AccountScopes:
-    """The accounts that keys are held to, by id; found anew at most every second for each key."""
+    """The accounts that keys are held to, by id; the pool is looked at every second at most, whatever the number of keys."""
 
     def __init__(self, accounts: Callable[[], Iterable[Labelled]], clock: Clock) -> None:
         """Look among these accounts."""
         self._accounts = accounts
         self._clock = clock
-        self._found: dict[str, tuple[float, KeyScope, frozenset[str]]] = {}
+        self._until = 0.0
+        self._labels: dict[str, str] = {}
+        self._groups: dict[str, frozenset[str]] = {}
+        self._version = 0
+        self._found: dict[str, tuple[int, KeyScope, frozenset[str]]] = {}
 
     def allowed(self, key: IssuedKey) -> frozenset[str] | None:
         """Give the ids of the accounts that a key may use; None for all. The same set as long as nothing changed."""
         scope = key.scope
         if scope.accounts is None and scope.groups is None:
             return None
-        now = self._clock.monotonic()
+        self._look()
         kept = self._found.pop(key.id, None)
-        if kept is None or kept[0] <= now or kept[1] != scope:
-            found = frozenset(account.id for account in self._accounts() if _in_scope(scope, account))
+        if kept is None or kept[0] != self._version or kept[1] != scope:
+            found = self._resolve(scope)
             # A pool that arranges accounts by such sets knows the same object at a glance.
-            kept = (now + REFRESH_SECONDS, scope, kept[2] if kept is not None and kept[2] == found else found)
+            kept = (self._version, scope, kept[2] if kept is not None and kept[2] == found else found)
             if len(self._found) >= _MAX_KEPT:
                 del self._found[next(iter(self._found))]
         self._found[key.id] = kept
         return kept[2]
 
+    def _look(self) -> None:
+        """Take over the pool's labels and groups, if it is time to."""
+        now = self._clock.monotonic()
+        if now < self._until:
+            return
+        self._until = now + REFRESH_SECONDS
+        labels: dict[str, str] = {}
+        members: dict[str, set[str]] = {}
+        for account in self._accounts():
+            labels[account.label] = account.id
+            for group in account.groups:
+                members.setdefault(group, set()).add(account.id)
+        groups = {name: frozenset(ids) for name, ids in members.items()}
+        if labels != self._labels or groups != self._groups:
+            self._labels, self._groups = labels, groups
+            self._version += 1
 
-def _in_scope(scope: KeyScope, account: Labelled) -> bool:
-    if scope.accounts is not None and account.label in scope.accounts:
-        return True
-    groups: Iterable[str] = getattr(account, "groups", ())
-    return scope.groups is not None and any(group in scope.groups for group in groups)
+    def _resolve(self, scope: KeyScope) -> frozenset[str]:
+        named = {self._labels[label] for label in scope.accounts or () if label in self._labels}
+        return frozenset(named.union(*(self._groups.get(group, frozenset()) for group in scope.groups or ())))

@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
+
+from chat2api.storage.keys import DAY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +65,10 @@ class UsageRecords(Protocol):
 
 def day_of(now: float) -> str:
     """Give the date of an instant, in UTC."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d")
+    return _date(int(now // DAY_SECONDS))
+
+
+@lru_cache(maxsize=8)
+def _date(day: int) -> str:
+    """Give the date of a day counted from 1970; asked several times a request, hence remembered."""
+    return datetime.fromtimestamp(day * DAY_SECONDS, UTC).strftime("%Y-%m-%d")

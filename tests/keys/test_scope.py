@@ -74,7 +74,10 @@ def test_S13_a_change_of_accounts_or_scope_is_seen_within_a_second_and_nothing_i
     assert second == frozenset({"a", "b"})
     clock.advance(REFRESH_SECONDS)
     assert scopes.allowed(mine) is second, "the same set while nothing changed"
-    assert len(looks) == 3
+    accounts.append(Account("c", "lc", ("other",)))
+    clock.advance(REFRESH_SECONDS)
+    assert scopes.allowed(mine) is second, "also when something else changed"
+    assert len(looks) == 4
     assert scopes.allowed(replace(mine, scope=KeyScope(accounts=("la",)))) == frozenset({"a"}), (
         "a changed scope holds at once"
     )
