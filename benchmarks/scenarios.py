@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks import proof_of_work
+from benchmarks import limits, proof_of_work
 from benchmarks.lab import PRODUCTS, Backend, Lab, Product, Round, Sum
 from benchmarks.load import LoadResult
 from benchmarks.processes import ALL_CORES, BenchmarkError, Cores, Running, loading
@@ -284,8 +284,16 @@ def _rate_figures(benchmark: str, label: str, both: dict[Product, Sum], goal: Go
     yield Figure(benchmark, f"answers a second; {label}", "/s", ours.rate, plain.rate)
 
 
+def measure_limits(lab: Lab) -> Iterator[Figure]:
+    """Issued keys: CPU of a request for 100 keys' look-up, limits, counts and ledger, with the pick of 1,000 accounts."""
+    told = limits.run(rounds=3 if lab.quick else limits.ROUNDS)
+    yield Figure("limits", "CPU a request, keys and pick together", "ms", told["with_keys"], goal=at_most(0.3, "ms"))
+    yield Figure("limits", "CPU a request, pick alone", "ms", told["pick"])
+
+
 SCENARIOS: dict[str, Scenario] = {
     "proof": measure_proof,
+    "limits": measure_limits,
     "burst": measure_burst,
     "paced": measure_paced,
     "short": measure_short,

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from benchmarks import __main__ as command
+from benchmarks import limits
 from benchmarks.backend_calls import AnswerText, find_answer
 from benchmarks.load import AnswerError, Load, Plan, Spread, read_api_answer
 from benchmarks.report import Figure, at_most, ratio_at_least, ratio_at_most, table
@@ -128,3 +129,10 @@ async def test_the_load_generator_checks_every_word_of_the_simulator() -> None:
     assert (right.good, right.failed, right.words) == (12, {}, 240)
     assert 0 < right.first_content.p50 <= right.whole.max
     assert (wrong.good, wrong.failed) == (0, {"words missing, doubled or out of order": 2})
+
+
+def test_the_cost_of_limits_is_measured_on_requests_that_are_all_booked() -> None:
+    told = limits.run(rounds=1, requests=50)
+
+    # Ten times the goal: the machine may be busy.
+    assert 0 < told["pick"] < told["with_keys"] < 3

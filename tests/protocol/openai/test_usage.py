@@ -158,3 +158,21 @@ def test_R9_tokenizer_lets_other_threads_run_while_it_counts() -> None:
         ticks += 1
     # A count that kept the lock would leave time for a tick at its start and one at its end.
     assert ticks > 5
+
+
+def test_prompt_and_answer_counted_at_once_are_what_they_are_apart() -> None:
+    messages = [
+        Message("user", (TextPart("Name three rivers."),), name="ada"),
+        Message("assistant", (TextPart("Nile"),)),
+    ]
+    apart, together = CompletionMeter(), CompletionMeter()
+    for meter in (apart, together):
+        meter.add([ReasoningDelta("Let me think."), TextDelta("Nile, "), TextDelta("Amazon")])
+        meter.add([TextDelta("Danube")], 1)
+
+    usage = apart.usage(prompt_tokens(messages))
+
+    assert together.usage_with(messages) == usage
+    assert together.usage(usage.prompt_tokens) == usage
+    assert CompletionMeter().usage_with(messages) == Usage(usage.prompt_tokens, 0)
+    assert CompletionMeter().usage_with([]) == Usage(3, 0)
