@@ -202,6 +202,7 @@ class ConversationDecoder:
         except orjson.JSONDecodeError:  # halves of characters, say: for the long way
             return data
         self._framing.skip(run.end())
+        self._received += len(texts)
         text = "".join(texts)
         if (grown := self._documents.grow(text)) is not None:
             self._turn.append(*grown, text)

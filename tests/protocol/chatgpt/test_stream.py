@@ -737,3 +737,18 @@ def test_a_hand_off_says_how_many_events_came_before_it_and_with_it() -> None:
 
     assert handed.received == 4
     assert handed.resume_token == "t"
+
+
+def test_T3_bare_deltas_read_by_the_run_are_read_as_one_by_one() -> None:
+    pieces = [" word", 'a "quoted" \\ one', "zwölf 🌊\n", "", "\ue200cite\ue202turn0search0\ue201", "data: [DONE]\n\n"]
+    stream = ENCODING + begin(message()) + append("Nile")
+    for number in range(40):
+        piece = json.dumps({"v": pieces[number % len(pieces)]}, ensure_ascii=number % 2 == 0)
+        stream += (b"event: delta\n" if number % 3 else b"") + b"data: " + piece.encode() + b"\n\n"
+    stream += side("stream_handoff")
+
+    at_once = decode(stream)[0]
+
+    assert decode(stream, *range(1, len(stream)))[0] == at_once
+    assert isinstance(at_once[-1], HandedOff)
+    assert at_once[-1].received == 44
