@@ -21,7 +21,7 @@ from chat2api.keys.issue import KeyRing
 from chat2api.keys.ledger import Ledger
 from chat2api.keys.quota import Quotas
 from chat2api.keys.scope import AccountScopes
-from chat2api.protocol.events import Finished, Started, TextDelta
+from chat2api.protocol.events import Event, Finished, Started, TextDelta
 from chat2api.protocol.openai.usage import load_tokenizer
 from chat2api.protocol.prompt import Message, TextPart
 from chat2api.runtime import Runtime
@@ -37,7 +37,7 @@ REQUESTS = 2000
 
 _LIMITS = KeyLimits(10**6, 10**9, 10**6, 10**6, 10**9, 10**9, 10**12)
 _MESSAGES = (Message("user", (TextPart("Name three rivers in Europe and say in one sentence each where they flow."),)),)
-_EVENTS = (
+_EVENTS: tuple[Event, ...] = (
     Started("c", "m", "gpt-5"),
     *(TextDelta(f"word {number} ") for number in range(20)),
     Finished("stop", "c", "m", "gpt-5"),
