@@ -15,9 +15,8 @@ from chat2api.api.body import LARGE_BODY
 from chat2api.api.charging import tell_limits
 from chat2api.api.context import CLEAN_UPS, bind_runtime
 from chat2api.api.cors import install_cors
-from chat2api.api.dispatch import RequestRun
+from chat2api.api.dispatch import LeanQuart
 from chat2api.api.errors import install_error_handler
-from chat2api.api.guards import PacedRequest
 from chat2api.api.openai import chat, models
 from chat2api.clock import Clock
 from chat2api.config import Config
@@ -41,7 +40,7 @@ def create_app(
     `redactor` is told the secrets that are loaded; it is the log's. `clock` None means the machine's.
     """
     prefix = f"/{config.api_prefix}" if config.api_prefix else ""
-    app = Quart(
+    app = LeanQuart(
         "chat2api",
         template_folder=str(_TEMPLATES),
         static_folder=str(_TEMPLATES / "static"),
@@ -50,8 +49,6 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = LARGE_BODY
     app.config["BODY_TIMEOUT"] = None  # the listener keeps R1's limits on slow bodies
     app.config["RESPONSE_TIMEOUT"] = None  # and on clients that do not read; Quart would cut whole answers, too
-    app.request_class = PacedRequest
-    app.asgi_http_class = RequestRun
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # it would redirect, to whatever host the caller names
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider's own setting

@@ -1,21 +1,31 @@
-"""How Quart runs a request: in the listener's own task, where that can be.
+"""How Quart runs a request: in the listener's own task where that can be, and without what this app never uses.
 
 Quart gives each request two further tasks, one that handles it and one that waits for messages, so that a client that
 leaves is heard of. The listener can tell that without being asked (`BodyFlow.on_left`). So once a body has arrived
-whole, which nearly all have when the app starts, the request is handled in the task that it came in, and its client's
-leaving cancels that. All others go Quart's way.
+whole, the request is handled in the task that it came in, and its client's leaving cancels that. Clients often send a
+head and a body in two packets, so a small body is waited for. All others go Quart's way.
+
+`LeanQuart` is Quart all the same: it takes shorter ways to the same results where Quart's serve hosts, subdomains and
+functions that are not asynchronous, none of which this app has.
 """
 
 import asyncio
-from typing import Protocol, cast
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import lru_cache, partial
+from typing import Any, Protocol, cast
 
-from hypercorn.typing import ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, HTTPRequestEvent
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+from quart import Quart, Request
 from quart.asgi import ASGIHTTPConnection
 from quart.typing import ResponseTypes
 from quart.utils import encode_headers
+from quart.wrappers.base import BaseRequestWebsocket
 from quart.wrappers.response import DataBody, IterableBody, Response
+from werkzeug.datastructures import Headers
+from werkzeug.routing import MapAdapter
 
-from chat2api.api.guards import BodyFlow, flow_of
+from chat2api.api.guards import BodyFlow, PacedRequest, flow_of
 
 DIRECT_BODY = "chat2api.direct_body"
 """The ASGI extension by which a streamed body's pieces may go out without a switch of tasks: a DirectBody."""
@@ -41,24 +51,28 @@ class LastPiece(bytes):
 
 
 class RequestRun(ASGIHTTPConnection):
-    """One request on its way through Quart; `app.asgi_http_class = RequestRun` turns it on."""
+    """One request on its way through Quart."""
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Serve the request; return once it is answered, or its handler has ended because the client left."""
         flow = flow_of(self.scope)
-        if flow is None or flow.whole is None:
+        if flow is None or (flow.whole is None and not flow.small):
             await super().__call__(receive, send)
             return
-        first = await receive()
-        if first["type"] != "http.request" or first["more_body"]:
-            await super().__call__(_Replay(first, receive), send)
-            return
-        await self._run_here(first, flow, send)
+        pieces: list[bytes] = []
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # the client left before there was anything to do for it
+            pieces.append(message["body"])
+            more = message["more_body"]
+        await self._run_here(b"".join(pieces), flow, send)
 
-    async def _run_here(self, body: HTTPRequestEvent, flow: BodyFlow, send: ASGISendCallable) -> None:
+    async def _run_here(self, body: bytes, flow: BodyFlow, send: ASGISendCallable) -> None:
         """Handle a request whose body is whole in the present task."""
         request = self._create_request_from_scope(send)
-        request.body.append(body["body"])
+        request.body.append(body)
         request.body.set_complete()
         task = cast("asyncio.Task[None]", asyncio.current_task())
         left = False
@@ -77,6 +91,28 @@ class RequestRun(ASGIHTTPConnection):
             flow.on_left = None
             if left:
                 task.uncancel()
+
+    def _create_request_from_scope(self, send: ASGISendCallable) -> Request:
+        """Make Quart's request; headers that our listener has checked are not checked one by one again."""
+        scope = self.scope
+        if flow_of(scope) is None:
+            return super()._create_request_from_scope(send)
+        pairs = [("Remote-Addr", (scope.get("client") or ("<local>",))[0])]
+        pairs += [(_title(name), value.decode("latin-1")) for name, value in scope["headers"]]
+        config = self.app.config
+        return self.app.request_class(
+            scope["method"],
+            scope["scheme"],
+            scope["path"],
+            scope["query_string"],
+            _CheckedHeaders(pairs),
+            scope.get("root_path", ""),
+            scope["http_version"],
+            scope,
+            max_content_length=config["MAX_CONTENT_LENGTH"],
+            body_timeout=config["BODY_TIMEOUT"],
+            send_push_promise=partial(self._send_push_promise, send),
+        )
 
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
         """Send head and body with no more messages than they need."""
@@ -103,13 +139,37 @@ class RequestRun(ASGIHTTPConnection):
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
 
-class _Replay:
-    """A channel of messages whose first one has been taken, and is given again."""
+class LeanQuart(Quart):
+    """Quart with `RequestRun` and `PacedRequest`, and with shorter ways."""
 
-    def __init__(self, first: ASGIReceiveEvent, receive: ASGIReceiveCallable) -> None:
-        self._first: ASGIReceiveEvent | None = first
-        self._receive = receive
+    asgi_http_class = RequestRun
+    request_class = PacedRequest
 
-    async def __call__(self) -> ASGIReceiveEvent:
-        first, self._first = self._first, None
-        return first if first is not None else await self._receive()
+    def ensure_async(self, func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        """Return func itself if it is asynchronous, else what runs it in a thread."""
+        code = getattr(func, "__code__", None)
+        if code is not None and code.co_flags & inspect.CO_COROUTINE:
+            return func
+        return super().ensure_async(func)
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        """Return what finds a request's route: by its path alone, since one set of routes serves all hosts."""
+        if request is None:
+            return super().create_url_adapter(request)
+        return MapAdapter(
+            self.url_map, "localhost", request.root_path, "", request.scheme, request.path, request.method
+        )
+
+
+class _CheckedHeaders(Headers):
+    """A request's headers as they were checked already."""
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        super().__init__()
+        self._list = pairs
+
+
+@lru_cache(maxsize=256)
+def _title(name: bytes) -> str:
+    """Return a header's name as Quart writes it."""
+    return name.decode("latin-1").title()

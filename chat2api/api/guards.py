@@ -13,6 +13,7 @@ import json
 import secrets
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -32,6 +33,9 @@ from chat2api.errors import Chat2APIError, PayloadTooLargeError
 from chat2api.protocol.openai.errors import error_object
 
 BODY_FLOW = "chat2api.body_flow"
+
+SMALL_BODY = 64 * 1024
+"""Most bytes of a body that is worth waiting for before its request is handled."""
 
 
 class RequestTimeoutError(Chat2APIError):
@@ -83,7 +87,7 @@ class BodyFlow:
     It is never full until a reader of the body says that it will report what it reads.
     """
 
-    __slots__ = ("_given", "_limit", "_paced", "on_left", "waiting", "whole")
+    __slots__ = ("_given", "_limit", "_paced", "on_left", "small", "waiting", "whole")
 
     def __init__(self, limit: int) -> None:
         """Make a flow that is full above limit bytes."""
@@ -96,6 +100,8 @@ class BodyFlow:
         """Whether a message of the request waits for the app."""
         self.whole: int | None = None
         """The size of the request's body if all of it has arrived and waits as one message; None otherwise."""
+        self.small = False
+        """Whether the client says that its body is small, and sends it without being asked."""
 
     @property
     def ready(self) -> bool:
@@ -154,6 +160,11 @@ class PacedRequest(Request):
 
     body_class = PacedBody
 
+    @property
+    def blueprints(self) -> list[str]:
+        """The names of the blueprints around the route, the innermost first."""
+        return _blueprints_of(self.endpoint or "").copy()
+
     def __init__(self, *args: Any, **options: Any) -> None:
         """Make a request of what Quart passes."""
         super().__init__(*args, **options)
@@ -161,6 +172,13 @@ class PacedRequest(Request):
         if flow is not None and isinstance(self.body, PacedBody):
             flow.begin()
             self.body.flow = flow
+
+
+@lru_cache(maxsize=1024)
+def _blueprints_of(endpoint: str) -> list[str]:
+    """Return the prefixes of an endpoint, the longest first."""
+    parts = endpoint.split(".")[:-1]
+    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
 class BodyGuard:

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent, ConnectionState, HTTPScope
 
 from chat2api.api.dispatch import DIRECT_BODY
-from chat2api.api.guards import BODY_FLOW, BodyFlow, refusal_bytes
+from chat2api.api.guards import BODY_FLOW, SMALL_BODY, BodyFlow, refusal_bytes
 from chat2api.api.hangup import ClientLeftError
 from chat2api.api.request_bytes import RequestBytes, RequestHead
 from chat2api.api.response_bytes import ResponseBytes, ResponseError
@@ -52,6 +52,7 @@ class Exchange(BodyFlow):
         super().__init__(limit)
         self._http = http
         self._expects_continue = head.expects_continue
+        self.small = 0 < head.length <= SMALL_BODY and not head.expects_continue
         self._pieces: list[bytes] = []
         self._begun = False
         self._last = False

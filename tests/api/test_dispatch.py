@@ -1,15 +1,16 @@
 """Quart's requests in the listener's own task: how they are answered, and how they end when the client leaves."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
-from quart import Quart, Response, request
+from quart import Blueprint, Quart, Response, request
+from werkzeug.exceptions import HTTPException
 
-from chat2api.api.dispatch import LastPiece, RequestRun
-from chat2api.api.guards import PacedRequest
+from chat2api.api.dispatch import LastPiece, LeanQuart
 from tests.api.raw_http import WAIT, Handler, app_of, serving
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -20,9 +21,7 @@ def post(body: bytes) -> bytes:
 
 
 def quart_app() -> Quart:
-    app = Quart(__name__)
-    app.asgi_http_class = RequestRun
-    app.request_class = PacedRequest
+    app = LeanQuart(__name__)
     app.config["RESPONSE_TIMEOUT"] = app.config["BODY_TIMEOUT"] = None
     return app
 
@@ -175,3 +174,90 @@ async def test_a_handler_that_does_not_heed_its_clients_leaving_leaves_no_trace(
             await ended.wait()
 
     assert cancelling == [0]
+
+
+async def test_a_small_body_in_a_second_packet_is_waited_for_and_handled_in_the_same_task() -> None:
+    app = quart_app()
+    called: list[object] = []
+    handled: list[object] = []
+
+    @app.post("/")
+    async def echo() -> str:
+        handled.append(asyncio.current_task())
+        return str(await request.get_data(as_text=True))
+
+    async with serving(app_of(through(app, tasks=called))) as server:
+        client = await server.connect()
+        for piece in (post(b"onetwo")[:-6], b"one", b"two"):
+            await client.send(piece)
+            await asyncio.sleep(0.02)
+        assert (await client.response())[2] == b"onetwo"
+        leaver = await server.connect()
+        await leaver.send(post(b"onetwo")[:-1])
+        leaver.leave()
+        await leaver.rest()
+
+    assert called[:1] == handled
+
+
+def _mirror(app: Quart) -> Quart:
+    """Answer every request with what the app knows of it."""
+    outer, inner = Blueprint("outer", __name__, url_prefix="/outer"), Blueprint("inner", __name__)
+
+    async def tell(**arguments: object) -> dict[str, object]:
+        return {
+            "endpoint": request.endpoint,
+            "blueprints": request.blueprints,
+            "arguments": {name: str(value) for name, value in arguments.items()},
+            "query": request.args.to_dict(flat=False),
+            "headers": [[name, value] for name, value in request.headers],
+            "one": request.headers.get("X-One"),
+            "peer": (request.remote_addr or "").partition(":")[0],
+            "path": request.path,
+            "body": str(await request.get_data()),
+        }
+
+    def plainly() -> str:
+        return threading.current_thread().name
+
+    inner.add_url_rule("/in/<int:number>/<path:rest>", "tell", tell, methods=["GET", "POST"])
+    outer.register_blueprint(inner)
+    app.register_blueprint(outer)
+    app.add_url_rule("/bare", "bare", tell)
+    app.add_url_rule("/plain", "plain", plainly)
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False
+
+    @app.errorhandler(HTTPException)
+    async def failed(error: HTTPException) -> tuple[dict[str, object], int]:
+        return {"blueprints": request.blueprints, "endpoint": request.endpoint, "error": error.name}, error.code or 500
+
+    return app
+
+
+SAME = [
+    b"GET /bare HTTP/1.1\r\nHost: localhost\r\nx-one: 1\r\nX-ONE: 2\r\nx_two: \xe4\r\n",
+    b"GET /bare?a=1&a=%C3%A4 HTTP/1.1\r\nHost: somewhere.example:80\r\nRemote-Addr: 203.0.113.9\r\n",
+    b"GET /outer/in/7/a%2Fb/c%20d HTTP/1.1\r\nHost: localhost\r\n",
+    b"POST /outer/in/7/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n",
+    b"GET /outer/in/seven/x HTTP/1.1\r\nHost: localhost\r\n",
+    b"DELETE /bare HTTP/1.1\r\nHost: localhost\r\n",
+    b"OPTIONS /bare HTTP/1.1\r\nHost: localhost\r\n",
+    b"GET //bare HTTP/1.1\r\nHost: localhost\r\n",
+    b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n",
+    b"GET /plain HTTP/1.1\r\nHost: localhost\r\n",
+]
+
+
+async def test_the_shorter_ways_lead_where_quarts_lead() -> None:
+    answers: list[list[tuple[int, str | None, bytes]]] = []
+    for app in (Quart(__name__), LeanQuart(__name__)):
+        answers.append([])
+        async with serving(_mirror(app), asgi=True) as server:
+            client = await server.connect()
+            for head in SAME:
+                await client.send(head + b"\r\n" + (b"abc" if b"Length" in head else b""))
+                status, headers, body = await client.response()
+                answers[-1].append((status, headers.get("allow"), body if b"plain" not in head else body[:8]))
+
+    assert answers[0] == answers[1]
+    assert [status for status, _, _ in answers[1]] == [200, 200, 200, 200, 404, 405, 200, 200, 404, 200]
