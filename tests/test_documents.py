@@ -121,9 +121,9 @@ def test_every_command_that_a_document_names_exists(words: tuple[str, ...]) -> N
     with redirect_stdout(told), pytest.raises(SystemExit) as ended:
         main([*actions, "--help"])
     assert ended.value.code == 0
-    assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--\w+", told.getvalue()))
+    assert {word for word in words if word.startswith("--")} <= set(re.findall(r"--[\w-]+", told.getvalue()))
     operands = [word for word in words if not word.startswith("--") and word not in actions]
-    assert not operands or re.search(r"LABEL|FILE", told.getvalue())
+    assert not operands or re.search(r"LABEL|FILE|KEY|NAME", told.getvalue())
 
 
 def test_every_make_target_that_a_document_names_exists() -> None:
