@@ -67,9 +67,10 @@ class Keyring:
         """The version that seals."""
         return max(self.data_keys)
 
-    def with_new_key(self) -> "Keyring":
-        """Give a ring with one more data key, which seals from now on."""
-        return Keyring({**self.data_keys, self.version + 1: secrets.token_bytes(_KEY_BYTES)}, self.pepper)
+    def with_new_key(self, *, beyond: int = 0) -> "Keyring":
+        """Give a ring with one more data key, which seals from now on; its version is above `beyond`, too."""
+        version = max(self.version, beyond) + 1
+        return Keyring({**self.data_keys, version: secrets.token_bytes(_KEY_BYTES)}, self.pepper)
 
     def without_old_keys(self) -> "Keyring":
         """Give a ring with the newest data key alone."""

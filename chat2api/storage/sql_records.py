@@ -7,8 +7,9 @@ writer is too late, would be two sets of rules.
 import json
 import logging
 import secrets
+import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Self, TypedDict, TypeVar
 
@@ -28,6 +29,7 @@ from chat2api.storage.sealing import (
 )
 from chat2api.storage.sql_actions import SqlActionRecords
 from chat2api.storage.sql_keys import SqlKeyRecords
+from chat2api.storage.sql_restore import Restoration, bring_back
 from chat2api.storage.sql_sign_ins import SqlSignInRecords
 from chat2api.storage.sql_tables import Tables
 from chat2api.storage.sql_usage import SqlUsageRecords
@@ -290,29 +292,83 @@ class SqlRecords:
 
         await self._write(change, after=self._leave_mark)
 
-    async def rotate_keys(self, *, batch: int = 500) -> int:
+    async def rotate_keys(self, *, batch: int = 500, on_progress: Callable[[int], None] | None = None) -> int:
         """Seal all secrets with a new data key, in short transactions between which others write; give how many.
 
-        When an earlier run was cut off, this one goes on with that run's key instead of making another. ValueError
-        for records in memory.
+        When an earlier run was cut off, this one goes on with that run's key instead of making another; so do two
+        that run at once. `on_progress` is told how many are done. ValueError for records in memory.
         """
-        if len(self._sealer.keyring.data_keys) == 1:
-            await self._store_keyring(self._sealer.keyring.with_new_key())
+        await self._change_keyring(lambda db, ring: ring if len(ring.data_keys) > 1 else ring.with_new_key())
         total = 0
         while (count := await self._write(lambda tables: tables.tokens.reseal(batch))) > 0:
             total += count
-        await self._store_keyring(self._sealer.keyring.without_old_keys())
+            if on_progress is not None:
+                on_progress(total)
+        await self._change_keyring(lambda db, ring: ring if _uses_old_keys(db, ring) else ring.without_old_keys())
         return total
 
     async def rewrap(self, secret_key: str) -> None:
         """Change SECRET_KEY: from now on the records open with this value only."""
-        await self._store_keyring(self._sealer.keyring, setting_secret(secret_key))
+        await self._change_keyring(lambda db, ring: ring, setting_secret(secret_key))
 
-    async def backup(self, path: Path) -> None:
-        """See Records. The copy needs the same SECRET_KEY or key file, and knows that it is a copy."""
-        await self._database.backup(
-            path, lambda copy: copy.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('restored', '1')")
-        )
+    async def backup(self, path: Path, *, material: bytes | None = None) -> None:
+        """See Records. The copy knows that it is one.
+
+        It needs the same SECRET_KEY or key file; with `material`, which then wraps its keys, it needs that alone.
+        """
+        if material is not None and self._secret is None:
+            raise ValueError("records in memory have no stored keys")
+
+        def finish(copy: sqlite3.Connection) -> None:
+            copy.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('restored', '1')")
+            if material is not None and self._secret is not None:
+                # The copy's own keys: those in memory may be older, when another process has replaced them.
+                found = copy.execute("SELECT name, version, source, salt, wrapped FROM keyring").fetchall()
+                ring = Keyring.unwrap([WrappedKey(*row) for row in found], self._secret)
+                copy.execute("DELETE FROM keyring")
+                copy.executemany(
+                    "INSERT INTO keyring (name, version, source, salt, wrapped) VALUES (?, ?, ?, ?, ?)",
+                    [astuple(row) for row in ring.wrap(WrapSecret("file", material))],
+                )
+
+        await self._database.backup(path, finish)
+
+    async def bring_back(self, copy: Path, material: bytes, now: float, *, dry_run: bool = False) -> Restoration:
+        """Take over a copy that `backup` made with that material, in one transaction, beside whatever runs.
+
+        With dry_run all of it is undone at the end, so that what is told is what would happen. Raises StorageError when the
+        copy cannot be used. ValueError for records in memory.
+        """
+        secret = self._secret
+        if secret is None:
+            raise ValueError("records in memory have no stored keys")
+        database = await Database.open(copy)
+        try:
+            ring = await database.read(lambda db: Keyring.unwrap(_read_keyring(db), WrapSecret("file", material)))
+        finally:
+            await database.aclose()
+        engine = sa.create_engine(sa.URL.create("sqlite", database=str(copy)), poolclass=sa.NullPool)
+
+        def take_over(connection: sa.Connection) -> tuple[Restoration, Sealer, Mark]:
+            self._tables(connection)  # with the keys as they are by now
+            after = Sealer(ring.with_new_key(beyond=self._sealer.version))
+            with engine.connect() as source:
+                told = bring_back(connection, source, self._sealer, after, now)
+            _write_keyring(connection, after.keyring.wrap(secret))
+            if dry_run:
+                raise _UndoneError(told)
+            return told, after, _read_mark(Tables(connection, after))
+
+        def adopt(result: tuple[Restoration, Sealer, Mark]) -> None:
+            self._sealer = result[1]
+            self._leave_mark(result[2])
+
+        try:
+            return (await self._database.write(take_over, adopt))[0]
+        except _UndoneError as undone:
+            return undone.told
+        finally:
+            engine.dispose()
 
     async def aclose(self) -> None:
         """See Records."""
@@ -331,12 +387,23 @@ class SqlRecords:
             self._sealer = Sealer(Keyring.unwrap(_read_keyring(connection), self._secret))
         return Tables(connection, self._sealer)
 
-    async def _store_keyring(self, ring: Keyring, secret: WrapSecret | None = None) -> None:
-        used = secret or self._secret
-        if used is None:
+    async def _change_keyring(
+        self, change: Callable[[sa.Connection, Keyring], Keyring], secret: WrapSecret | None = None
+    ) -> None:
+        """Replace the stored keys by what `change` makes of them as they are by now, wrapped by `secret` if one is given."""
+        present = self._secret
+        if present is None:
             raise ValueError("records in memory have no stored keys")
-        wrapped = ring.wrap(used)
-        await self._database.write(lambda connection: _write_keyring(connection, wrapped))
+        used = secret or present
+
+        def run(connection: sa.Connection) -> Keyring:
+            before = Keyring.unwrap(_read_keyring(connection), present)
+            after = change(connection, before)
+            if after is not before or used is not present:
+                _write_keyring(connection, after.wrap(used))
+            return after
+
+        ring = await self._database.write(run)
         self._sealer, self._secret = Sealer(ring), used
 
     def _leave_mark(self, mark: Mark) -> None:
@@ -348,6 +415,14 @@ class SqlRecords:
         except OSError as error:
             # The tokens are safe; only the recognition of older copies lags behind.
             log.warning("cannot write %s: %s", MARK_NAME, error.strerror)
+
+
+class _UndoneError(Exception):
+    """Carries what a dry run found out of the transaction that it undoes."""
+
+    def __init__(self, told: Restoration) -> None:
+        super().__init__()
+        self.told = told
 
 
 def _open_keyring(connection: sa.Connection, key_file: Path, setting: WrapSecret | None) -> tuple[Keyring, WrapSecret]:
@@ -387,6 +462,11 @@ def _stored_key_file(key_file: Path) -> WrapSecret:
             "backup, or move the database away to begin with empty records."
         )
     return secret
+
+
+def _uses_old_keys(connection: sa.Connection, ring: Keyring) -> bool:
+    query = sa.select(tokens.c.account_id).where(tokens.c.key_version != ring.version).limit(1)
+    return connection.scalar(query) is not None
 
 
 def _read_keyring(connection: sa.Connection) -> list[WrappedKey]:
