@@ -1,4 +1,4 @@
-"""The command line: serve, simulate, tokens, keys, doctor."""
+"""The command line: serve, simulate, tokens, keys, doctor; backup, restore and reseal are in store_commands."""
 
 import argparse
 import asyncio
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from chat2api import __version__
+from chat2api import __version__, store_commands
 from chat2api.accounts.importing import parse_import
 from chat2api.accounts.tokens import to_new_account
 from chat2api.clock import SystemClock
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_tokens(commands)
     _add_keys(commands)
+    store_commands.add_commands(commands)
 
     doctor = commands.add_parser(
         "doctor",
@@ -113,6 +114,14 @@ def _add_tokens(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     remove.add_argument("--all", action="store_true", help="remove all accounts")
     remove.add_argument("--undo", action="store_true", help="bring back what was removed in the last 24 hours")
     remove.set_defaults(run=_tokens_remove)
+
+    confirm = actions.add_parser(
+        "confirm-restored",
+        help="let tokens be renewed after an older copy was brought back",
+        description="Take your word that the tokens of records that were brought back from a copy are not used up. Nothing is "
+        "renewed before: a token that was used since ends the whole sign-in when it is sent again.",
+    )
+    confirm.set_defaults(run=_tokens_confirm_restored)
 
     refresh = actions.add_parser(
         "refresh", help="renew access tokens now", description="Exchange RefreshTokens for new access tokens now."
@@ -224,6 +233,19 @@ def _tokens_refresh(options: argparse.Namespace, config: Config, environ: Mappin
         return EXIT_FAILED if failed else EXIT_OK
 
     return asyncio.run(refresh())
+
+
+def _tokens_confirm_restored(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    async def confirm() -> None:
+        async with open_records(config) as records:
+            if not await records.restored():
+                print("Nothing was brought back from a copy: tokens are renewed as ever.")
+                return
+            await records.confirm_restored()
+            print("Confirmed: tokens are renewed again.")
+
+    asyncio.run(confirm())
+    return EXIT_OK
 
 
 def _keys(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:

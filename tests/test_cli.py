@@ -35,6 +35,10 @@ COMMANDS = [
     ("tokens", "list"),
     ("tokens", "remove"),
     ("tokens", "refresh"),
+    ("tokens", "confirm-restored"),
+    ("backup",),
+    ("restore",),
+    ("reseal",),
     ("keys",),
     ("keys", "operator"),
     *(

@@ -1,0 +1,165 @@
+"""The commands for the store as a whole: back it up, bring a backup back, replace the key that seals it."""
+
+import argparse
+import asyncio
+import getpass
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from chat2api import __version__
+from chat2api.clock import SystemClock
+from chat2api.config import Config
+from chat2api.errors import InvalidRequestError, StorageError
+from chat2api.storage.backup import open_backup, restore_backup, write_backup
+from chat2api.storage.sql_records import SqlRecords
+from chat2api.storage.sql_restore import Restoration
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands of this module to the program's."""
+    backup = commands.add_parser(
+        "backup",
+        help="write everything into one encrypted file",
+        description="Write accounts, keys, usage and all else that is stored into one new file, encrypted with a passphrase. "
+        "The server may run meanwhile. The file needs neither SECRET_KEY nor the data folder, only its passphrase.",
+    )
+    backup.add_argument("file", metavar="FILE", help="the file to write; there must be none of that name yet")
+    _add_passphrase(backup)
+    backup.set_defaults(run=_backup)
+
+    restore = commands.add_parser(
+        "restore",
+        help="bring a backup back",
+        description="Bring back what a backup has. The server may run meanwhile. Accounts that were renewed since keep their "
+        "newer tokens; accounts that the backup does not know are removed and can be brought back for 24 hours; issued keys "
+        "that were revoked since stay so. Unless all tokens are known to be the newest, none is renewed until `chat2api tokens "
+        "confirm-restored`.",
+    )
+    restore.add_argument("file", metavar="FILE", help="a file that `chat2api backup` wrote")
+    restore.add_argument("--dry-run", action="store_true", help="only say what would change")
+    _add_passphrase(restore)
+    restore.set_defaults(run=_restore)
+
+    reseal = commands.add_parser(
+        "reseal",
+        help="replace the key that seals the stored tokens",
+        description="Make a new data key and seal all stored secrets with it. The server may run meanwhile. If this is cut off, "
+        "run it again: it goes on where it was.",
+    )
+    reseal.set_defaults(run=_reseal)
+
+
+def _add_passphrase(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        help="read the passphrase from the first line of a file, or of standard input (-), instead of asking for it",
+    )
+
+
+def _backup(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    passphrase = _read_passphrase(options.passphrase_file, twice=True)
+
+    async def run() -> None:
+        records = await _open(config)
+        try:
+            size = await write_backup(
+                records,
+                Path(options.file),
+                passphrase,
+                folder=config.data_dir,
+                release=__version__,
+                now=SystemClock().now(),
+            )
+        finally:
+            await records.aclose()
+        print(
+            f"{options.file} was written, {size:,} bytes. Without its passphrase nobody can read it, neither can you."
+        )
+
+    asyncio.run(run())
+    return 0
+
+
+def _restore(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    passphrase = _read_passphrase(options.passphrase_file, twice=False)
+
+    async def run() -> None:
+        records = await _open(config)
+        try:
+            async with open_backup(Path(options.file), passphrase, folder=config.data_dir) as opened:
+                made = f"{datetime.fromtimestamp(opened.made_at, UTC):%Y-%m-%d %H:%M} UTC"
+                print(f"A backup of {made}, made by chat2api {opened.release}.")
+                told = await restore_backup(records, opened, SystemClock().now(), dry_run=options.dry_run)
+        finally:
+            await records.aclose()
+        for line in describe_restoration(told, dry_run=options.dry_run):
+            print(line)
+
+    asyncio.run(run())
+    return 0
+
+
+def _reseal(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    async def run() -> None:
+        records = await _open(config)
+        try:
+            count = await records.rotate_keys()
+        finally:
+            await records.aclose()
+        print(f"{count:,} stored secret(s) were sealed with a new key.")
+
+    asyncio.run(run())
+    return 0
+
+
+def describe_restoration(told: Restoration, *, dry_run: bool) -> list[str]:
+    """Say what bringing a backup back changed, or would change, line by line, accounts by label and keys by name."""
+    groups: Sequence[tuple[str, Sequence[str]]] = (
+        ("accounts come", told.accounts_added),
+        ("accounts change", told.accounts_changed),
+        ("accounts stay as they are, since they were renewed later", told.accounts_kept),
+        (
+            "accounts go, for they are not in the backup (`tokens remove --undo` brings them back)",
+            told.accounts_removed,
+        ),
+        ("keys come", told.keys_added),
+        ("keys change", told.keys_changed),
+        ("keys are revoked, for they are not in the backup", told.keys_revoked),
+    )
+    lines = [f"{len(names)} {text}: {', '.join(names)}" for text, names in groups if names]
+    if told.conversations_added:
+        lines.append(f"{told.conversations_added} conversations come back")
+    if not lines:
+        lines.append("Nothing differs.")
+    if told.must_confirm:
+        lines.append(
+            "Its tokens may be used up: no token is renewed until `chat2api tokens confirm-restored`. Say that only if "
+            "nothing else has used these accounts since the backup was made; otherwise add new tokens."
+        )
+    lines.append("Nothing was changed: this was a dry run." if dry_run else "All of this is done.")
+    return lines
+
+
+async def _open(config: Config) -> SqlRecords:
+    return await SqlRecords.open(config.data_dir, secret_key=config.secret_key or None)
+
+
+def _read_passphrase(source: str | None, *, twice: bool) -> str:
+    """Give the passphrase; InvalidRequestError or StorageError, fit to be printed, when there is none."""
+    if source is None:
+        if not sys.stdin.isatty():
+            raise InvalidRequestError(
+                "There is no terminal to ask for the passphrase: use --passphrase-file FILE, or -."
+            )
+        passphrase = getpass.getpass("Passphrase: ")
+        if twice and getpass.getpass("The same again: ") != passphrase:
+            raise InvalidRequestError("The two passphrases differ.")
+        return passphrase
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"The passphrase cannot be read from {source}: {error}.") from error
+    return text.split("\n", 1)[0].rstrip("\r")

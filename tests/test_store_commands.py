@@ -1,0 +1,161 @@
+"""backup, restore, reseal: as people and scripts call them."""
+
+import os
+import re
+import sqlite3
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from chat2api import cli, store_commands
+from chat2api.config import describe_settings
+from chat2api.storage import backup
+from chat2api.storage.sql_restore import Restoration
+from tests.processes import Ended
+
+RT = "rt_" + "A" * 87
+OTHER = "rt_" + "B" * 87
+PASSPHRASE = "canary-passphrase"
+
+Main = Callable[..., Ended]
+
+
+class Typed:
+    """Standard input: a terminal or not."""
+
+    def __init__(self, text: str, terminal: bool) -> None:
+        self._text = text
+        self._terminal = terminal
+
+    def read(self) -> str:
+        return self._text
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+@pytest.fixture
+def main(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Main]:
+    """Run a command in this process, in an empty folder and with none of the machine's settings."""
+    for setting in describe_settings():
+        monkeypatch.delenv(setting.name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(backup, "_LOG_N", 10)
+    mask = os.umask(0o022)
+
+    def run(*arguments: str, stdin: str = "", terminal: bool = False, **settings: str) -> Ended:
+        with monkeypatch.context() as patched:
+            for name, value in settings.items():
+                patched.setenv(name, value)
+            patched.setattr(sys, "stdin", Typed(stdin, terminal))
+            status = cli.main(arguments)
+        written = capsys.readouterr()
+        return Ended(status, written.out, written.err)
+
+    yield run
+    os.umask(mask)
+
+
+def labels(ended: Ended) -> list[str]:
+    return re.findall(r"^([0-9a-f]{10})  ", ended.out, re.MULTILINE)
+
+
+def test_R30_a_backup_goes_to_another_machine_and_waits_for_the_operator(main: Main, tmp_path: Path) -> None:
+    main("tokens", "add", "-", stdin=f"{RT}\n{OTHER}\n", SECRET_KEY="the old machine's")
+    saved = main("backup", "safe", "--passphrase-file", "-", stdin=PASSPHRASE + "\n", SECRET_KEY="the old machine's")
+    assert (saved.status, saved.err) == (0, "")
+    assert stat.S_IMODE((tmp_path / "safe").stat().st_mode) == 0o600
+    (tmp_path / "phrase").write_text(PASSPHRASE + "\r\nmore")
+
+    new = {"DATA_DIR": "new"}
+    dry = main("restore", "safe", "--dry-run", "--passphrase-file", "phrase", **new)
+    assert dry.status == 0
+    assert "2 accounts come" in dry.out
+    assert "dry run" in dry.out
+    assert labels(main("tokens", "list", **new)) == []
+    done = main("restore", "safe", "--passphrase-file", "phrase", **new)
+    assert dry.out.splitlines()[:-1] == done.out.splitlines()[:-1]
+    assert "confirm-restored" in done.out
+    listed = labels(main("tokens", "list", **new))
+    assert listed == labels(main("tokens", "list", SECRET_KEY="the old machine's"))
+    assert all(label in done.out for label in listed)
+
+    assert "older copy" in main("tokens", "refresh", **new, OPENAI_AUTH_TOKEN_URL="http://127.0.0.1:9/t").err
+    assert "Confirmed" in main("tokens", "confirm-restored", **new).out
+    assert "as ever" in main("tokens", "confirm-restored", **new).out
+    for told in (saved, dry, done):
+        assert not [secret for secret in (RT, OTHER, PASSPHRASE) if secret in told.out + told.err]
+
+
+def test_a_terminal_is_asked_twice_for_a_new_passphrase(main: Main, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([PASSPHRASE, PASSPHRASE, PASSPHRASE, "another one", PASSPHRASE])
+    monkeypatch.setattr("getpass.getpass", lambda prompt: next(answers))
+    assert main("backup", "one", terminal=True).status == 0
+    assert "differ" in main("backup", "two", terminal=True).err
+    assert main("restore", "one", terminal=True).status == 0
+    assert next(answers, None) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "word", "status"),
+    [
+        (("backup", "new"), "", "--passphrase-file", 1),
+        (("backup", "new", "--passphrase-file", "missing"), "", "cannot be read", 2),
+        (("backup", "new", "--passphrase-file", "-"), "short\n", "8 characters", 1),
+        (("backup", "data", "--passphrase-file", "-"), PASSPHRASE, "cannot be written", 2),
+        (("restore", "missing", "--passphrase-file", "-"), PASSPHRASE, "cannot be read", 2),
+        (("restore", "data/records.db", "--passphrase-file", "-"), PASSPHRASE, "no backup", 2),
+    ],
+)
+def test_what_cannot_be_done_is_told_and_leaves_nothing(
+    main: Main, tmp_path: Path, arguments: tuple[str, ...], stdin: str, word: str, status: int
+) -> None:
+    main("tokens", "list")
+    before = sorted(os.listdir(tmp_path / "data"))
+    ended = main(*arguments, stdin=stdin)
+    assert (ended.status, ended.out) == (status, "")
+    assert word in ended.err
+    assert "Traceback" not in ended.err
+    assert sorted(os.listdir(tmp_path / "data")) == before
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_S16_all_is_sealed_anew(main: Main, tmp_path: Path) -> None:
+    main("tokens", "add", "-", stdin=f"{RT}\n{OTHER}\n")
+
+    def versions() -> set[int]:
+        with sqlite3.connect(tmp_path / "data" / "records.db") as connection:
+            found = {row[0] for row in connection.execute("SELECT key_version FROM tokens")}
+        connection.close()
+        return found
+
+    before = versions()
+    assert "2 stored secret(s)" in main("reseal").out
+    assert versions().isdisjoint(before)
+    assert main("tokens", "add", "-", stdin=RT).out.count("unchanged") == 1
+
+
+def test_S16_an_unknown_key_version_is_status_2_and_nothing_is_written(main: Main, tmp_path: Path) -> None:
+    main("tokens", "add", "-", stdin=RT)
+    path = tmp_path / "data" / "records.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE tokens SET key_version = 9")
+    connection.close()
+    before = path.read_bytes()
+    for command in (("reseal",), ("tokens", "list"), ("backup", "b", "--passphrase-file", "-")):
+        ended = main(*command, stdin=PASSPHRASE)
+        assert ended.status == 2
+        assert "version 9" in ended.err
+    assert path.read_bytes() == before
+
+
+def test_every_change_has_its_line() -> None:
+    told = Restoration(("a",), ("b",), ("c",), ("d",), ("e",), ("f",), ("g",), 3, must_confirm=True)
+    lines = store_commands.describe_restoration(told, dry_run=False)
+    assert [name for name in "abcdefg" if not any(line.endswith(f": {name}") for line in lines)] == []
+    assert "3 conversations" in "\n".join(lines)
+    nothing = Restoration((), (), (), (), (), (), (), 0, must_confirm=False)
+    assert store_commands.describe_restoration(nothing, dry_run=True)[0] == "Nothing differs."
