@@ -4,6 +4,7 @@ In memory it is the same code on a database without a file: two implementations 
 writer is too late, would be two sets of rules.
 """
 
+import asyncio
 import json
 import logging
 import secrets
@@ -60,6 +61,10 @@ MARK_NAME = "records.db.mark"
 
 _ADD_BATCH = 100
 """Accounts added in one transaction: a long import must not keep a renewed token waiting for its commit."""
+
+
+TURN_SECONDS = 0.15
+"""Pause of long work between its transactions: SQLite's waiting writers look ten times a second, and do not queue."""
 
 
 class Mark(TypedDict):
@@ -292,11 +297,18 @@ class SqlRecords:
 
         await self._write(change, after=self._leave_mark)
 
-    async def rotate_keys(self, *, batch: int = 500, on_progress: Callable[[int], None] | None = None) -> int:
+    async def rotate_keys(
+        self,
+        *,
+        batch: int = 200,
+        pause: float = TURN_SECONDS,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> int:
         """Seal all secrets with a new data key, in short transactions between which others write; give how many.
 
         When an earlier run was cut off, this one goes on with that run's key instead of making another; so do two
-        that run at once. `on_progress` is told how many are done. ValueError for records in memory.
+        that run at once. `on_progress` is told how many are done; `pause` is the time between two transactions, in
+        seconds. ValueError for records in memory.
         """
         await self._change_keyring(lambda db, ring: ring if len(ring.data_keys) > 1 else ring.with_new_key())
         total = 0
@@ -304,6 +316,7 @@ class SqlRecords:
             total += count
             if on_progress is not None:
                 on_progress(total)
+            await asyncio.sleep(pause)
         await self._change_keyring(lambda db, ring: ring if _uses_old_keys(db, ring) else ring.without_old_keys())
         return total
 
