@@ -2,7 +2,8 @@
 
 Raise the class that says what happened and chain the cause with `from`. A class carries what the OpenAI
 error object needs (`status`, `type`, `code`); an instance carries `message`, `param`, `retry_after` and
-`final`. `protocol/openai/errors.py` alone turns an instance into the object that a client sees.
+`final`. Where nobody names a time, the class's `usual_wait` says when another attempt makes sense.
+`protocol/openai/errors.py` alone turns an instance into the object that a client sees.
 
     Chat2APIError
     ├── InvalidRequestError            400  the caller's body or headers are wrong
@@ -57,6 +58,7 @@ class Chat2APIError(Exception):
     type: ClassVar[str] = "server_error"
     default_code: ClassVar[str | None] = "internal_error"
     always_final: ClassVar[bool] = False
+    usual_wait: ClassVar[float | None] = None
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class Chat2APIError(Exception):
         self.message = message
         self.param = param
         self.code = code if code is not None else self.default_code
-        self.retry_after = retry_after
+        self.retry_after = retry_after if retry_after is not None else self.usual_wait
         self.final = final or self.always_final
 
 
@@ -186,6 +188,7 @@ class DrainingError(Chat2APIError):
 
     status = 503
     default_code = "draining"
+    usual_wait = 5.0
 
 
 class StorageError(Chat2APIError):
@@ -193,6 +196,7 @@ class StorageError(Chat2APIError):
 
     status = 503
     default_code = "storage"
+    usual_wait = 5.0
 
 
 class ConfigError(Chat2APIError):
