@@ -12,6 +12,7 @@ from chat2api import __version__
 from chat2api.clock import SystemClock
 from chat2api.config import Config
 from chat2api.errors import InvalidRequestError, StorageError
+from chat2api.storage.actions import Action
 from chat2api.storage.backup import open_backup, restore_backup, write_backup
 from chat2api.storage.sql_records import SqlRecords
 from chat2api.storage.sql_restore import Restoration
@@ -73,6 +74,7 @@ def _backup(options: argparse.Namespace, config: Config, environ: Mapping[str, s
                 release=__version__,
                 now=SystemClock().now(),
             )
+            await _record(records, "store.backup", f"{size} bytes")
         finally:
             await records.aclose()
         print(
@@ -93,6 +95,8 @@ def _restore(options: argparse.Namespace, config: Config, environ: Mapping[str, 
                 made = f"{datetime.fromtimestamp(opened.made_at, UTC):%Y-%m-%d %H:%M} UTC"
                 print(f"A backup of {made}, made by chat2api {opened.release}.")
                 told = await restore_backup(records, opened, SystemClock().now(), dry_run=options.dry_run)
+                if not options.dry_run:
+                    await _record(records, "store.restore", f"of {made}")
         finally:
             await records.aclose()
         for line in describe_restoration(told, dry_run=options.dry_run):
@@ -107,6 +111,7 @@ def _reseal(options: argparse.Namespace, config: Config, environ: Mapping[str, s
         records = await _open(config)
         try:
             count = await records.rotate_keys()
+            await _record(records, "store.reseal", f"{count} secret(s)")
         finally:
             await records.aclose()
         print(f"{count:,} stored secret(s) were sealed with a new key.")
@@ -118,20 +123,20 @@ def _reseal(options: argparse.Namespace, config: Config, environ: Mapping[str, s
 def describe_restoration(told: Restoration, *, dry_run: bool) -> list[str]:
     """Say what bringing a backup back changed, or would change, line by line, accounts by label and keys by name."""
     groups: Sequence[tuple[str, Sequence[str]]] = (
-        ("accounts come", told.accounts_added),
-        ("accounts change", told.accounts_changed),
-        ("accounts stay as they are, since they were renewed later", told.accounts_kept),
+        ("Accounts that come", told.accounts_added),
+        ("Accounts that change", told.accounts_changed),
+        ("Accounts that stay as they are, since they were renewed later", told.accounts_kept),
         (
-            "accounts go, for they are not in the backup (`tokens remove --undo` brings them back)",
+            "Accounts that go, for the backup has them not (`tokens remove --undo` brings them back)",
             told.accounts_removed,
         ),
-        ("keys come", told.keys_added),
-        ("keys change", told.keys_changed),
-        ("keys are revoked, for they are not in the backup", told.keys_revoked),
+        ("Keys that come", told.keys_added),
+        ("Keys that change", told.keys_changed),
+        ("Keys that are revoked, for the backup has them not", told.keys_revoked),
     )
-    lines = [f"{len(names)} {text}: {', '.join(names)}" for text, names in groups if names]
+    lines = [f"{text}: {len(names)} ({', '.join(names)})" for text, names in groups if names]
     if told.conversations_added:
-        lines.append(f"{told.conversations_added} conversations come back")
+        lines.append(f"Conversations that come back: {told.conversations_added}")
     if not lines:
         lines.append("Nothing differs.")
     if told.must_confirm:
@@ -145,6 +150,11 @@ def describe_restoration(told: Restoration, *, dry_run: bool) -> list[str]:
 
 async def _open(config: Config) -> SqlRecords:
     return await SqlRecords.open(config.data_dir, secret_key=config.secret_key or None)
+
+
+async def _record(records: SqlRecords, what: str, target: str) -> None:
+    """Note in the journal what was done from the command line (G7)."""
+    await records.actions.add(Action(SystemClock().now(), "command line", what, target))
 
 
 def _read_passphrase(source: str | None, *, twice: bool) -> str:

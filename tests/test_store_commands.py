@@ -1,20 +1,24 @@
 """backup, restore, reseal: as people and scripts call them."""
 
+import asyncio
 import os
 import re
 import sqlite3
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import httpx
 import pytest
 
 from chat2api import cli, store_commands
 from chat2api.config import describe_settings
 from chat2api.storage import backup
+from chat2api.storage.actions import Action
+from chat2api.storage.sql_records import SqlRecords
 from chat2api.storage.sql_restore import Restoration
-from tests.processes import Ended
+from tests.processes import LONG, Ended, run, running
 
 RT = "rt_" + "A" * 87
 OTHER = "rt_" + "B" * 87
@@ -46,7 +50,7 @@ def main(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     monkeypatch.setattr(backup, "_LOG_N", 10)
     mask = os.umask(0o022)
 
-    def run(*arguments: str, stdin: str = "", terminal: bool = False, **settings: str) -> Ended:
+    def run_main(*arguments: str, stdin: str = "", terminal: bool = False, **settings: str) -> Ended:
         with monkeypatch.context() as patched:
             for name, value in settings.items():
                 patched.setenv(name, value)
@@ -55,7 +59,7 @@ def main(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         written = capsys.readouterr()
         return Ended(status, written.out, written.err)
 
-    yield run
+    yield run_main
     os.umask(mask)
 
 
@@ -73,7 +77,7 @@ def test_R30_a_backup_goes_to_another_machine_and_waits_for_the_operator(main: M
     new = {"DATA_DIR": "new"}
     dry = main("restore", "safe", "--dry-run", "--passphrase-file", "phrase", **new)
     assert dry.status == 0
-    assert "2 accounts come" in dry.out
+    assert "Accounts that come: 2 (" in dry.out
     assert "dry run" in dry.out
     assert labels(main("tokens", "list", **new)) == []
     done = main("restore", "safe", "--passphrase-file", "phrase", **new)
@@ -155,7 +159,62 @@ def test_S16_an_unknown_key_version_is_status_2_and_nothing_is_written(main: Mai
 def test_every_change_has_its_line() -> None:
     told = Restoration(("a",), ("b",), ("c",), ("d",), ("e",), ("f",), ("g",), 3, must_confirm=True)
     lines = store_commands.describe_restoration(told, dry_run=False)
-    assert [name for name in "abcdefg" if not any(line.endswith(f": {name}") for line in lines)] == []
-    assert "3 conversations" in "\n".join(lines)
+    assert [name for name in "abcdefg" if not any(line.endswith(f": 1 ({name})") for line in lines)] == []
+    assert "Conversations that come back: 3" in lines
     nothing = Restoration((), (), (), (), (), (), (), 0, must_confirm=False)
     assert store_commands.describe_restoration(nothing, dry_run=True)[0] == "Nothing differs."
+
+
+async def journal_of(folder: Path) -> Sequence[Action]:
+    records = await SqlRecords.open(folder)
+    try:
+        return await records.actions.latest(100)
+    finally:
+        await records.aclose()
+
+
+async def test_S19_R30_G7_beside_a_running_server_and_after_it_everything_is_private(tmp_path: Path) -> None:
+    (tmp_path / "phrase").write_text(PASSPHRASE)
+    key = "operator-key-of-the-suite"
+    environ = {"PORT": "0", "AUTHORIZATION": key, "CHATGPT_BASE_URL": "http://127.0.0.1:9"}
+    mask = os.umask(0)
+    try:
+        async with running("serve", cwd=tmp_path, environ=environ) as server:
+            base = await server.find(r"listens on (http://\S+)")
+            headers = {"Authorization": f"Bearer {key}"}
+            async with httpx.AsyncClient(base_url=base, headers=headers, timeout=30, trust_env=False) as http:
+
+                async def accounts() -> int:
+                    return int((await http.get("/tokens/accounts")).json()["total"])
+
+                async def upload(token: str) -> int:
+                    return int((await http.post("/tokens/upload", data={"text": token})).json()["tokens_count"])
+
+                assert await upload(RT) == 1
+                phrase = ("--passphrase-file", "phrase")
+                assert (await run("backup", "safe", *phrase, cwd=tmp_path, environ=environ)).status == 0
+                (label,) = [one["label"] for one in (await http.get("/tokens/accounts")).json()["data"]]
+                assert (await http.post("/tokens/clear")).json()["tokens_count"] == 0
+                restored = await run("restore", "safe", *phrase, cwd=tmp_path, environ=environ)
+                assert f"Accounts that come: 1 ({label})" in restored.out
+                for _ in range(int(LONG / 0.05)):
+                    if await accounts() == 1:
+                        break
+                    await asyncio.sleep(0.05)
+                else:
+                    pytest.fail("the server does not see what was brought back")
+                assert (await run("reseal", cwd=tmp_path, environ=environ)).out.startswith("1 ")
+                assert await upload(OTHER) == 2
+                journal = [(one.who, one.what) for one in await journal_of(tmp_path / "data")]
+                assert {("command line", what) for what in ("store.backup", "store.restore", "store.reseal")} <= set(
+                    journal
+                )
+                assert await upload(f"{RT}\n{OTHER}") == 2, "known by their digests, as before"
+        paths = [tmp_path / "safe", tmp_path / "data", *(tmp_path / "data").rglob("*")]
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in paths}
+    finally:
+        os.umask(mask)
+    assert modes.pop("data") == 0o700
+    assert set(modes) >= {"safe", "records.db", "records.key", "records.db.mark"}
+    assert set(modes.values()) == {0o600}
+    assert not [name for name in modes if name.startswith(".")], "nothing temporary is left"
