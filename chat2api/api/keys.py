@@ -9,6 +9,7 @@ from chat2api.api.body import check_names, read_fields
 from chat2api.api.context import current_runtime, record_action
 from chat2api.errors import InvalidRequestError
 from chat2api.keys.issue import DEFAULT_OVERLAP, Issued
+from chat2api.keys.scope import unknown_names
 from chat2api.keys.terms import (
     FIELD_NAMES,
     Json,
@@ -100,9 +101,14 @@ async def stop() -> Json:
 
 
 def _shown_once(issued: Issued) -> Json:
-    return show_key(issued.key, current_runtime().clock.now()) | {"key": issued.secret}
+    return _shown(issued.key) | {"key": issued.secret}
 
 
 async def _with_rooms(key: IssuedKey) -> Json:
+    return _shown(key) | {"left": show_rooms(await current_runtime().quotas.rooms(key))}
+
+
+def _shown(key: IssuedKey) -> Json:
+    """Give a key as it is shown; `unknown` are the accounts and groups it is held to that are not there now."""
     runtime = current_runtime()
-    return show_key(key, runtime.clock.now()) | {"left": show_rooms(await runtime.quotas.rooms(key))}
+    return show_key(key, runtime.clock.now()) | {"unknown": unknown_names(key.scope, runtime.pool.accounts())}

@@ -11,6 +11,7 @@ from chat2api.clock import Clock
 from chat2api.errors import NotFoundError
 from chat2api.keys.issue import DEFAULT_OVERLAP, Issued, KeyRing
 from chat2api.keys.reports import by, read_period, table, to_csv, total
+from chat2api.keys.scope import unknown_names
 from chat2api.keys.terms import (
     EXPIRY,
     FIELD_NAMES,
@@ -149,7 +150,9 @@ def _number(text: str) -> float | str:
 
 async def _create(options: argparse.Namespace, records: Records, clock: Clock) -> None:
     ring = await _open(records, clock)
-    _say_issued(await ring.issue(read_new_key(_said(options), clock.now())), clock)
+    issued = await ring.issue(read_new_key(_said(options), clock.now()))
+    _say_issued(issued, clock)
+    await _warn_of_unknown(issued.key, records)
 
 
 async def _change(options: argparse.Namespace, records: Records, clock: Clock) -> None:
@@ -157,6 +160,7 @@ async def _change(options: argparse.Namespace, records: Records, clock: Clock) -
     make = read_changes(_said(options), clock.now())
     changed = await ring.change(_named(ring, options.key).id, lambda key: make(key.scope, key.limits))
     _say(_describe(changed, clock))
+    await _warn_of_unknown(changed, records)
 
 
 async def _list(options: argparse.Namespace, records: Records, clock: Clock) -> None:
@@ -260,6 +264,13 @@ def _say_issued(issued: Issued, clock: Clock) -> None:
     _say(issued.secret)  # alone on standard output, so that a script can take it
     sys.stdout.flush()
     sys.stderr.write(f"\nThis is the key. It is not shown again; keep it now.\n\n{_describe(issued.key, clock)}\n")
+
+
+async def _warn_of_unknown(key: IssuedKey, records: Records) -> None:
+    everything = (await records.changes()).accounts
+    there = [account for account in everything if account.owner is None and account.deleted_at is None]
+    if unknown := unknown_names(key.scope, there):
+        sys.stderr.write(f"There is no account or group of this name now: {', '.join(unknown)}\n")
 
 
 def _describe(key: IssuedKey, clock: Clock) -> str:

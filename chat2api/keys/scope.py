@@ -51,6 +51,18 @@ def _spell(name: str) -> str:
     return _DOTTED.sub("-", name.strip().lower())
 
 
+def unknown_names(scope: KeyScope, accounts: Iterable[Labelled]) -> list[str]:
+    """Give the labels and groups of a scope that no account has: mostly slips, which would leave a key without accounts."""
+    known: set[str] = set()
+    groups: set[str] = set()
+    for account in accounts:
+        known.add(account.label)
+        groups.update(account.groups)
+    return [name for name in scope.accounts or () if name not in known] + [
+        name for name in scope.groups or () if name not in groups
+    ]
+
+
 class AccountScopes:
     """The accounts that keys are held to, by id; the pool is looked at every second at most, whatever the number of keys."""
 

@@ -210,6 +210,37 @@ async def test_R10_a_caller_who_leaves_before_anything_came_pays_nothing_but_sta
         assert await booked(bench, issued.key.id) == []
 
 
+async def test_R10_callers_who_leave_in_any_phase_give_back_all_that_they_held(bench: Bench) -> None:
+    async with bench.case(accounts=2):
+        limits = KeyLimits(requests_per_minute=None, requests_at_once=40, requests_total=1000, tokens_total=10**6)
+        issued = await issue(bench, limits)
+        faults = [
+            Fault("stall", at="before_headers"),
+            Fault("stall", at="before_content"),
+            Fault("stall", at="mid_stream", after=1),
+        ]
+        callers = []
+        for number in range(30):
+            route = ("requirements", "conversation")[number % 2]
+            fault = Fault("stall") if route == "requirements" else faults[number // 2 % 3]
+            bench.control.fail(route, fault, times=1)
+            callers.append(Caller(bench, number % 4 > 1, key=issued.secret, max_tokens=700))
+            await callers[-1].send()
+        await until(lambda: len(bench.house.runtime.answers) > 10, "the calls did not arrive")
+        for number, caller in enumerate(callers):
+            caller.leave(reset=number % 5 == 0)
+        await until(lambda: not bench.house.runtime.answers, "an answer goes on")
+        await bench.settled()
+        rows = await booked(bench, issued.key.id)
+        charged = sum(row.requests for row in rows)
+        tokens = sum(row.prompt_tokens + row.completion_tokens for row in rows)
+        assert await used(bench, issued) == {
+            "requests_at_once": 0,
+            "requests_total": charged,
+            "tokens_total": tokens,
+        }
+
+
 async def test_S13_a_revoked_key_ends_its_running_streams_and_no_others(bench: Bench) -> None:
     async with bench.case(accounts=2):
         issued, other = await issue(bench), await issue(bench)

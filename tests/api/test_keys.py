@@ -91,6 +91,13 @@ async def test_S9_unknown_and_wrong_fields_are_refused(
     assert {name: after[name] for name in made if name != "key"} == {name: made[name] for name in made if name != "key"}
 
 
+async def test_accounts_that_are_not_there_are_told(bench: Bench) -> None:
+    async with bench.case():
+        label = bench.house.runtime.pool.accounts()[0].label
+        made = await create(bench, accounts=[label, "0123456789"], groups=["team"])
+        assert made["unknown"] == ["0123456789", "team"]
+
+
 @pytest.mark.parametrize(("method", "path"), [("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "/rotate")])
 async def test_an_unknown_key_is_not_found(bench: Bench, method: str, path: str) -> None:
     body = {"name": "x"} if method == "PATCH" else None

@@ -112,6 +112,11 @@ def test_a_key_is_changed_rotated_revoked_and_found_by_id_name_or_beginning(keys
     assert "revoked" in keys.errors
 
 
+def test_accounts_that_are_not_there_are_told(keys: Command) -> None:
+    keys("create", "Ada", "--accounts", "0123456789", "--groups", "team")
+    assert "no account or group of this name now: 0123456789, team" in keys.errors
+
+
 def test_a_name_that_two_keys_have_is_not_guessed_at(keys: Command) -> None:
     keys("create", "Ada")
     keys("create", "Ada")

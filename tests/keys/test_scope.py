@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from chat2api.keys.scope import REFRESH_SECONDS, AccountScopes, may_use_model
+from chat2api.keys.scope import REFRESH_SECONDS, AccountScopes, may_use_model, unknown_names
 from chat2api.storage.keys import IssuedKey, KeyLimits, KeyScope
 from tests.clocks import FakeClock
 
@@ -81,3 +81,9 @@ def test_S13_a_change_of_accounts_or_scope_is_seen_within_a_second_and_nothing_i
     assert scopes.allowed(replace(mine, scope=KeyScope(accounts=("la",)))) == frozenset({"a"}), (
         "a changed scope holds at once"
     )
+
+
+def test_names_that_no_account_has_are_told() -> None:
+    accounts = [Account("a", "la", ("team",)), Account("b", "lb")]
+    assert unknown_names(KeyScope(accounts=("la", "lx"), groups=("home", "team")), accounts) == ["lx", "home"]
+    assert unknown_names(KeyScope(), accounts) == []

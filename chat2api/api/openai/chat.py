@@ -31,8 +31,10 @@ async def create_chat_completion() -> Response:
 
     async def finish() -> None:
         runtime.answers.pop(relay, None)
-        await relay.aclose()
-        await charge.settle(failed=relay.failed, told=chat_request.stream)
+        try:
+            await relay.aclose()
+        finally:
+            await charge.settle(failed=relay.failed, told=chat_request.stream)
 
     on_request_end(finish)
     answer = Answer(
