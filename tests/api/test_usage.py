@@ -81,6 +81,20 @@ async def test_G6_the_export_equals_the_sum_of_the_requests(bench: Bench) -> Non
                 assert sum(group[name] for group in groups) == pytest.approx(body["total"][name], abs=0.01)
 
 
+async def test_both_forms_of_the_report_are_as_the_interfaces_document_says(bench: Bench) -> None:
+    async with bench.case():
+        issued = await issue(bench)
+        await bench.ask(key=issued.secret)
+        await bench.settled()
+        document = (await bench.http.get("/openapi.json")).json()
+        schema = document["components"]["schemas"]["UsageReport"]
+        for bearer in (OPERATOR_KEY, issued.secret):
+            body = (await get(bench, "/v1/usage", bearer)).json()
+            assert set(schema["required"]) <= set(body) <= set(schema["properties"])
+            for group in (body["total"], *body["days"], *body["models"]):
+                assert set(schema["properties"]["total"]["required"]) <= set(group)
+
+
 async def test_usage_is_for_holders_of_keys_and_the_operator(bench: Bench) -> None:
     async with bench.case() as (account,):
         assert (await get(bench, "/v1/usage", account.access_token)).status_code == 403

@@ -35,6 +35,7 @@ def openapi_document(version: str, prefix: str = "") -> Schema:
             f"{prefix}/v1/chat/completions": {"post": _create_chat_completion()},
             f"{prefix}/v1/models": {"get": _list_models()},
             f"{prefix}/v1/models/{{model}}": {"get": _get_model()},
+            f"{prefix}/v1/usage": {"get": _get_usage()},
             "/healthz": {"get": _get_health("healthz", "Whether the process is alive.", ("200",))},
             "/readyz": {"get": _get_health("readyz", "Whether requests can be served.", ("200", "503"))},
         },
@@ -98,6 +99,7 @@ def _create_chat_completion() -> Schema:
                 "description": "Parameters that the backend cannot honour, comma-separated.",
                 "schema": {"type": "string"},
             },
+            **_rate_headers(),
         },
         "content": {
             **_json(_ref("ChatCompletion")),
@@ -109,6 +111,50 @@ def _create_chat_completion() -> Schema:
         "summary": "Answer a conversation.",
         "requestBody": {"required": True, "content": _json(_ref("ChatRequest"))},
         "responses": {"200": answer, **_errors(*_ERRORS)},
+    }
+
+
+def _rate_headers() -> Schema:
+    """Give the headers that tell the holder of an issued key what is left."""
+    told: Schema = {}
+    for what in ("requests", "tokens"):
+        told[f"x-ratelimit-limit-{what}"] = {
+            "description": f"How many {what} the key may use in the shortest time that it has a limit for.",
+            "schema": {"type": "string", "pattern": "^[0-9]+$"},
+        }
+        told[f"x-ratelimit-remaining-{what}"] = {
+            "description": f"How many {what} of these are left.",
+            "schema": {"type": "string", "pattern": "^[0-9]+$"},
+        }
+        told[f"x-ratelimit-reset-{what}"] = {
+            "description": "When all of them are there again, such as 6m0s; absent where they never are.",
+            "schema": {"type": "string"},
+        }
+    return told
+
+
+def _get_usage() -> Schema:
+    def parameter(name: str, description: str, schema: Schema) -> Schema:
+        return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+    day: Schema = {"type": "string", "format": "date"}
+    form: Schema = {"type": "string", "enum": ["json", "csv"]}
+    return {
+        "operationId": "getUsage",
+        "summary": "Tell what the key used and what is left; the operator is told of all keys.",
+        "parameters": [
+            parameter("since", "First day, in UTC; 30 days by default.", day),
+            parameter("until", "Last day; today by default.", day),
+            parameter("key", "One key's id; for the operator.", {"type": "string"}),
+            parameter("format", "JSON by default.", form),
+        ],
+        "responses": {
+            "200": {
+                "description": "Sums for each day and model.",
+                "content": {**_json(_ref("UsageReport")), "text/csv": {"schema": {"type": "string"}}},
+            },
+            **_errors(400, 401, 403, 429, 500, 503),
+        },
     }
 
 
@@ -158,6 +204,7 @@ def _schemas() -> Schema:
         ),
         "ModelList": _object({"object": {"const": "list"}, "data": {"type": "array", "items": _ref("Model")}}),
         "Usage": _usage_schema(),
+        "UsageReport": _usage_report_schema(),
         "Message": _message_schema(),
         "ChatRequest": _request_schema(),
         "ChatCompletion": _answer_schema(
@@ -197,6 +244,27 @@ def _usage_schema() -> Schema:
             "estimated": {"const": True, "description": "The backend tells no counts; these are made here."},
         }
     )
+
+
+def _usage_report_schema() -> Schema:
+    count: Schema = {"type": "integer", "minimum": 0}
+    names = ("requests", "prompt_tokens", "completion_tokens", "images", "errors", "total_tokens")
+    sums: dict[str, Schema] = dict.fromkeys(names, count) | {"seconds": {"type": "number"}}
+    groups: Schema = {"type": "array", "items": _object(sums)}
+    properties: dict[str, Schema] = {
+        "object": {"const": "usage"},
+        "since": {"type": "string"},
+        "until": {"type": "string"},
+        "total": _object(sums),
+        "days": groups,
+        "models": groups,
+        "keys": groups,
+        "accounts": groups,
+        "rows": {"type": "array", "items": {"type": "object"}},
+        "key": {"type": "object"},
+        "left": {"type": "array", "items": {"type": "object"}},
+    }
+    return _object(properties, ("object", "since", "until", "total", "days", "models"))
 
 
 def _message_schema() -> Schema:
