@@ -5,6 +5,7 @@ them, JSON exports of other programs, the web session's JSON, recordings of a br
 searched for tokens of a known form; nothing else of them is kept, and no answer repeats a token.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,8 +28,11 @@ from chat2api.storage.values import AccountKind, Added, Known, NewAccount
 MAX_DEPTH = 64
 """How deep JSON is searched."""
 
-LONG_TRIES = 100
+LONG_TRIES = 20
 """How many damaged values are looked for beyond their line: each look may read all of the text."""
+
+MAX_PROBLEMS = 1000
+"""Unreadable lines after which the rest is left: somebody took the wrong file."""
 
 SAVED_AT_ONCE = 50
 """How many accounts are saved between two words on the progress."""
@@ -105,6 +109,9 @@ def parse_import(text: str) -> Import:
         number += 1
         if not line or line.startswith("#"):
             continue
+        if len(problems) >= MAX_PROBLEMS:
+            problems.append(ImportProblem(number, "Too much cannot be read; what follows was not looked at."))
+            break
         if line.startswith(("{", "[")):
             first = number
             value, number = _read_json(decoder, lines, number - 1, beyond_line=tries > 0)
@@ -123,8 +130,7 @@ def parse_import(text: str) -> Import:
 
 async def preview_import(text: str, records: Records, now: float) -> tuple[ImportEntry, ...]:
     """Say what saving this text would do, line by line; nothing is changed."""
-    found = parse_import(text)
-    new = [to_new_account(credential) for credential in found.credentials]
+    found, new = await asyncio.to_thread(_read, text)
     entries = [ImportEntry(problem.line, "unreadable", problem.message) for problem in found.problems]
     seen: dict[str, int] = {}
     for credential, one, known in zip(found.credentials, new, await records.known_accounts(new), strict=True):
@@ -136,8 +142,7 @@ async def save_import(
     text: str, records: Records, now: float, *, on_progress: Callable[[int, int], None] | None = None
 ) -> Saved:
     """Save the accounts of a text, but for AccessTokens that have ended. `on_progress` is told (done, total)."""
-    found = parse_import(text)
-    every = [to_new_account(credential) for credential in found.credentials]
+    found, every = await asyncio.to_thread(_read, text)
     new = [one for one in every if not _has_ended(one, now)]
     added: list[Added] = []
     for start in range(0, len(new), SAVED_AT_ONCE):
@@ -145,6 +150,12 @@ async def save_import(
         if on_progress is not None:
             on_progress(len(added), len(new))
     return Saved(tuple(added), len(every) - len(new), found.problems)
+
+
+def _read(text: str) -> tuple[Import, list[NewAccount]]:
+    """Read an import and what its tokens tell: a second's work for a long one, so not for the event loop's thread."""
+    found = parse_import(text)
+    return found, [to_new_account(credential) for credential in found.credentials]
 
 
 def _judge(credential: Credential, new: NewAccount, known: Known, seen: dict[str, int], now: float) -> ImportEntry:

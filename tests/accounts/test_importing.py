@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat2api.accounts.importing import Import, parse_import, preview_import, save_import
+from chat2api.accounts.importing import MAX_PROBLEMS, Import, parse_import, preview_import, save_import
 from chat2api.accounts.tokens import Credential
 from chat2api.storage.records import Records
 from chat2api.storage.sql_records import SqlRecords
@@ -196,8 +196,12 @@ def test_depth_is_bounded() -> None:
     assert parse_import(text).credentials == ()
 
 
-def test_many_damaged_values_are_read_in_one_go() -> None:
-    assert len(parse_import('{"a": [\n' * 20_000).problems) == 20_000
+@pytest.mark.parametrize("line", ["nonsense", '{"a": [', '{"a": 1}', '{"token": '])
+def test_R9_the_wrong_file_is_left_after_a_thousand_lines(line: str) -> None:
+    problems = parse_import(f"{line}\n" * 200_000).problems
+
+    assert [problem.line for problem in problems] == list(range(1, MAX_PROBLEMS + 2))
+    assert "not looked at" in problems[-1].message
 
 
 # Preview and saving
