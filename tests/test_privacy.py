@@ -39,7 +39,7 @@ AUTH_KEY = "gateway-key-canary-0003"
 SECRET_KEY = "secret-key-canary-0004"
 
 BREAKING = """
-import chat2api.api.streaming as streaming
+import chat2api.api.charging as charging
 import chat2api.gateway.chatgpt as gateway
 from chat2api.cli import main
 
@@ -53,7 +53,7 @@ def spoil(place, name):
 
 spoil(gateway, "choose_model")
 spoil(gateway, "Prompt")
-spoil(streaming, "prompt_tokens")
+spoil(charging, "prompt_tokens")
 main(["serve"])
 """
 """Runs the server so that a request whose text names one of these functions meets a mistake of the program in it, before
