@@ -9,10 +9,13 @@ from contextlib import AsyncExitStack
 from typing import Any, Protocol, TypeVar
 
 from chat2api.accounts.editing import AccountEditor
+from chat2api.accounts.exchange import RefreshAnswer
 from chat2api.accounts.exits import Exits
 from chat2api.accounts.health import ExitFault, judge
 from chat2api.accounts.pool import AccountPool
-from chat2api.accounts.refresh import RefreshAnswer, ScheduledRefresh, TokenKeeper
+from chat2api.accounts.refresh import TokenKeeper
+from chat2api.accounts.renewal import Renewals
+from chat2api.accounts.timetable import Timetable
 from chat2api.accounts.tokens import to_credential, to_new_account
 from chat2api.clock import Clock, SystemClock
 from chat2api.config import Config
@@ -198,10 +201,24 @@ class Runtime:
             self.spawn(self._follow_operator_key(), name="operator key")
         await self._open_keys()
         self.spawn(self._settle_doubts(), name="doubts")
-        if config.scheduled_refresh:
-            job = ScheduledRefresh(self.keeper, self.records, self.clock, random.Random())
-            self.spawn(job.run(), name="schedule")
+        self._start_timetable()
         await asyncio.to_thread(load_tokenizer)
+
+    def _start_timetable(self) -> None:
+        renewals = Renewals(self.keeper, self.records, self.clock, random.Random())
+        timetable = self.timetable = Timetable(self.shared, self.clock, self.spawn)
+        if self.config.scheduled_refresh:
+            timetable.add("scheduled refresh", renewals.tick, every=60.0, soon=True)
+        timetable.add("renewal ahead", renewals.renew_ahead, every=60.0)
+        timetable.add("sweep", self._sweep, every=3600.0)
+        timetable.start()
+        self._resources.push_async_callback(timetable.aclose)
+        self.spawn(timetable.watch(), name="timetable")
+
+    async def _sweep(self) -> None:
+        """Erase what is past its time: removed accounts after their day, replaced tokens, ended waits."""
+        for source in (self.sources.pool, self.sources.visitors):
+            await source.records.sweep(self.clock.now())
 
     async def aclose(self) -> None:
         """Stop the background work, let refreshes under way finish, then close everything in reverse."""

@@ -23,13 +23,14 @@ class Entry:
     """An account in the pool.
 
     `waits` also keeps ended guessed waits, for their strikes, until an answer is good. `failures` counts answers in a
-    row that failed without anybody knowing why.
+    row that failed without anybody knowing why, since `failing_since`.
     """
 
     account: Account
     in_flight: int = 0
     waits: dict[str, Wait] = field(default_factory=dict)
     failures: int = 0
+    failing_since: float = 0.0
     last_used_at: float | None = None
     last_error: str | None = None
     last_error_at: float | None = None

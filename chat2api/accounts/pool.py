@@ -40,8 +40,6 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 """How soon a change by another process is seen, and how soon guessed waits are on disk."""
 
-SWEEP_SECONDS = 3600.0
-
 ACTIVITY_SECONDS = 5.0
 """How often it is written when accounts were used and what went wrong last."""
 
@@ -141,6 +139,7 @@ class AccountPool:
             self._entries, records, clock, changed=self._picker.place, unwatched=self._picker.drop_model
         )
         self._active: set[str] = set()
+        self._served_at = float("-inf")
         self._revision = 0
 
     async def start(self) -> None:
@@ -149,7 +148,7 @@ class AccountPool:
 
     async def run(self) -> None:
         """Follow the records and write guessed waits, for ever; trouble with the records is logged and outlived."""
-        swept = noted = self._clock.monotonic()
+        noted = self._clock.monotonic()
         while True:
             await self._clock.sleep(POLL_SECONDS)
             self._waits.wake_due()
@@ -160,9 +159,6 @@ class AccountPool:
                     noted = self._clock.monotonic()
                 if await self._records.revision() != self._revision:
                     await self.reload()
-                if self._clock.monotonic() - swept >= SWEEP_SECONDS:
-                    await self._records.sweep(self._clock.now())
-                    swept = self._clock.monotonic()
             except StorageError as error:
                 log.warning("the pool cannot follow the records: %s", error)
 
@@ -371,9 +367,11 @@ class AccountPool:
 
     async def _count_failure(self, entry: Entry) -> None:
         """Set an account aside that fails again and again while others do not; never more than half of them."""
+        if entry.failures == 0:
+            entry.failing_since = self._clock.monotonic()
         entry.failures += 1
-        if entry.failures < EJECTED_AFTER:
-            return
+        if entry.failures < EJECTED_AFTER or self._served_at < entry.failing_since:
+            return  # where nobody is served, it is not the account's fault
         usable, now = self._picker.everybody, self._clock.monotonic()
         ejected = sum(one.waits_for(_FAILING, now) for one in usable.values())
         if entry.account.id not in usable or entry.waits_for(_FAILING, now) or (ejected + 1) * 2 > len(usable):
@@ -389,6 +387,7 @@ class AccountPool:
         An answer that was under way when a wait began says nothing about what came after.
         """
         entry.failures = 0
+        self._served_at = self._clock.monotonic()
         for name in (lease.model, ANY_MODEL):
             self._waits.end_guessed(entry, name, running=lease.probe)
         if entry.account.state == "suspect":

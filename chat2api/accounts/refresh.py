@@ -18,25 +18,20 @@ A flight is a task of its own: a caller who leaves does not stop it.
 
 import asyncio
 import logging
-import os
-import random
-import socket
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from datetime import datetime, time, timedelta, tzinfo
 from typing import Any, Literal, Protocol
 
+from chat2api.accounts.exchange import Exchange, fresh_tokens, outcome_unknown
 from chat2api.accounts.health import GUESSED_SECONDS, double
-from chat2api.accounts.tokens import REFRESH_MARGIN, UNKNOWN_LIFE, is_fresh, read_claims
+from chat2api.accounts.replicas import replica_may_live, replica_name
+from chat2api.accounts.tokens import REFRESH_MARGIN, is_fresh, read_claims
 from chat2api.clock import Clock
 from chat2api.errors import (
     AccountLimitedError,
     AccountRejectedError,
     Chat2APIError,
     StorageError,
-    TransportError,
-    UpstreamTimeoutError,
 )
 from chat2api.storage.records import Records
 from chat2api.storage.shared import Lock, SharedState
@@ -78,39 +73,6 @@ Why = Literal["ending", "refused", "wanted", "doubt"]
 COMMIT_TRIES = 20
 COMMIT_PAUSE_SECONDS = 0.5
 
-GAP_SECONDS = 2.0
-"""Between two accounts of a pass over all."""
-
-REFRESH_DAYS = 4
-REFRESH_AT = time(15, 0)
-"""When SCHEDULED_REFRESH renews all tokens: every fourth day at this local time."""
-
-_LAST_RUN = "scheduled_refresh_at"
-
-
-@dataclass(frozen=True, slots=True)
-class RefreshAnswer:
-    """What the sign-in server gave. `renewable` None: it did not rotate. `date_skew`: its clock minus ours, seconds."""
-
-    access: str = field(repr=False)
-    renewable: str | None = field(repr=False)
-    expires_in: float | None = None
-    date_skew: float = 0.0
-
-
-class Exchange(Protocol):
-    """Sends a renewable token once and gives the answer; never tries again by itself.
-
-    Raises AccountRejectedError when the server says that the token is dead (invalid_grant and its like);
-    TransportError with `request_sent`, or UpstreamTimeoutError of a phase after connect, when the outcome is
-    unknown: no answer, or a 200 that is cut, empty or without an access token; any other Chat2APIError when the token
-    cannot have been consumed: 429, 5xx, a page, a connection that never stood, no exit to send through.
-    """
-
-    async def __call__(self, account: Account, token: str) -> RefreshAnswer:
-        """Exchange a RefreshToken, or a session cookie (`account.kind` tells), for an access token."""
-        ...
-
 
 class Spawn(Protocol):
     """Starts background work that is kept and waited for, also when the server stops."""
@@ -118,14 +80,6 @@ class Spawn(Protocol):
     def __call__(self, work: Coroutine[Any, Any, str], name: str) -> asyncio.Task[str]:
         """Start it."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class RefreshTally:
-    """How a pass over all accounts went; those that needed nothing are not counted."""
-
-    renewed: int
-    failed: int
 
 
 @dataclass(slots=True)
@@ -241,27 +195,25 @@ class TokenKeeper:
             self._on_change(changed)
         return changed
 
-    async def refresh_all(self, *, force: bool, rng: random.Random) -> RefreshTally:
-        """Renew the pool's tokens one after the other, with a gap between, and give how that went.
+    async def life(self, account: Account) -> tuple[float, float] | None:
+        """Give when the account's access token was issued and when it ends, by the issuer's clock, corrected to ours.
 
-        Without `force` only those that need it. Accounts that wait for the operator are left alone.
+        None without a token, or where its end is unknown; a token that does not tell its issue counts as short-lived.
         """
-        renewed = failed = 0
-        for account in (await self._records.changes()).accounts:
-            if account.owner is not None or account.kind not in ("refresh", "session") or not account.usable:
-                continue
+        held = self._held.get(account.id)
+        if held is None or held.generation < account.generation:
             held = await self._load(account)
-            if not force and held is not None and self._is_fresh(held):
-                continue
-            if renewed + failed:
-                await self._clock.sleep(GAP_SECONDS * (1 + 0.1 * rng.random()))
-            try:
-                await self.renew(account)
-                renewed += 1
-            except Chat2APIError as error:
-                log.warning("account %s was not renewed: %s", account.label, error)
-                failed += 1
-        return RefreshTally(renewed, failed)
+        if held is None or held.expires_at is None:
+            return None
+        issued_at = held.issued_at if held.issued_at is not None else held.expires_at - 10 * self._margin
+        return issued_at - self._skew, held.expires_at - self._skew
+
+    async def is_fresh(self, account: Account) -> bool:
+        """Whether the account has an access token that need not be renewed before its next use."""
+        held = self._held.get(account.id)
+        if held is None or held.generation < account.generation:
+            held = await self._load(account)
+        return held is not None and self._is_fresh(held)
 
     def forget(self, account_id: str) -> None:
         """Drop an account's access token from memory, so that it is read again."""
@@ -367,7 +319,7 @@ class TokenKeeper:
             return await self._take_rejection(account, intent, error)
         except Chat2APIError as error:
             # Not only the server's errors: no exit may be free to send through, and then nothing was sent.
-            if not _outcome_unknown(error) or account.rotates is False:
+            if not outcome_unknown(error) or account.rotates is False:
                 # A server that did not rotate last time gave the token back, whatever became of the answer.
                 if intent.retried_at is None:
                     await self._records.abandon_refresh(intent, self._clock.now())
@@ -377,7 +329,7 @@ class TokenKeeper:
         arrived = self._clock.monotonic()
         self._at("answered")
         self._skew = answer.date_skew
-        fresh = _fresh_tokens(answer, self._clock.now() + self._skew)
+        fresh = fresh_tokens(answer, self._clock.now() + self._skew)
         self._at("commit_ready")
         changed = await self._commit(intent, fresh, arrived)
         self._at("committed")
@@ -537,98 +489,3 @@ class TokenKeeper:
     def _pause_left(self, account_id: str) -> float:
         pause = self._pauses.get(account_id)
         return pause.until - self._clock.monotonic() if pause is not None else 0.0
-
-
-def _outcome_unknown(error: Chat2APIError) -> bool:
-    """Whether the server may have acted on a request although we have no answer."""
-    if isinstance(error, TransportError):
-        return error.request_sent
-    return isinstance(error, UpstreamTimeoutError) and error.phase != "connect"
-
-
-def _fresh_tokens(answer: RefreshAnswer, now: float) -> FreshTokens:
-    """Give what is stored of an answer; `now` is by the server's clock, as all ends of tokens are."""
-    claims = read_claims(answer.access)
-    expires_at = claims.expires_at
-    if expires_at is None:
-        expires_at = now + (answer.expires_in if answer.expires_in is not None else UNKNOWN_LIFE)
-    return FreshTokens(answer.access, answer.renewable, expires_at, claims.identity)
-
-
-def replica_name() -> str:
-    """Give a name for this process: host, process id, and something that no other process had."""
-    return f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:12]}"
-
-
-def replica_may_live(replica: str) -> bool:
-    """Tell whether the process of that name may still run; True when it cannot be known (another host)."""
-    host, _, rest = replica.partition("/")
-    number, _, _ = rest.partition("/")
-    if host != socket.gethostname() or not number.isdigit():
-        return True
-    if int(number) == os.getpid():
-        return False  # our own id with another name: a process before us
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def next_run(last_run_at: float, now: float, zone: tzinfo | None = None) -> float:
-    """Give when SCHEDULED_REFRESH is due: 15:00 local on the fourth day after the last run, or now if that is past.
-
-    `zone` None means the machine's own. Runs that were missed collapse into one.
-    """
-    last = datetime.fromtimestamp(last_run_at, zone)
-    due = datetime.combine(last.date() + timedelta(days=REFRESH_DAYS), REFRESH_AT, zone)
-    return max(due.timestamp(), now)
-
-
-class ScheduledRefresh:
-    """The job of SCHEDULED_REFRESH: what needs it at the start, everything every fourth day at 15:00."""
-
-    def __init__(
-        self, keeper: TokenKeeper, records: Records, clock: Clock, rng: random.Random, zone: tzinfo | None = None
-    ) -> None:
-        """Make the job; `zone` None means the machine's own."""
-        self._keeper = keeper
-        self._records = records
-        self._clock = clock
-        self._rng = rng
-        self._zone = zone
-
-    async def at_start(self) -> None:
-        """Renew what needs it. The first start of all begins the count of days."""
-        if await self._records.get_meta(_LAST_RUN) is None:
-            await self._records.set_meta(_LAST_RUN, str(self._clock.now()))
-        await self._keeper.refresh_all(force=False, rng=self._rng)
-
-    async def due_at(self) -> float:
-        """Give when the next full run is due."""
-        now = self._clock.now()
-        last = await self._records.get_meta(_LAST_RUN)
-        return next_run(float(last) if last is not None else now, now, self._zone)
-
-    async def run_if_due(self) -> bool:
-        """Renew everything if it is time; tell whether it was. The run counts from its beginning."""
-        now = self._clock.now()
-        if await self.due_at() > now:
-            return False
-        await self._records.set_meta(_LAST_RUN, str(now))
-        await self._keeper.refresh_all(force=True, rng=self._rng)
-        return True
-
-    async def run(self) -> None:
-        """Do all that, for ever."""
-        await self.at_start()
-        while True:
-            # In short steps, so that a clock that was set or a machine that slept is noticed.
-            wait = await self.due_at() - self._clock.now()
-            await self._clock.sleep(min(max(wait, 1.0), 600.0))
-            try:
-                await self.run_if_due()
-            except StorageError as error:
-                log.warning("the scheduled refresh waits for the records: %s", error)

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 from chat2api.accounts.editing import AccountEditor
 from chat2api.accounts.importing import ImportEntry, Saved, preview_import, save_import
 from chat2api.accounts.pool import AccountPool
-from chat2api.accounts.refresh import GAP_SECONDS, TokenKeeper
+from chat2api.accounts.refresh import TokenKeeper
+from chat2api.accounts.renewal import GAP_SECONDS
 from chat2api.accounts.views import AccountView, advice_for, error_code
 from chat2api.clock import Clock
 from chat2api.errors import Chat2APIError, InvalidRequestError, NotFoundError

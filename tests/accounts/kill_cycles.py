@@ -23,7 +23,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypedDict
 
-from chat2api.accounts.refresh import POINTS, RefreshAnswer, TokenKeeper
+from chat2api.accounts.exchange import RefreshAnswer
+from chat2api.accounts.refresh import POINTS, TokenKeeper
 from chat2api.errors import AccountRejectedError, UpstreamError
 from chat2api.storage.shared import MemoryShared
 from chat2api.storage.sql_records import SqlRecords

@@ -647,11 +647,13 @@ async def fail(pool: AccountPool, account: Account, times: int) -> None:
 async def test_R5_an_account_that_fails_again_and_again_rests_and_returns_on_probation(
     records: SqlRecords, clock: FakeClock
 ) -> None:
-    bad, *_ = await fill(records, 4)
+    bad, good, *_ = await fill(records, 4)
     pool = await make_pool(records, clock)
     await fail(pool, bad, 4)
     await (await pool.lease(model="gpt", account_id=bad.id)).release(Outcome.SERVED)
     await fail(pool, bad, 4)
+    clock.advance(1)
+    await (await pool.lease(model="gpt", account_id=good.id)).release(Outcome.SERVED)
     assert pool.statistics().by_state == {"ok": 4}
 
     await fail(pool, bad, 1)
@@ -666,6 +668,18 @@ async def test_R5_an_account_that_fails_again_and_again_rests_and_returns_on_pro
     assert view is not None and view.until_at == pytest.approx(clock.now() + 60)
 
 
+async def test_R5_where_nobody_is_served_no_account_is_at_fault(records: SqlRecords, clock: FakeClock) -> None:
+    accounts = await fill(records, 4)
+    pool = await make_pool(records, clock)
+    await (await pool.lease(model="gpt", account_id=accounts[0].id)).release(Outcome.SERVED)
+    clock.advance(1)
+
+    for account in accounts:
+        await fail(pool, account, 20)
+
+    assert pool.statistics().by_state == {"ok": 4}
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 async def test_R5_at_most_half_of_the_accounts_are_ejected_and_stated_limits_always_count(
     records: SqlRecords, clock: FakeClock, count: int
@@ -674,7 +688,12 @@ async def test_R5_at_most_half_of_the_accounts_are_ejected_and_stated_limits_alw
     pool = await make_pool(records, clock)
 
     for account in accounts:
-        await fail(pool, account, 5)
+        await fail(pool, account, 4)
+    clock.advance(1)
+    if count > 1:
+        await (await pool.lease(model="gpt", account_id=accounts[-1].id)).release(Outcome.SERVED)
+    for account in accounts:
+        await fail(pool, account, 1)
     assert pool.statistics().by_state.get("cooling", 0) == count // 2
 
     for account in accounts:

@@ -2,31 +2,18 @@
 
 import asyncio
 import json
-import os
-import random
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
+from chat2api.accounts.exchange import RefreshAnswer
 from chat2api.accounts.pool import AccountPool
-from chat2api.accounts.refresh import (
-    POINTS,
-    RefreshAnswer,
-    RefreshTally,
-    ScheduledRefresh,
-    TokenKeeper,
-    next_run,
-    replica_may_live,
-    replica_name,
-)
+from chat2api.accounts.refresh import POINTS, TokenKeeper
 from chat2api.errors import (
     AccountLimitedError,
     AccountRejectedError,
@@ -567,89 +554,6 @@ async def test_R29_a_refresh_that_reveals_a_known_user_merges(stage: Stage, cloc
     await pool.reload()
 
     assert [view.account.id for view in pool.views()] == [account.id]
-
-
-async def test_R22_a_pass_leaves_two_seconds_between_accounts(stage: Stage, clock: FakeClock) -> None:
-    stage.server.user = ""
-    for number in range(10, 14):
-        await add(stage.records, new_account(number))
-    private = await add(stage.records, new_account(20, owner="caller"))
-    stage.server.answers = [AccountLimitedError("")]
-
-    tally = await stage.keeper.refresh_all(force=True, rng=random.Random(1))
-
-    assert tally == RefreshTally(renewed=3, failed=1)
-    assert len(clock.slept) == 3 and all(2 <= pause <= 2.2 for pause in clock.slept)
-    assert len(set(clock.slept)) == 3
-    assert rotating(20) not in stage.server.sent and private.owner
-
-
-async def test_a_pass_without_force_renews_what_needs_it(stage: Stage, clock: FakeClock) -> None:
-    stage.server.user = ""
-    await stage.signed_in()
-    await add(stage.records, new_account(7))
-
-    assert await stage.keeper.refresh_all(force=False, rng=random.Random(1)) == RefreshTally(1, 0)
-    assert stage.server.sent == [rotating(0), rotating(7)]
-
-
-BERLIN = ZoneInfo("Europe/Berlin")
-
-
-def instant(text: str, zone: ZoneInfo = BERLIN) -> float:
-    return datetime.fromisoformat(text).replace(tzinfo=zone).timestamp()
-
-
-@pytest.mark.parametrize(
-    ("last", "now", "due"),
-    [
-        ("2026-01-01T15:00", "2026-01-01T15:01", "2026-01-05T15:00"),
-        ("2026-01-01T23:59", "2026-01-02T00:00", "2026-01-05T15:00"),
-        ("2026-01-01T00:00", "2026-01-04T23:00", "2026-01-05T15:00"),
-        ("2026-03-27T15:00", "2026-03-28T00:00", "2026-03-31T15:00"),  # summer time begins between
-        ("2026-01-01T15:00", "2026-06-01T03:00", "2026-06-01T03:00"),  # missed ones collapse into one, now
-    ],
-)
-def test_R22_the_next_run_is_on_the_fourth_day_at_15_00(last: str, now: str, due: str) -> None:
-    assert next_run(instant(last), instant(now), BERLIN) == instant(due)
-
-
-def test_without_a_zone_the_machines_own_counts() -> None:
-    last = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
-
-    local = datetime.fromtimestamp(next_run(last, last))
-
-    assert (local.hour, local.minute) == (15, 0)
-
-
-async def test_R22_the_scheduled_refresh_counts_from_its_stored_last_run(stage: Stage, clock: FakeClock) -> None:
-    await stage.account()
-    job = ScheduledRefresh(stage.keeper, stage.records, clock, random.Random(1), BERLIN)
-    await job.at_start()
-    due = await job.due_at()
-    assert 3 * DAY < due - clock.now() <= 5 * DAY
-    assert not await job.run_if_due()
-
-    clock.advance(due - clock.now() + 30 * DAY)
-    restarted = ScheduledRefresh(stage.keeper, stage.records, clock, random.Random(1), BERLIN)
-    assert await restarted.run_if_due()
-
-    assert not await restarted.run_if_due()
-    assert len(stage.server.sent) == 2
-
-
-def test_a_replicas_process_is_known_to_be_gone_only_on_this_host() -> None:
-    own = replica_name()
-    host = socket.gethostname()
-    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        ended.wait(30)
-
-    assert replica_name() != own
-    assert not replica_may_live(own)
-    assert not replica_may_live(f"{host}/{ended.pid}/x")
-    assert replica_may_live(f"{host}/{os.getppid()}/x")
-    assert replica_may_live("another-host/1/x")
-    assert replica_may_live("nonsense")
 
 
 def kill(folder: Path, server: str, kills: int, moments: int) -> dict[str, int]:

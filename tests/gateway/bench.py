@@ -136,6 +136,7 @@ async def open_gateway(
             "DATA_DIR": str(folder),
             "AUTHORIZATION": "operator-key-of-the-suite",
             "RANDOM_TOKEN": "false",
+            "ACCOUNT_CONCURRENCY": "1000",
             "CHATGPT_BASE_URL": sim.url,
             "OPENAI_AUTH_TOKEN_URL": f"{sim.url}/oauth/token",
         }

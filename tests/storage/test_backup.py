@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from chat2api.accounts.refresh import RefreshAnswer, TokenKeeper
+from chat2api.accounts.exchange import RefreshAnswer
+from chat2api.accounts.refresh import TokenKeeper
 from chat2api.errors import AccountRejectedError, InvalidRequestError, StorageError
 from chat2api.storage import backup
 from chat2api.storage.backup import open_backup, restore_backup, write_backup
