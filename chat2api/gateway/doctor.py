@@ -24,7 +24,8 @@ from chat2api.errors import (
 )
 from chat2api.gateway.sources import AccountSource
 from chat2api.protocol.chatgpt import proof_of_work
-from chat2api.storage.values import Account
+from chat2api.protocol.chatgpt.account import AccountInfo
+from chat2api.storage.values import Account, AccountFacts
 from chat2api.upstream.chatgpt.client import ChatGPTClient
 from chat2api.upstream.chatgpt.session import Session
 
@@ -194,6 +195,7 @@ class Doctor:
         try:
             session = await self._source.open_session(lease, workspace=None)
             offered = await self._client.models(session)
+            info = await self._client.account_info(session, account.workspace)
             outcome = Outcome.SERVED
         except Chat2APIError as error:
             outcome = error
@@ -201,7 +203,11 @@ class Doctor:
             return Finding(subject, False, error.message, advice)
         finally:
             await lease.release(outcome)
-        plan = f"plan {account.plan}, " if account.plan else ""
+        if info is not None and info.is_deactivated:
+            return Finding(subject, False, "the backend has closed this workspace", "Ask its owner, or remove it.")
+        await self._remember(account, info, tuple(model.slug for model in offered))
+        known_plan = (info.plan if info is not None else None) or account.plan
+        plan = f"plan {known_plan}, " if known_plan else ""
         return Finding(subject, True, f"{plan}signed in, {len(offered)} models offered")
 
     def _sign_in_advice(self, error: Chat2APIError, account: Account) -> str:
@@ -211,6 +217,18 @@ class Doctor:
         if account.kind == "session":
             return f"Check the network, PROXY_URL and CHATGPT_BASE_URL ({self._source.origins[0]}/api/auth/session)."
         return f"Check the network, PROXY_URL and OPENAI_AUTH_TOKEN_URL ({self._source.token_url})."
+
+    async def _remember(self, account: Account, info: AccountInfo | None, models: tuple[str, ...]) -> None:
+        """Keep what the backend told, for the pages; trouble with the records is a finding of its own."""
+        facts = AccountFacts(models=models)
+        if info is not None:
+            facts = AccountFacts(plan=info.plan, models=models, capabilities=info.features)
+        try:
+            changed = await self._source.records.put_facts(account.id, facts, self._clock.now())
+        except StorageError:
+            return
+        if changed is not None:
+            self._source.pool.put(changed)
 
 
 _SIGN_IN = "Sign in with a browser, get a new token and add it: chat2api tokens add -"

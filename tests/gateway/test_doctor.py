@@ -12,6 +12,7 @@ from chat2api.errors import NotFoundError
 from chat2api.gateway import doctor
 from chat2api.gateway.doctor import Finding
 from chat2api.protocol.chatgpt import proof_of_work
+from chat2api.protocol.chatgpt.account import AccountInfo
 from chat2api.simulator.app import Simulator
 from chat2api.simulator.faults import Fault
 from tests.e2e.harness import until
@@ -164,7 +165,7 @@ async def test_each_check_can_be_run_by_itself(gateway: Gateway) -> None:
         assert (await gateway.runtime.doctor.run(check.name)).subject == check.subject
         routes = {recorded.route for recorded in gateway.control.requests}
         wanted = {"clock": {"home"}, "way-1": {"home"}}.get(check.name, set())
-        assert routes == (wanted or ({"models"} if check.name.startswith("account") else set()))
+        assert routes == (wanted or ({"models", "accounts_check"} if check.name.startswith("account") else set()))
     with pytest.raises(NotFoundError):
         await gateway.runtime.doctor.run("way-7")
 
@@ -194,3 +195,23 @@ async def test_R30_an_older_copy_is_told(tmp_path: Path) -> None:
         finding = await gateway.runtime.doctor.run("store")
         assert not finding.ok
         assert "confirm-restored" in finding.advice
+
+
+async def test_what_an_account_tells_of_itself_is_kept(gateway: Gateway) -> None:
+    await gateway.fresh(1, plan="pro")
+    (view,) = gateway.source.pool.views()
+    assert "plan pro" in (await gateway.runtime.doctor.examine_account(view)).text
+    (view,) = gateway.source.pool.views()
+    assert (view.account.plan, len(view.account.models)) == ("pro", 8)
+    assert view.account.capabilities
+    assert await gateway.runtime.records.account(view.account.id) == view.account
+
+
+async def test_a_closed_workspace_is_told(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    await gateway.fresh(1)
+    closed = AccountInfo("team", (), is_deactivated=True)
+    monkeypatch.setattr(gateway.runtime.client, "account_info", AsyncMock(return_value=closed))
+    (view,) = gateway.source.pool.views()
+    finding = await gateway.runtime.doctor.examine_account(view)
+    assert not finding.ok
+    assert "closed" in finding.text

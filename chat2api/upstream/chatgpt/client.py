@@ -13,6 +13,7 @@ import orjson
 
 from chat2api.clock import Clock
 from chat2api.errors import Chat2APIError, StreamInterruptedError, UpstreamError, UpstreamProtocolError
+from chat2api.protocol.chatgpt.account import AccountInfo, parse_account_check
 from chat2api.protocol.chatgpt.faults import Call, classify_answer
 from chat2api.protocol.chatgpt.handoff import PUBSUB_PROTOCOL
 from chat2api.protocol.chatgpt.models import OfferedModel, parse_models
@@ -253,6 +254,11 @@ class ChatGPTClient:
             return parsedate_to_datetime(answer.headers["date"]).timestamp() - self._clock.now()
         except (KeyError, ValueError):
             return None
+
+    async def account_info(self, session: Session, workspace: str | None) -> AccountInfo | None:
+        """Give what the backend tells of the account in that workspace, None when it cannot be read."""
+        answer = await self._calls.get(session, "/accounts/check/v4-2023-04-27")
+        return parse_account_check(self._read_object(session, answer, "account"), workspace)
 
     async def models(self, session: Session) -> tuple[OfferedModel, ...]:
         """Give the models that the backend offers to this session."""

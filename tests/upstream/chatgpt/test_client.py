@@ -555,6 +555,14 @@ async def test_the_backends_clock_is_compared_with_ours(bench: Bench) -> None:
     assert abs(skew) < 60
 
 
+async def test_an_account_tells_its_plan_and_features(bench: Bench) -> None:
+    info = await bench.client.account_info(bench.session(), None)
+    assert info is not None
+    assert info.plan
+    assert not info.is_deactivated
+    assert bench.control.requests[-1].route == "accounts_check"
+
+
 # Leaving
 
 
