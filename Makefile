@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.ready
 DEV_STAMP = $(VENV)/.ready-dev
 
-.PHONY: help run setup test check bench nightly lock clean
+.PHONY: help run setup test browser check bench nightly lock clean
 
 help:
 	@echo "make run      set up and start the server on port 5005 (with the simulator while there is no account)"
@@ -56,8 +56,16 @@ $(DEV_STAMP): $(STAMP) requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
-test: $(DEV_STAMP)
+test: $(DEV_STAMP) browser
 	$(BIN)/python -m pytest
+
+# The tests of pages need a Chromium of the system. Without one they are skipped, which is said.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	  { echo "Installing Chromium for the tests of pages …"; \
+	    if [ "$$(id -u)" = 0 ]; then apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	    else sudo -n apt-get install -y -qq --no-install-recommends chromium >/dev/null; fi; } 2>/dev/null || \
+	  echo "There is no Chromium, so the tests of pages are skipped. Install it with: sudo apt-get install -y chromium"
 
 check: $(DEV_STAMP)
 	$(BIN)/ruff check .

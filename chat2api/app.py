@@ -8,7 +8,7 @@ from typing import Any
 from quart import Blueprint, Quart, Response, request
 
 from chat2api import logs
-from chat2api.api import accounts, health, keys, login, metrics, pages, usage
+from chat2api.api import accounts, health, keys, login, metrics, pages, shell, usage, usage_page
 from chat2api.api.admission import PageAccess
 from chat2api.api.auth import check_access_classes, declare_access, guard_request
 from chat2api.api.body import LARGE_BODY
@@ -28,6 +28,8 @@ _TEMPLATES = Path(__file__).parent.parent / "templates"
 PAGES: tuple[tuple[Blueprint, PageAccess], ...] = (
     (login.blueprint, "login"),
     (login.leaving, "signed_in"),
+    (pages.choices, "login"),
+    (usage_page.blueprint, "person"),
 )
 """What people's browsers ask for, with who may."""
 
@@ -59,6 +61,7 @@ def create_app(
     for blueprint in (pages.blueprint, health.blueprint):
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "open")
+    declare_access(app, "pages.start_page", "login")
     for blueprint, access in PAGES:
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", access)
@@ -71,9 +74,8 @@ def create_app(
         declare_access(app, "bare_health.", "open")
     check_access_classes(app)
 
-    install_error_handler(app)
+    install_error_handler(app, shell.install_shell(app, _TEMPLATES, prefix))
     install_cors(app)
-    pages.install_page_headers(app)
     metrics.install_metrics(app)
     app.before_request(guard_request)
     app.after_request(_name_request)

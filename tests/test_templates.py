@@ -1,48 +1,116 @@
-"""The start page as a file: readable by everybody, nothing that its content security policy would block."""
+"""The pages as files: readable by everybody, in every language, with nothing that their content security policy would block."""
 
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from string import Formatter
 
 import pytest
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, nodes
+
+from chat2api.api.texts import load_catalogues
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 STYLE = (TEMPLATES / "static" / "style.css").read_text(encoding="utf-8")
+SCRIPT = (TEMPLATES / "static" / "page.js").read_text(encoding="utf-8")
+PAGES = sorted(TEMPLATES.glob("*.html"))
+CATALOGUES = load_catalogues(TEMPLATES / "texts")
 
 AA_TEXT = 4.5
 AA_GRAPHICS = 3.0
 
 
 class Page(HTMLParser):
-    """Every element of a page: its name and attributes."""
+    """Every element of a page with its attributes, and the text between them."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
 
-
-def render(**values: object) -> str:
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    given = {"base_url": "http://localhost:5005/v1", "prefix": "", "demo": False, "static": "/static/{}".format}
-    return environment.get_template("index.html").render(given | values)
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
 
 
-@pytest.fixture(params=[False, True], ids=["with accounts", "demo"])
-def page(request: pytest.FixtureRequest) -> Page:
-    return Page(render(demo=request.param))
+def without_jinja(text: str) -> str:
+    """Give a template's own words: no statements, expressions or comments."""
+    return re.sub(r"\{#.*?#\}|\{%.*?%\}|\{\{.*?\}\}", "", text, flags=re.DOTALL)
+
+
+# Languages
+
+
+def test_every_language_has_the_same_texts_with_the_same_names_in_them() -> None:
+    assert set(CATALOGUES) == {"en", "zh-CN"}
+    english = CATALOGUES["en"].texts
+    for catalogue in CATALOGUES.values():
+        assert catalogue.name
+        assert set(catalogue.texts) == set(english)
+        for name, text in catalogue.texts.items():
+            assert text.strip() == text != ""
+            assert fields(text) == fields(english[name]), f"{catalogue.tag}: {name}"
+
+
+def fields(text: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+
+
+def test_the_other_language_is_translated() -> None:
+    same = {name for name, text in CATALOGUES["zh-CN"].texts.items() if text == CATALOGUES["en"].texts[name]}
+    assert same == {
+        "index.title",
+        "index.python",
+        "index.node",
+        "usage.curl",
+        "usage.python",
+        "usage.node",
+        "usage.open_webui",
+    }
+
+
+ALONE = {"chat2api", "chat", "api", "openapi.json", "healthz", "readyz", "GET /v1/models", "·", "/"}
+"""What may stand in a template as it is: names."""
+
+
+@pytest.mark.parametrize("path", [page for page in PAGES if page.name != "snippets.html"], ids=lambda path: path.name)
+def test_no_template_holds_a_sentence_of_its_own(path: Path) -> None:
+    page = Page(without_jinja(path.read_text(encoding="utf-8")))
+    for words in page.words:
+        left = words.strip()
+        assert not re.search(r"[^\W\d_]{2,}", left) or left in ALONE or left.strip("· ") in ALONE, left
+    for tag, attributes in page.elements:
+        for name in ("title", "aria-label", "placeholder", "alt", "value"):
+            assert not re.search(r"[^\W\d_]{2,} [^\W\d_]{2,}", attributes.get(name) or ""), (tag, name)
+
+
+def test_every_text_that_a_template_names_exists() -> None:
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
+    named = set()
+    for path in PAGES:
+        tree = environment.parse(path.read_text(encoding="utf-8"))
+        for call in tree.find_all(nodes.Call):
+            if isinstance(call.node, nodes.Name) and call.node.name == "t" and call.args:
+                named |= {constant.value for constant in call.args[0].find_all(nodes.Const)}
+                if isinstance(call.args[0], nodes.Const):
+                    named.add(call.args[0].value)
+    texts = set(CATALOGUES["en"].texts)
+    whole = {name for name in named if isinstance(name, str) and not name.endswith((".", "_"))}
+    assert len(whole) > 40
+    assert whole - texts == set()
+
+
+# Colours
 
 
 def palettes() -> dict[str, dict[str, str]]:
-    """Give the colours of both schemes; what the dark one does not name is as in the light one."""
-    light, dark = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)
-    colours = [dict(re.findall(r"--(\w+): (#\w+);", block)) for block in (light, dark)]
-    return {"light": colours[0], "dark": colours[0] | colours[1]}
+    """Give the colours of both schemes."""
+    pairs = re.findall(r"--([\w-]+): light-dark\((#\w+), (#\w+)\);", STYLE)
+    return {"light": {name: light for name, light, _ in pairs}, "dark": {name: dark for name, _, dark in pairs}}
 
 
 def luminance(colour: str) -> float:
@@ -63,15 +131,19 @@ def contrast(one: str, other: str) -> float:
 @pytest.mark.parametrize(
     ("front", "back", "least"),
     [
-        ("text", "page", AA_TEXT),
-        ("text", "card", AA_TEXT),
-        ("text", "code", AA_TEXT),
-        ("text", "tint", AA_TEXT),
-        ("faint", "page", AA_TEXT),
-        ("faint", "card", AA_TEXT),
-        ("accent", "card", AA_TEXT),
-        ("accent", "code", AA_GRAPHICS),
-        ("accent", "tint", AA_GRAPHICS),
+        *((front, back, AA_TEXT) for front in ("text", "faint", "accent") for back in ("page", "card", "code", "tint")),
+        *((front, "raised", AA_TEXT) for front in ("text", "faint", "accent", "bad")),
+        *((name, f"{name}-tint", AA_TEXT) for name in ("good", "warn", "bad")),
+        ("on-accent", "accent", AA_TEXT),
+        ("on-accent", "accent-strong", AA_TEXT),
+        ("accent-strong", "card", AA_TEXT),
+        ("bad", "card", AA_TEXT),
+        ("card", "bad", AA_TEXT),
+        ("accent", "card", AA_GRAPHICS),
+        ("edge", "card", AA_GRAPHICS),
+        ("edge", "raised", AA_GRAPHICS),
+        ("warn", "code", AA_GRAPHICS),
+        ("bad", "code", AA_GRAPHICS),
     ],
 )
 def test_colours_have_the_contrast_that_everybody_can_read(scheme: str, front: str, back: str, least: float) -> None:
@@ -85,53 +157,59 @@ def test_the_measure_of_contrast_is_right_where_it_is_known() -> None:
 
 
 def test_every_colour_of_the_style_is_one_of_the_scheme() -> None:
-    rules = re.sub(r":root \{.*?\}", "", STYLE, flags=re.DOTALL)
+    rules = re.sub(r":root \{.*?\}", "", STYLE, count=1, flags=re.DOTALL)
     assert not re.search(r"#[0-9a-f]{3,8}\b|rgb|hsl", rules)
-    names = set(re.findall(r"var\(--(\w+)\)", rules))
-    assert names == set(palettes()["light"])
+    assert set(re.findall(r"var\(--([\w-]+)\)", rules)) == set(palettes()["light"])
 
 
-def test_S24_nothing_on_the_page_needs_what_its_policy_forbids(page: Page) -> None:
-    for tag, attributes in page.elements:
-        assert tag not in ("script", "style", "iframe", "object", "base")
+# What the policy forbids
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_S24_nothing_on_a_page_needs_what_its_policy_forbids(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for tag, attributes in Page(without_jinja(text)).elements:
+        assert tag not in ("style", "iframe", "object", "base", "embed")
+        assert tag != "script" or "src" in attributes
         assert not any(name == "style" or name.startswith("on") for name in attributes)
-        for name in ("href", "src"):
-            assert not re.match(r"https?:|//|javascript:", attributes.get(name) or "")
-    assert not re.search(r"@import|https?:|//", STYLE)
+        for name in ("href", "src", "action"):
+            assert not re.match(r"https?:|//|javascript:|data:", attributes.get(name) or "")
 
 
-def test_what_the_page_calls_by_id_is_there_once_and_regions_have_names(page: Page) -> None:
-    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    for tag, attributes in page.elements:
-        if "aria-labelledby" in attributes:
-            assert attributes["aria-labelledby"] in ids
-        if tag == "pre":  # it scrolls, so the keyboard must reach it and a screen reader must name it
-            assert attributes["tabindex"] == "0"
-            assert attributes["role"] == "region"
-            assert "aria-labelledby" in attributes
+def test_S24_neither_style_nor_script_fetches_from_elsewhere_or_makes_markup() -> None:
+    assert not re.search(r"@import|https?:|url\(", STYLE)
+    assert not re.search(
+        r"https?:|innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval|Function\(|\.style\b", SCRIPT
+    )
 
 
-def test_headings_do_not_skip_a_level(page: Page) -> None:
-    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+def test_every_form_that_changes_something_carries_the_token() -> None:
+    own = {"login.html": 1, "base.html": 2}
+    """Forms without a sign-in: the box; language and appearance."""
+    for path in PAGES:
+        forms = re.findall(r"<form[^>]*method=\"post\".*?</form>", path.read_text(encoding="utf-8"), re.DOTALL)
+        bare = [form for form in forms if "csrf_field()" not in form]
+        assert len(bare) == own.get(path.name, 0), path.name
+
+
+# What everybody needs
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_headings_do_not_skip_a_level(path: Path) -> None:
+    if path.name in ("base.html", "macros.html", "snippets.html"):
+        return
+    elements = Page(
+        re.sub(r"\{%-? macro.*?endmacro.*?%\}", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    ).elements
+    levels = [int(tag[1]) for tag, _ in elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(later <= earlier + 1 for earlier, later in pairwise(levels))
 
 
-def test_the_page_tells_of_the_demo_only_while_there_is_one() -> None:
-    assert "simulator" in render(demo=True)
-    assert "simulator" not in render(demo=False)
-
-
-def test_the_page_follows_the_prefix_and_escapes_what_it_is_given() -> None:
-    text = render(base_url="http://localhost:5005/x/v1?<script>", prefix="/x")
-    assert 'href="/x/openapi.json"' in text
-    assert "<script>" not in text
-
-
-def test_files_that_the_page_names_exist(page: Page) -> None:
-    named = {attributes["href"] for tag, attributes in page.elements if tag == "link"}
-    named |= {f"/static/{name}" for name in re.findall(r'url\("([^"]+)"\)', STYLE)}
-    assert named == {"/static/icon.svg", "/static/style.css"}
-    assert all((TEMPLATES / str(name).lstrip("/")).is_file() for name in named)
+def test_the_style_lets_the_keyboard_be_seen_and_motion_be_refused() -> None:
+    assert re.search(r":focus-visible \{ outline: 2px", STYLE)
+    assert "transition" in STYLE.partition("prefers-reduced-motion: no-preference")[2]
+    assert "transition" not in STYLE.partition("prefers-reduced-motion: no-preference")[0]
+    assert "outline: none" not in STYLE.replace("main:focus { outline: none; }", "")

@@ -26,8 +26,8 @@ from chat2api.keys.digests import secret_digest
 from chat2api.runtime import Runtime
 
 PageAccess = Literal["login", "page", "person", "admin", "signed_in"]
-"""`login`: everybody, from our own pages; wrong secrets are counted. `page`: an operator's page; nobody is sent to sign in.
-`person`: an issued key's own data, or an operator. `admin`: an operator, by cookie and token or by bearer.
+"""`login`: everybody, signed in or not; what is sent must come from our own pages. `page`: an operator's page; nobody is
+sent to sign in. `person`: an issued key's own data, or an operator. `admin`: an operator, by cookie and token or by bearer.
 `signed_in`: whoever has a sign-in, by cookie and token."""
 
 

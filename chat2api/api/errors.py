@@ -1,6 +1,7 @@
 """The one place where a failure becomes an answer."""
 
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 
 import orjson
 from quart import Quart, Response
@@ -18,9 +19,26 @@ from chat2api.protocol.openai.errors import error_object
 log = logging.getLogger(__name__)
 
 
-def install_error_handler(app: Quart) -> None:
-    """Answer every exception of the app in the OpenAI shape."""
-    app.register_error_handler(Exception, answer_error)
+ErrorPage = Callable[[Exception, int, Mapping[str, str]], Awaitable[Response | None]]
+"""Shows an error with its status and headers to people; None where a program asked."""
+
+
+def install_error_handler(app: Quart, page: ErrorPage | None = None) -> None:
+    """Answer every exception of the app in the OpenAI shape, or by a page where people asked for one."""
+
+    async def answer(error: Exception) -> Response:
+        response = await answer_error(error)
+        if page is None:
+            return response
+        shown = _from_werkzeug(error) if isinstance(error, HTTPException) else error
+        return await page(shown, response.status_code, _kept(response)) or response
+
+    app.register_error_handler(Exception, answer)
+
+
+def _kept(response: Response) -> dict[str, str]:
+    """Give the headers of an error that hold for a page as well."""
+    return {name: value for name, value in response.headers.items() if name.lower() == "retry-after"}
 
 
 async def answer_error(error: Exception) -> Response:

@@ -1,6 +1,8 @@
 """`/login`: one box for every key and the password; `/logout`."""
 
-from quart import Blueprint, Response, redirect, render_template, request
+import math
+
+from quart import Blueprint, Response, current_app, redirect, render_template, request
 from quart.typing import ResponseReturnValue
 
 from chat2api.api.admission import Guess, matches_password
@@ -16,6 +18,7 @@ from chat2api.api.sessions import (
     recognise,
     set_cookie,
 )
+from chat2api.api.shell import shell_of
 from chat2api.errors import Chat2APIError, InvalidAPIKeyError, StorageError
 
 blueprint = Blueprint("login", __name__)
@@ -124,15 +127,14 @@ async def _page(error: Chat2APIError | None = None) -> ResponseReturnValue:
     runtime = current_runtime()
     page = await render_template(
         "login.html",
-        error=error,
+        error=shell_of(current_app).explain(error) if error is not None else None,
+        retry_after=error.retry_after if error is not None else None,
         next=safe_next(request.args.get("next") or (await request.form).get("next"), ""),
         password=runtime.password is not None,
-        static=lambda name: f"{_prefix()}/static/{name}",
-        prefix=_prefix(),
     )
     headers = {}
     if error is not None and error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     return page, error.status if error is not None else 200, headers
 
 

@@ -37,8 +37,9 @@ async def test_S27_paths_of_ours_are_kept(wanted: str) -> None:
 
 async def test_S27_the_server_sends_nobody_away(person: Person) -> None:
     for wanted in ("//evil.test", "/\\evil.test", "https://evil.test/"):
+        person.cookies.clear()
         page = await person.get("/login?next=" + httpx.QueryParams({"n": wanted})["n"])
-        assert "evil" not in page.text
+        assert '<input type="hidden" name="next" value="">' in page.text
         answer = await person.sign_in(next=wanted)
         assert answer.headers["location"] == "/tokens"
         again = await person.get(f"/login?next={wanted}")
@@ -51,7 +52,7 @@ async def test_an_operator_key_leads_to_the_accounts_and_a_persons_key_to_their_
     assert (await person.sign_in(next="/probe/page?x=1")).headers["location"] == "/probe/page?x=1"
 
 
-@pytest.mark.parametrize("secret", ["", " ", "wrong", "sk-c2a-unknown", "x" * 5000, "\u202e", "' OR 1=1 --"])
+@pytest.mark.parametrize("secret", ["", " ", "wrong-key-0815", "sk-c2a-unknown", "x" * 5000, "\u202e", "' OR 1=1 --"])
 async def test_a_wrong_key_gives_no_cookie_and_is_never_shown_again(person: Person, secret: str) -> None:
     answer = await person.sign_in(secret)
     assert answer.status_code == 401

@@ -1,0 +1,96 @@
+"""`/usage`: what a key used and what is left of it, for its holder; for the operator, everybody's use."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Protocol
+
+from quart import Blueprint, render_template
+
+from chat2api.api.charts import Chart, bar_chart
+from chat2api.api.context import current_runtime, current_visitor
+from chat2api.api.pages import api_base
+from chat2api.errors import InvalidAPIKeyError
+from chat2api.runtime import Runtime
+from chat2api.storage.keys import IssuedKey
+from chat2api.storage.usage import UsageRow, day_of
+
+blueprint = Blueprint("usage_page", __name__)
+
+DAYS = 30
+"""Days that the page looks back."""
+MOST_ROWS = 50
+"""Models or keys that are shown, the most used first."""
+
+
+class Sums:
+    """Numbers of several rows together."""
+
+    def __init__(self, name: str) -> None:
+        """Start with nothing."""
+        self.name = name
+        self.requests = self.tokens = self.errors = 0
+
+    def add(self, row: UsageRow) -> None:
+        """Take a row in."""
+        self.requests += row.requests
+        self.tokens += row.prompt_tokens + row.completion_tokens
+        self.errors += row.errors
+
+
+class _Grouping(Protocol):
+    def __call__(self, row: UsageRow, /) -> str: ...
+
+
+@blueprint.get("/usage")
+async def usage_page() -> str:
+    """The page of whoever is signed in."""
+    runtime, visitor = current_runtime(), current_visitor()
+    key = runtime.keys.get(visitor.key_id) if visitor is not None and visitor.key_id is not None else None
+    if visitor is None or (visitor.role == "person" and key is None):
+        raise InvalidAPIKeyError("Sign in first.")
+    days = _days(runtime)
+    await runtime.ledger.flush()
+    rows = await runtime.records.usage.rows(since=days[0], until=days[-1], key=key.id if key is not None else None)
+    by_day = {sums.name: sums for sums in group(rows, lambda row: row.day)}
+    return await render_template(
+        "usage.html",
+        key=key,
+        state=(key.ended(runtime.clock.now()) or "ok") if key is not None else None,
+        rooms=await runtime.quotas.rooms(key) if key is not None else (),
+        requests_chart=_chart(days, by_day, "requests"),
+        tokens_chart=_chart(days, by_day, "tokens"),
+        models=group(rows, lambda row: row.model)[:MOST_ROWS],
+        keys=_named(runtime, group(rows, lambda row: row.key)[:MOST_ROWS]) if key is None else (),
+        base_url=api_base(runtime.config),
+        example_model=_example_model(key),
+    )
+
+
+def group(rows: Sequence[UsageRow], name: _Grouping) -> list[Sums]:
+    """Give the sums of rows by a name, the most requests first."""
+    sums: dict[str, Sums] = {}
+    for row in rows:
+        sums.setdefault(name(row), Sums(name(row))).add(row)
+    return sorted(sums.values(), key=lambda one: (-one.requests, -one.errors, one.name))
+
+
+def _days(runtime: Runtime) -> list[str]:
+    today = date.fromisoformat(day_of(runtime.clock.now()))
+    return [(today - timedelta(days=back)).isoformat() for back in reversed(range(DAYS))]
+
+
+def _chart(days: Sequence[str], by_day: dict[str, Sums], what: str) -> Chart:
+    return bar_chart([(day[5:], getattr(by_day[day], what) if day in by_day else 0) for day in days])
+
+
+def _named(runtime: Runtime, sums: Sequence[Sums]) -> Sequence[Sums]:
+    for one in sums:
+        key = runtime.keys.get(one.name)
+        one.name = key.name if key is not None else one.name
+    return sums
+
+
+def _example_model(key: IssuedKey | None) -> str:
+    """Give a model that the key may use: one that is named in full, else the default."""
+    patterns = key.scope.models if key is not None else None
+    return next((pattern for pattern in patterns or () if "*" not in pattern), "auto")

@@ -1,0 +1,117 @@
+"""What people see of their own use, and of nobody else's."""
+
+import re
+
+import pytest
+
+from chat2api.storage.keys import KeyLimits, KeyScope, NewKey
+from chat2api.storage.usage import UsageRow, day_of
+from tests.api.pages_house import Person
+from tests.e2e.harness import House
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+NOTHING = KeyLimits(requests_per_minute=None, requests_at_once=None)
+
+
+async def issue(house: House, name: str, **fields: object) -> tuple[str, str]:
+    new = NewKey(name=name, expires_at=None, **{"limits": NOTHING} | fields)  # type: ignore[arg-type]  # by name
+    issued = await house.runtime.keys.issue(new)
+    return issued.secret, issued.key.id
+
+
+async def book(house: House, key_id: str, model: str, requests: int, *, days_ago: int = 0) -> None:
+    day = day_of(house.runtime.clock.now() - days_ago * 86400)
+    row = UsageRow(
+        day, key_id, "secretlabel", model, requests=requests, prompt_tokens=requests * 10, completion_tokens=5
+    )
+    await house.runtime.records.usage.add([row])
+
+
+async def person_with(house: House, secret: str) -> Person:
+    person = Person(house.base)
+    assert (await person.sign_in(secret)).headers["location"] == "/usage"
+    return person
+
+
+async def test_S8_a_person_sees_their_own_use_alone(page_house: House) -> None:
+    mine, my_id = await issue(page_house, "Mine")
+    _, other_id = await issue(page_house, "Other")
+    await book(page_house, my_id, "model-of-mine", 1234)
+    await book(page_house, my_id, "model-of-mine", 1, days_ago=40)
+    await book(page_house, other_id, "model-of-other", 777)
+    async with await person_with(page_house, mine) as person:
+        page = (await person.get("/usage")).text
+    assert "model-of-mine" in page
+    assert "1\u202f234" in page
+    assert "1\u202f235" not in page, "older than the page looks back"
+    for foreign in ("model-of-other", "Other", "777", "secretlabel"):
+        assert foreign not in page
+
+
+async def test_the_operator_sees_everybody(page_house: House) -> None:
+    _, key_id = await issue(page_house, "Grandmother")
+    await book(page_house, key_id, "model-x", 4321)
+    async with Person(page_house.base) as person:
+        await person.sign_in()
+        page = (await person.get("/usage")).text
+    assert "Grandmother" in page
+    assert "4\u202f321" in page
+
+
+async def test_what_is_left_is_told_of_each_limit(page_house: House) -> None:
+    limits = KeyLimits(requests_per_minute=60, requests_per_day=400, tokens_total=9000, requests_at_once=None)
+    secret, _ = await issue(page_house, "Limited", limits=limits, scope=KeyScope(models=("gpt-4o", "o*")))
+    async with await person_with(page_house, secret) as person:
+        page = (await person.get("/usage")).text
+    assert page.count("<meter") == 3
+    assert "Requests at once" not in page
+    assert "<strong>400</strong> / 400" in page
+    assert "<code>gpt-4o</code>" in page
+    assert '"model": "gpt-4o"' in page.replace("&#34;", '"')
+
+
+async def test_a_key_without_limits_says_so(page_house: House) -> None:
+    secret, _ = await issue(page_house, "Free")
+    async with await person_with(page_house, secret) as person:
+        page = (await person.get("/usage")).text
+    assert "no limit of number" in page
+    assert "<meter" not in page
+
+
+async def test_S10_no_page_shows_a_key(page_house: House) -> None:
+    secret, _ = await issue(page_house, "Secret")
+    async with await person_with(page_house, secret) as person:
+        page = (await person.get("/usage")).text
+    assert secret not in page
+    assert secret[:11] in page
+
+
+async def test_S13_the_page_closes_with_the_key(page_house: House) -> None:
+    secret, key_id = await issue(page_house, "Short")
+    async with await person_with(page_house, secret) as person:
+        assert (await person.get("/usage")).status_code == 200
+        await page_house.runtime.keys.revoke(key_id)
+        assert (await person.get("/usage")).status_code == 401
+        assert (await person.sign_in(secret)).status_code == 401
+
+
+async def test_S24_names_are_shown_as_they_are(page_house: House) -> None:
+    hostile = '<img src=x onerror="alert(1)">'
+    secret, key_id = await issue(page_house, hostile)
+    await book(page_house, key_id, "</td><script>alert(1)</script>", 1)
+    async with await person_with(page_house, secret) as person:
+        page = (await person.get("/usage")).text
+    assert "<img src=x" not in page
+    assert not re.search(r"<script(?! src)", page)
+
+
+async def test_the_charts_are_read_out_as_tables(page_house: House) -> None:
+    secret, key_id = await issue(page_house, "Charts")
+    await book(page_house, key_id, "m", 17)
+    async with await person_with(page_house, secret) as person:
+        page = (await person.get("/usage")).text
+    assert page.count("<svg") == 2
+    assert page.count("aria-labelledby") > 5
+    assert len(re.findall(r'<tr><th scope="row">\d\d-\d\d</th>', page)) == 60
+    assert '<td class="number">17</td>' in page
