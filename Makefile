@@ -12,6 +12,7 @@ help:
 	@echo "make run      set up and start the server on port 5005 (with the simulator while there is no account)"
 	@echo "make setup    only set up what the server needs"
 	@echo "make test     set up what the suite needs and pass it"
+	@echo "make browser  install Chromium for the tests of pages, where that is allowed"
 	@echo "make check    set up the same and run ruff, mypy --strict and import-linter"
 	@echo "make bench    measure on this machine, as ratios in one run"
 	@echo "make nightly  the long runs: kill tests, timing of the promised limits"
