@@ -22,6 +22,7 @@ from chat2api.config import Config
 from chat2api.errors import Chat2APIError, DrainingError, InvalidAPIKeyError, StorageError, UpstreamError
 from chat2api.gateway.account_care import AccountCare, CareParts
 from chat2api.gateway.chatgpt import ChatGPTProvider
+from chat2api.gateway.checkups import Checkups
 from chat2api.gateway.doctor import Doctor
 from chat2api.gateway.jobs import Jobs
 from chat2api.gateway.offers import Offers
@@ -210,6 +211,9 @@ class Runtime:
         if self.config.scheduled_refresh:
             timetable.add("scheduled refresh", renewals.tick, every=60.0, soon=True)
         timetable.add("renewal ahead", renewals.renew_ahead, every=60.0)
+        checkups = self.checkups = Checkups(self.client, self.sources.pool, self.clock, random.Random())
+        if not self.config.conversation_only:  # a gateway that does the rest knows no such calls
+            timetable.add("checkups", checkups.pass_over, every=600.0)
         timetable.add("sweep", self._sweep, every=3600.0)
         timetable.start()
         self._resources.push_async_callback(timetable.aclose)

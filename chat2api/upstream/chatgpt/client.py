@@ -29,6 +29,7 @@ from chat2api.protocol.chatgpt.request import (
     zone_at,
 )
 from chat2api.protocol.chatgpt.stream import ConversationDecoder
+from chat2api.protocol.chatgpt.workspaces import Workspace, parse_workspaces
 from chat2api.protocol.events import Event, FilePointer, Finished, HandedOff, TakeEvents
 from chat2api.protocol.prompt import ModelChoice, Prompt
 from chat2api.upstream.chatgpt.calls import BackendCalls
@@ -268,6 +269,11 @@ class ChatGPTClient:
             return parse_models(orjson.loads(answer.body))
         except orjson.JSONDecodeError as error:
             raise UpstreamProtocolError("The backend's list of models is not JSON.") from error
+
+    async def workspaces(self, session: Session) -> tuple[Workspace, ...]:
+        """Give the workspaces of a signed-in session's account."""
+        answer = await self._calls.get(session, "/accounts/check/v4-2023-04-27")
+        return parse_workspaces(self._read_object(session, answer, "accounts"))
 
     async def file_url(self, session: Session, pointer: FilePointer) -> str | None:
         """Give the address of a file that the backend made, None when it cannot be had."""
