@@ -195,11 +195,12 @@ class Connection(asyncio.Protocol):
     # -----------------------------------------------------------------------------------------------------------------
     # Writing
 
-    async def send(self, data: bytes) -> None:
-        """Write data, waiting whenever too much is unsent. Raises ClientLeftError."""
-        view = memoryview(data)
-        for start in range(0, len(data), WRITE_SLICE):
-            if self.write(view[start : start + WRITE_SLICE]):
+    async def send(self, data: bytes, before: bytes = b"", after: bytes = b"") -> None:
+        """Write data between its framing, waiting whenever too much is unsent. Raises ClientLeftError."""
+        view, size = memoryview(data), len(data)
+        for begin in range(0, size, WRITE_SLICE):
+            end = begin + WRITE_SLICE
+            if self.write(b"".join((b"" if begin else before, view[begin:end], b"" if end < size else after))):
                 await self.make_room()
 
     def write(self, data: bytes | memoryview) -> bool:

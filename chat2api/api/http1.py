@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WRITE_SLICE = 64 * 1024
-"""Bytes that are written before looking at how much is unsent."""
+WRITE_SLICE = 32 * 1024
+"""Bytes that are written before looking at how much is unsent: so many may have to be copied to wait for the client."""
 
 _ASGI = {"version": "3.0", "spec_version": "2.1"}
 
@@ -286,19 +286,13 @@ class HTTP1:
         around = response.frame(len(data))
         end = response.end() if last else b""
         connection = self._connection
-        if around is None:
-            framed = end
-        elif len(data) <= WRITE_SLICE:
-            framed = b"%b%b%b%b" % (around[0], data, around[1], end)
-        else:
-            connection.write(around[0])
+        if around is not None and len(data) > WRITE_SLICE:
             try:
-                await connection.send(data)
+                await connection.send(data, around[0], around[1] + end)
             except BaseException:
                 connection.abort()  # half a piece is out, and nothing may follow it
                 raise
-            framed = around[1] + end
-        if connection.write(framed):
+        elif connection.write(b"%b%b%b%b" % (around[0], data, around[1], end) if around is not None else end):
             await connection.make_room()
 
     def end_exchange(self, exchange: Exchange) -> None:
