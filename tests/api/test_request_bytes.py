@@ -12,7 +12,7 @@ HOST = b"Host: localhost\r\n"
 LIMITS = HeadLimits()
 
 
-def _take_all(data: bytes, *cuts: int) -> list[tuple[bytes, bytes]]:
+def take_all(data: bytes, *cuts: int) -> list[tuple[bytes, bytes]]:
     """Feed data cut at those places and return path and body of each request that comes out whole."""
     incoming = RequestBytes(LIMITS)
     requests: list[tuple[bytes, bytes]] = []
@@ -49,18 +49,18 @@ A, B, C = (b"/a", b""), (b"/b", BODY), (b"/c", b"\r\n\r0123456789")
 
 
 def test_requests_are_cut_where_they_end() -> None:
-    assert _take_all(GET + POST + CHUNKED + PLAIN_END + GET) == [A, B, C, A]
+    assert take_all(GET + POST + CHUNKED + PLAIN_END + GET) == [A, B, C, A]
 
 
 @given(st.lists(st.integers(0, len(GET + POST + CHUNKED + TRAILERS + GET)), max_size=12))
 def test_any_split_of_the_same_bytes_gives_the_same_requests(cuts: list[int]) -> None:
-    assert _take_all(GET + POST + CHUNKED + TRAILERS + GET, *cuts) == [A, B, C, A]
+    assert take_all(GET + POST + CHUNKED + TRAILERS + GET, *cuts) == [A, B, C, A]
 
 
 def test_every_byte_alone_gives_the_same_requests() -> None:
     data = GET + POST + CHUNKED + TRAILERS + b"\r\n" + GET
 
-    assert _take_all(data, *range(len(data))) == [A, B, C, A]
+    assert take_all(data, *range(len(data))) == [A, B, C, A]
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_every_byte_alone_gives_the_same_requests() -> None:
 )
 def test_trailers_are_checked_and_dropped(trailers: bytes) -> None:
     with pytest.raises(InvalidRequestError):
-        _take_all(CHUNKED + trailers)
+        take_all(CHUNKED + trailers)
 
 
 def test_S37_trailers_have_the_limits_of_a_head() -> None:
     line = b"x: " + b"y" * 1000 + b"\r\n"
     for trailers in (line * 17, line * 17 + b"\r\n", b"x: 1\r\n" * 101 + b"\r\n"):
         with pytest.raises(InvalidRequestError) as refusal:
-            _take_all(CHUNKED + trailers)
+            take_all(CHUNKED + trailers)
         assert refusal.value.status == 431
 
 
@@ -153,9 +153,9 @@ def test_S37_the_largest_target_head_and_number_of_fields_pass_and_one_more_does
         (_head(fields=LIMITS.fields - 2), _head(fields=LIMITS.fields - 1), 431),
         (_head(filler=spare), _head(filler=spare + 1), 431),
     ):
-        assert len(_take_all(whole)) == 1
+        assert len(take_all(whole)) == 1
         with pytest.raises(InvalidRequestError) as refusal:
-            _take_all(over)
+            take_all(over)
         assert refusal.value.status == status
 
 

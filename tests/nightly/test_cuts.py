@@ -44,7 +44,7 @@ async def cut(bench: Bench, rng: random.Random, number: int) -> None:
         events=WORDS,
         delay=rng.choice((0.0, 0.0005, 0.002)),
         encoding=rng.choice(("v1", "classic")),
-        split=rng.choice((None, number)),
+        split=None if fault.do == "endless_line" else rng.choice((None, number)),
     )
     bench.control.fail("conversation", fault)
     before, stream = bench.calls, rng.random() < 0.8
