@@ -15,7 +15,7 @@ help:
 	@echo "make browser  install Chromium for the tests of pages, where that is allowed"
 	@echo "make check    set up the same and run ruff, mypy --strict and import-linter"
 	@echo "make bench    measure on this machine, as ratios in one run"
-	@echo "make nightly  the long runs: kill tests, timing of the promised limits"
+	@echo "make nightly  the long runs: kills, cancels, cuts, soak, fuzz, timing of the promised limits"
 	@echo "make lock     write the hashed requirements anew"
 	@echo "make clean    remove what the others made, but not the data folder"
 
@@ -77,6 +77,7 @@ check: $(DEV_STAMP)
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks
 
+# SOAK_SECONDS (600) and FUZZ_SECONDS (120) say how long the longest of them last.
 nightly: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m nightly --timeout 3600
 

