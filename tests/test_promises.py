@@ -25,9 +25,6 @@ IDS = (
 """Facts of the libraries that force the design, access, security, reliability, suites, guardrails."""
 
 LATER = {
-    "F11": "a measurement of a thousand streams",
-    "T4": "a soak",
-    "T7": "a measurement of load",
     "S20": "a second origin, beside a mirror",
     "S26": "sign-in by a token in the address",
     "S28": "the mirror",
