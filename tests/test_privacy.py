@@ -53,13 +53,13 @@ def spoil(place, name):
 
 spoil(gateway, "choose_model")
 spoil(gateway, "Prompt")
-spoil(charging, "prompt_tokens")
+spoil(charging.CompletionMeter, "add")
 main(["serve"])
 """
 """Runs the server so that a request whose text names one of these functions meets a mistake of the program in it, before
 the answer, between its parts or after it; what is raised quotes everything that it was given."""
 
-BREAKS = ("choose_model", "Prompt", "prompt_tokens")
+BREAKS = ("choose_model", "Prompt", "add")
 
 
 @dataclass
