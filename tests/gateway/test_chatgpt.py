@@ -1,6 +1,7 @@
 """The ChatGPT provider: who answers, what is tried again, who owns what, and that nothing stays behind."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -565,3 +566,36 @@ async def test_R7_a_stated_wait_survives_restarts(tmp_path: Path) -> None:
         with pytest.raises(NoAccountError):
             await gateway.ask()
         assert gateway.control.requests != []
+
+
+async def test_R8_five_chats_on_an_account_that_serves_four_at_once_are_all_answered(tmp_path: Path) -> None:
+    async with open_gateway(tmp_path, ACCOUNT_CONCURRENCY="4") as small:
+        await small.fresh(1)
+        small.control.choose(delay=0.03, times=None)
+        most = 0
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                most = max(most, small.in_flight)
+                await asyncio.sleep(0)
+
+        watching = asyncio.get_running_loop().create_task(watch())
+        answers = await asyncio.gather(*(small.ask() for _ in range(5)))
+        watching.cancel()
+        assert [text_of(events) for events in answers] == [ANSWER] * 5
+        assert most == 4
+        assert (small.turns, small.in_flight) == (5, 0)
+
+
+async def test_a_users_chats_stay_with_one_account_and_users_are_spread_evenly(gateway: Gateway) -> None:
+    await gateway.fresh(3)
+    homes: dict[str, set[str | None]] = {}
+    for turn in range(2):
+        for number in range(7):
+            user = f"user {number}"
+            await gateway.ask(request=chat_request(user=user))
+            homes.setdefault(user, set()).add(gateway.control.requests_to("conversation")[-1].account)
+        assert turn or len(homes) == 7
+    assert [len(accounts) for accounts in homes.values()] == [1] * 7
+    assert sorted(Counter(account for accounts in homes.values() for account in accounts).values()) == [2, 2, 3]
