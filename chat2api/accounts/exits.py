@@ -67,6 +67,10 @@ class Exits:
             case "distrusted":
                 breaker.open(now, DISTRUST_SECONDS, seconds=clamp_stated(seconds))
 
+    def abandon(self, used: Exit, host: str) -> None:
+        """Tell that a call through this exit ended without an outcome, for instance because the caller left."""
+        self._breaker(used, host).abandon()
+
     def blocked_for(self, used: Exit, host: str) -> float:
         """Give for how many seconds an exit may not be used for a host; 0 when it may."""
         return self._breaker(used, host).blocked_for(self._clock.monotonic())

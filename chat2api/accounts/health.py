@@ -267,6 +267,10 @@ class Breaker:
         self._strikes = 0
         self._open_until = self._probe_until = None
 
+    def abandon(self) -> None:
+        """Tell that a call ended without an outcome: if it was the probe, another may be."""
+        self._probe_until = None
+
     def fail(self, now: float, *, by_share: bool = True) -> None:
         """Tell that a call failed. `by_share` False lets only failures in a row open it."""
         self._note(now, failed=True)

@@ -32,7 +32,7 @@ from chat2api.errors import (
 from chat2api.gateway.deadlines import AnswerLimits, answer_limits, deadline, is_reasoning
 from chat2api.gateway.offers import Offers
 from chat2api.gateway.provider import AnswerFacts, Caller
-from chat2api.gateway.sources import Claim, Sources, Way, host_of
+from chat2api.gateway.sources import Claim, Sources, Way
 from chat2api.gateway.turns import TurnFollower
 from chat2api.protocol.chatgpt.drift import UNREADABLE, DriftWatch
 from chat2api.protocol.chatgpt.models import choose_model, reply_name
@@ -323,10 +323,9 @@ class _Attempt:
             await self._follower.aclose()
         outcome = failure or (Outcome.SERVED if self._served or self.begun else Outcome.ABANDONED)
         verdict = await self._lease.release(outcome)
-        if self.session is not None and outcome is not Outcome.ABANDONED:
-            self._answering.claim.source.exits.report(
-                self.session.proxy, host_of(self.session.origin), verdict.exit_fault, seconds=verdict.exit_seconds
-            )
+        if self.session is not None:
+            told = verdict if outcome is not Outcome.ABANDONED else None
+            self._answering.claim.source.report(self.session, told)
         return verdict
 
     def _note_shapes(self, failure: Exception | None) -> None:

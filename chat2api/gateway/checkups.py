@@ -16,6 +16,7 @@ from chat2api.gateway.sources import AccountSource
 from chat2api.protocol.chatgpt.workspaces import choose_workspace, known_names
 from chat2api.storage.values import Account, AccountFacts
 from chat2api.upstream.chatgpt.client import ChatGPTClient
+from chat2api.upstream.chatgpt.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class Checkups:
         pool = self._source.pool
         lease = await pool.lease(model="models", account_id=account_id, errand=not probe, probe=probe)
         outcome: Outcome | Exception = Outcome.ABANDONED
+        session: Session | None = None
         try:
             session = await self._source.open_session(lease, workspace=None)
             workspaces = await self._client.workspaces(session)
@@ -72,7 +74,9 @@ class Checkups:
             outcome = error
             raise
         finally:
-            await lease.release(outcome)
+            verdict = await lease.release(outcome)
+            if session is not None:
+                self._source.report(session, verdict if outcome is not Outcome.ABANDONED else None)
         own = choose_workspace(workspaces, lease.account.workspace)
         facts = AccountFacts(
             plan=own.plan if own is not None else None,

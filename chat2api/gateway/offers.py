@@ -10,6 +10,7 @@ from chat2api.errors import Chat2APIError, NoAccountError, UpstreamError
 from chat2api.gateway.sources import AccountSource, Claim
 from chat2api.protocol.chatgpt.models import choose_model
 from chat2api.upstream.chatgpt.client import ChatGPTClient
+from chat2api.upstream.chatgpt.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Offers:
                 return known[1]
             lease = await source.pool.lease(model=_MODELS, account_id=account_id, errand=True)
             outcome: Outcome | Exception = Outcome.ABANDONED
+            session: Session | None = None
             try:
                 session = await source.open_session(lease, workspace=workspace)
                 offered = await self._client.models(session)
@@ -93,7 +95,9 @@ class Offers:
                 outcome = error
                 raise
             finally:
-                await lease.release(outcome)
+                verdict = await lease.release(outcome)
+                if session is not None:
+                    source.report(session, verdict if outcome is not Outcome.ABANDONED else None)
             slugs = frozenset(model.slug for model in offered)
             self._lists[account_id] = (self._clock.monotonic() + LIFETIME, slugs)
             self._known = frozenset().union(*(offered for _, offered in self._lists.values()))

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from chat2api.accounts.adoption import Adoptions
 from chat2api.accounts.budget import RetryBudget
 from chat2api.accounts.exits import Exit, Exits
+from chat2api.accounts.health import Verdict
 from chat2api.accounts.pool import AccountPool, Lease
 from chat2api.accounts.refresh import TokenKeeper
 from chat2api.accounts.tokens import read_claims, tell_kind
@@ -71,6 +72,14 @@ class AccountSource:
             credential=credential,
             private=account.owner is not None,
         )
+
+    def report(self, session: Session, verdict: Verdict | None) -> None:
+        """Tell the session's exit how its calls went; None when nothing was learnt, so that others may be its probe."""
+        host = host_of(session.origin)
+        if verdict is None:
+            self.exits.abandon(session.proxy, host)
+        else:
+            self.exits.report(session.proxy, host, verdict.exit_fault, seconds=verdict.exit_seconds)
 
     def _choose_way(self, account_id: str, avoid: Set[Way]) -> Way:
         """Give the account's own origin and exit, or the next ones while those cannot be used or failed just now."""

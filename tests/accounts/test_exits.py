@@ -109,3 +109,20 @@ def test_R5_statistics_never_close_more_than_half_of_the_exits(clock: FakeClock)
             exits.report(one, "host", "failing")
 
     assert sum(exits.blocked_for(f"http://{name}", "host") > 0 for name in ("one", "two", "three", "four")) == 2
+
+
+def test_R3_a_probe_whose_caller_left_lets_another_be_the_probe(clock: FakeClock) -> None:
+    exits = Exits([], clock)
+    exits.report(None, "host", "distrusted")
+    clock.advance(60)
+    exits.choose("account", "host")
+    with pytest.raises(AllAccountsCoolingError):
+        exits.choose("another", "host")
+
+    exits.abandon(None, "host")
+
+    assert exits.choose("another", "host") is None
+    exits.abandon(None, "another host")
+    exits.report(None, "host", "distrusted")
+    exits.abandon(None, "host")
+    assert exits.blocked_for(None, "host") > 60
