@@ -8,7 +8,7 @@ from typing import Any
 from quart import Blueprint, Quart, Response, request
 
 from chat2api import logs
-from chat2api.api import accounts, health, keys, login, metrics, pages, shell, usage, usage_page
+from chat2api.api import accounts, health, keys, login, metrics, pages, shell, static_files, usage, usage_page
 from chat2api.api.admission import PageAccess
 from chat2api.api.auth import check_access_classes, declare_access, guard_request
 from chat2api.api.body import LARGE_BODY
@@ -45,8 +45,7 @@ def create_app(
     app = LeanQuart(
         "chat2api",
         template_folder=str(_TEMPLATES),
-        static_folder=str(_TEMPLATES / "static"),
-        static_url_path=f"{prefix}/static",
+        static_folder=None,  # see static_files
     )
     app.config["MAX_CONTENT_LENGTH"] = LARGE_BODY
     app.config["BODY_TIMEOUT"] = None  # the listener keeps R1's limits on slow bodies
@@ -65,7 +64,8 @@ def create_app(
     for blueprint, access in PAGES:
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", access)
-    declare_access(app, "static", "open")
+    static_files.install_static_files(app, _TEMPLATES / "static", prefix)
+    declare_access(app, static_files.ENDPOINT, "open")
     for blueprint in (accounts.blueprint, keys.blueprint, metrics.blueprint):
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "admin")

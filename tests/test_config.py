@@ -124,6 +124,18 @@ def test_S2_samples_and_short_keys_are_refused_where_others_can_reach_the_server
     assert Config.from_env({"HOST": "127.0.0.1", "AUTHORIZATION": sample}).authorization == (sample,)
 
 
+@pytest.mark.parametrize("sample", ["", *sorted(SAMPLE_KEYS)[:30], "fifteen chars !", "x"])
+def test_S2_a_weak_password_stops_a_server_that_others_can_reach(sample: str) -> None:
+    if not sample:
+        assert Config.from_env({"HOST": "0.0.0.0", "ADMIN_PASSWORD": ""}).admin_password == ""
+        return
+    with pytest.raises(ConfigError, match="ADMIN_PASSWORD") as refusal:
+        Config.from_env({"HOST": "0.0.0.0", "ADMIN_PASSWORD": sample})
+    assert f" {sample} " not in refusal.value.message or len(sample) < 8
+    assert Config.from_env({"HOST": "127.0.0.1", "ADMIN_PASSWORD": sample}).admin_password == sample
+    assert Config.from_env({"HOST": "0.0.0.0", "ADMIN_PASSWORD": "four quiet words together"}).admin_password
+
+
 def test_S2_every_key_that_a_document_of_ours_prints_counts_as_a_sample() -> None:
     printed = set()
     for document in [ROOT / ".env.example", ROOT / "README.md", *ROOT.glob("docker-compose*.yml")]:

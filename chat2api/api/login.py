@@ -33,7 +33,7 @@ async def login_page() -> ResponseReturnValue:
     """The box, or the way on for who is signed in already."""
     visitor = current_visitor()
     if visitor is not None:
-        return redirect(safe_next(request.args.get("next"), home_of(visitor.role)), 303)
+        return redirect(safe_next(request.args.get("next"), shell_of(current_app).home(visitor.role)), 303)
     return await _page()
 
 
@@ -58,7 +58,7 @@ async def sign_in() -> ResponseReturnValue:
     if visitor.role == "operator":
         await record_action("sign in")
     response = Response(status=303)
-    response.headers["Location"] = safe_next(form.get("next"), home_of(visitor.role))
+    response.headers["Location"] = safe_next(form.get("next"), shell_of(current_app).home(visitor.role))
     set_cookie(response, request, runtime.config, value)
     return response
 
@@ -95,11 +95,6 @@ def safe_next(wanted: str | None, otherwise: str) -> str:
     ):
         return otherwise
     return wanted
-
-
-def home_of(role: str) -> str:
-    """Give the page on which somebody begins."""
-    return f"{_prefix()}/tokens" if role == "operator" else f"{_prefix()}/usage"
 
 
 async def _recognise(secret: str) -> Shown:

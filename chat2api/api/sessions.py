@@ -43,7 +43,7 @@ def recognise(runtime: Runtime, secret: str) -> Shown | None:
     """
     key = runtime.keys.find(secret)
     if key is not None:
-        return Shown("key", key.digest, key.id)
+        return Shown("key", runtime.keys.fingerprint(secret), key.id)
     if not runtime.config.admin_password and runtime.operator_keys.matches(secret):
         return Shown("operator", secret_digest(secret).hex())
     return None
@@ -70,7 +70,7 @@ async def find_visitor(runtime: Runtime, value: str) -> Visitor | None:
     now = runtime.clock.now()
     if sign_in is None:
         return None
-    if sign_in.ended(now) or not _still_opens(runtime, sign_in, now):
+    if sign_in.ended(now) or not _still_opens(runtime, sign_in):
         await runtime.records.sign_ins.end(sign_in.digest)
         return None
     if now - sign_in.used_at >= TOUCH_SECONDS:
@@ -139,7 +139,7 @@ def clear_cookie(response: Response, incoming: Request, config: Config) -> None:
     response.set_cookie(name, "", max_age=0, path="/", secure=secure, httponly=True, samesite="Strict")
 
 
-def _still_opens(runtime: Runtime, sign_in: SignIn, now: float) -> bool:
+def _still_opens(runtime: Runtime, sign_in: SignIn) -> bool:
     config = runtime.config
     if sign_in.kind == "password":
         right = bytes.fromhex(password_shown(runtime).proof)
@@ -147,10 +147,7 @@ def _still_opens(runtime: Runtime, sign_in: SignIn, now: float) -> bool:
     if sign_in.kind == "operator":
         proof = bytes.fromhex(sign_in.proof)
         return not config.admin_password and find_digest(proof, runtime.operator_keys.digests) is not None
-    key = runtime.keys.get(sign_in.key_id) if sign_in.key_id is not None else None
-    if key is None or key.ended(now) is not None:
-        return False
-    return find_digest(sign_in.proof.encode(), (key.digest.encode(),)) is not None
+    return sign_in.key_id is not None and runtime.keys.opens(sign_in.key_id, sign_in.proof)
 
 
 def _who(kind: SignInKind, proof: str, key_id: str | None) -> str:

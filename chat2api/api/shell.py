@@ -135,6 +135,11 @@ class Shell:
         accepted = request.accept_mimetypes
         return accepted.quality("text/html") > accepted.quality("application/json")
 
+    def home(self, role: str) -> str:
+        """Give the page on which somebody begins: the first of their navigation."""
+        entries = self._navigation(role)
+        return entries[0][1] if entries else f"{self._prefix}/"
+
     def _navigation(self, role: str | None) -> list[tuple[str, str]]:
         if role is None:
             return []

@@ -153,6 +153,18 @@ class KeyRing:
         key = self.look_up(bearer)
         return key if key is not None and not self._stopped and key.ended(self._clock.now()) is None else None
 
+    def fingerprint(self, bearer: str) -> str:
+        """Give the digest by which a key is stored."""
+        return self._store.digest(_PURPOSE, bearer)
+
+    def opens(self, key_id: str, fingerprint: str) -> bool:
+        """Whether the secret with this digest works now as the key of that id."""
+        key, now = self._keys.get(key_id), self._clock.now()
+        if key is None or key.ended(now) is not None:
+            return False
+        replaced = key.previous_until_at is not None and key.previous_until_at > now
+        return fingerprint == key.digest or (replaced and fingerprint == key.previous_digest)
+
     def get(self, key_id: str) -> IssuedKey | None:
         """Give a key by its id."""
         return self._keys.get(key_id)

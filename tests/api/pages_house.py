@@ -126,5 +126,11 @@ class FakeKeys:
     def find(self, bearer: str) -> FakeKey | None:
         return self.key if bearer == self.SECRET and self.key.reason is None else None
 
+    def fingerprint(self, bearer: str) -> str:
+        return self.key.digest
+
+    def opens(self, key_id: str, fingerprint: str) -> bool:
+        return key_id == self.key.id and self.key.reason is None and fingerprint == self.key.digest
+
     def get(self, key_id: str) -> FakeKey | None:
         return self.key if key_id == self.key.id else None

@@ -11,6 +11,9 @@ from tests.e2e.harness import House
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+HOME = "/usage"
+"""Where an operator begins: the first page of the navigation that there is."""
+
 ESCAPES = [
     "", "x", "tokens", "http://evil.test", "https://evil.test/", "//evil.test", "///evil.test", "/\\evil.test", "\\\\evil.test",
     "\\/evil.test", "/\t/evil.test", "/\n/evil.test", "/\r\n/evil.test", " //evil.test", " /tokens", "\t//evil.test",
@@ -41,13 +44,13 @@ async def test_S27_the_server_sends_nobody_away(person: Person) -> None:
         page = await person.get("/login?next=" + httpx.QueryParams({"n": wanted})["n"])
         assert '<input type="hidden" name="next" value="">' in page.text
         answer = await person.sign_in(next=wanted)
-        assert answer.headers["location"] == "/tokens"
+        assert answer.headers["location"] == HOME
         again = await person.get(f"/login?next={wanted}")
-        assert (again.status_code, again.headers["location"]) == (303, "/tokens")
+        assert (again.status_code, again.headers["location"]) == (303, HOME)
 
 
 async def test_an_operator_key_leads_to_the_accounts_and_a_persons_key_to_their_usage(person: Person) -> None:
-    assert (await person.sign_in()).headers["location"] == "/tokens"
+    assert (await person.sign_in()).headers["location"] == HOME
     assert (await person.sign_in(FakeKeys.SECRET)).headers["location"] == "/usage"
     assert (await person.sign_in(next="/probe/page?x=1")).headers["location"] == "/probe/page?x=1"
 

@@ -7,7 +7,7 @@ import pytest
 from chat2api.storage.keys import KeyLimits, KeyScope, NewKey
 from chat2api.storage.usage import UsageRow, day_of
 from tests.api.pages_house import Person
-from tests.e2e.harness import House
+from tests.e2e.harness import House, HouseClock
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -94,6 +94,20 @@ async def test_S13_the_page_closes_with_the_key(page_house: House) -> None:
         await page_house.runtime.keys.revoke(key_id)
         assert (await person.get("/usage")).status_code == 401
         assert (await person.sign_in(secret)).status_code == 401
+
+
+async def test_S13_a_sign_in_by_a_replaced_key_ends_when_that_key_does(page_house: House) -> None:
+    secret, key_id = await issue(page_house, "Rotated")
+    clock = page_house.runtime.clock
+    assert isinstance(clock, HouseClock)
+    async with await person_with(page_house, secret) as before:
+        await page_house.runtime.keys.rotate(key_id, overlap=600)
+        async with await person_with(page_house, secret) as after:
+            for person in (before, after):
+                assert (await person.get("/usage")).status_code == 200
+            clock.advance(601)
+            for person in (before, after):
+                assert (await person.get("/usage")).status_code == 401
 
 
 async def test_S24_names_are_shown_as_they_are(page_house: House) -> None:
