@@ -18,6 +18,7 @@ from typing import Protocol
 
 from chat2api.clock import Clock
 from chat2api.errors import NotFoundError, StorageError
+from chat2api.keys.digests import find_digest
 from chat2api.storage.keys import IssuedKey, KeyRecords, NewKey
 
 log = logging.getLogger(__name__)
@@ -162,8 +163,10 @@ class KeyRing:
         key, now = self._keys.get(key_id), self._clock.now()
         if key is None or key.ended(now) is not None:
             return False
-        replaced = key.previous_until_at is not None and key.previous_until_at > now
-        return fingerprint == key.digest or (replaced and fingerprint == key.previous_digest)
+        working = [key.digest]
+        if key.previous_digest is not None and key.previous_until_at is not None and key.previous_until_at > now:
+            working.append(key.previous_digest)
+        return find_digest(bytes.fromhex(fingerprint), [bytes.fromhex(digest) for digest in working]) is not None
 
     def get(self, key_id: str) -> IssuedKey | None:
         """Give a key by its id."""
