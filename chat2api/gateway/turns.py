@@ -10,11 +10,17 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from chat2api.clock import Clock
-from chat2api.errors import AnswerElsewhereError, StreamInterruptedError, UpstreamError, UpstreamTimeoutError
+from chat2api.errors import (
+    AnswerElsewhereError,
+    StreamInterruptedError,
+    UpstreamError,
+    UpstreamNotFoundError,
+    UpstreamTimeoutError,
+)
 from chat2api.gateway.deadlines import AnswerLimits, Watchdog, deadline
 from chat2api.gateway.elsewhere import AnswerSource, Given, MovedAnswer, StoredAnswer, Way
 from chat2api.protocol.chatgpt.faults import Call, classify_failed
-from chat2api.protocol.chatgpt.history import read_last_turn
+from chat2api.protocol.chatgpt.history import StoredTurn, read_last_turn
 from chat2api.protocol.events import (
     Event,
     Failed,
@@ -40,6 +46,9 @@ MAX_CONTINUES = 3
 
 MAX_MOVES = 3
 """How often an answer may be moved before it is read from where it is stored."""
+
+MAX_MISSES = 3
+"""How often a conversation that is to be read may not be there yet."""
 
 PATIENCE = 60.0
 """Seconds for which a place that an answer was moved to may say nothing at all, where the answer is stored as well."""
@@ -69,6 +78,7 @@ class TurnFollower:
     _content: bool = False
     _continues: int = 0
     _moves: int = 0
+    _misses: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
     """How often each shape came in the turns before the present one that was not understood."""
 
@@ -201,8 +211,8 @@ class TurnFollower:
         at = asyncio.get_running_loop().time() + self.limits.between_events if self._content else self.first_by
         async with deadline(at, "stored_answer", "The backend did not finish its answer in time."):
             while True:
-                stored = read_last_turn(await self.client.stored_conversation(self.session, conversation_id))
-                if stored.is_done or (is_picture and stored.is_work_over):
+                stored = await self._look_up(conversation_id)
+                if stored is not None and (stored.is_done or (is_picture and stored.is_work_over)):
                     break
                 await self.clock.sleep(POLL_SECONDS)
         events = stored.events
@@ -211,6 +221,18 @@ class TurnFollower:
                 raise AnswerElsewhereError("The backend has ended its work on the picture without giving one.")
             events = (*events, Finished("stop", conversation_id, stored.current_node or None, None))
         await self._replace(StoredAnswer(events, self._given))
+
+    async def _look_up(self, conversation_id: str) -> StoredTurn | None:
+        """Give the stored turn as it is by now; None while it is not stored yet, which is not believed for ever."""
+        try:
+            return read_last_turn(await self.client.stored_conversation(self.session, conversation_id))
+        except UpstreamNotFoundError as error:
+            self._misses += 1
+            if self._misses > MAX_MISSES:
+                raise AnswerElsewhereError(
+                    "The backend finishes its answer elsewhere and does not store it."
+                ) from error
+            return None
 
     async def _replace(self, turn: AnswerSource) -> None:
         old, self.turn = self.turn, turn

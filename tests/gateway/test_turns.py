@@ -17,7 +17,7 @@ from chat2api.errors import (
 )
 from chat2api.gateway.deadlines import AnswerLimits
 from chat2api.gateway.elsewhere import AnswerSource
-from chat2api.gateway.turns import MAX_CONTINUES, MAX_MOVES, POLL_SECONDS, TurnFollower
+from chat2api.gateway.turns import MAX_CONTINUES, MAX_MISSES, MAX_MOVES, POLL_SECONDS, TurnFollower
 from chat2api.protocol.chatgpt.request import PICTURE_HINT
 from chat2api.protocol.events import (
     Event,
@@ -317,6 +317,20 @@ async def test_an_answer_that_moves_on_and_on_is_read_from_where_it_is_stored() 
     client = Mover("all of it")
     assert text_of(await events_of(follow(Script([START, MOVED]), client))) == "all of it"
     assert client.calls == ["resume"] * MAX_MOVES
+
+
+async def test_an_answer_that_is_not_stored_yet_is_asked_for_again(bench: Bench) -> None:
+    follower = await simulated(bench, answer="handoff_poll", encoding="v1")
+    bench.control.refuse("history_get", "conversation_not_found", times=MAX_MISSES)
+    assert text_of(await events_of(follower)) == ANSWER
+
+
+async def test_an_answer_that_is_never_stored_is_out_of_reach(bench: Bench) -> None:
+    follower = await simulated(bench, answer="handoff_poll", encoding="v1")
+    bench.control.refuse("history_get", "conversation_not_found", times=None)
+    with pytest.raises(AnswerElsewhereError):
+        await events_of(follower)
+    assert bench.clock.slept == [POLL_SECONDS] * MAX_MISSES
 
 
 async def test_a_picture_that_was_given_up_is_not_waited_for(bench: Bench) -> None:

@@ -752,3 +752,12 @@ def test_T3_bare_deltas_read_by_the_run_are_read_as_one_by_one() -> None:
     assert decode(stream, *range(1, len(stream)))[0] == at_once
     assert isinstance(at_once[-1], HandedOff)
     assert at_once[-1].received == 44
+
+
+@pytest.mark.parametrize("size", [1, 7, 50, 10_000])
+def test_a_hand_off_counts_text_as_well_however_it_arrives(size: int) -> None:
+    stream = ENCODING + begin(message()) + append("I") + bare(" am") + bare(" thinking") + side("stream_handoff") + DONE
+    decoder = ConversationDecoder()
+    events = [event for at in range(0, len(stream), size) for event in decoder.feed(stream[at : at + size])]
+    assert isinstance(events[-1], HandedOff)
+    assert events[-1].received == 6
