@@ -6,6 +6,7 @@ prices here, so a "dollar" stands for a thousand tokens where the key has a toke
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from quart import Blueprint, Response, request
 
@@ -99,7 +100,10 @@ async def billing_usage() -> Json:
     rows = await _rows(since, until, key.id if key is not None else None)
     quota = await _quota(key)
     days = [
-        {"timestamp": day["day"], "line_items": [{"name": "usage", "cost": 100 * _dollars(day, quota)}]}
+        {
+            "timestamp": _timestamp(str(day["day"])),
+            "line_items": [{"name": "usage", "cost": 100 * _dollars(day, quota)}],
+        }
         for day in by("day", rows, lambda row: row.day)
     ]
     used = _dollars(total(rows), quota) if quota is None else quota.dollars(quota.room.used)
@@ -134,6 +138,11 @@ async def _quota(key: IssuedKey | None) -> _Quota | None:
     rooms = {room.name: room for room in await current_runtime().quotas.rooms(key)}
     order = ("tokens_total", "requests_total", "tokens_per_day", "requests_per_day")
     return next((_Quota(rooms[name]) for name in order if name in rooms), None)
+
+
+def _timestamp(day: str) -> float:
+    """Give the beginning of a day, or of a month of which only the sum is kept, in Unix seconds."""
+    return datetime.strptime(day if len(day) == 10 else f"{day}-01", "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
 
 
 def _dollars(sums: Json, quota: _Quota | None) -> float:

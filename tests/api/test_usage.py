@@ -121,6 +121,7 @@ async def test_chat_clients_read_the_quota_from_the_old_billing_pages(bench: Ben
         used = (await get(bench, f"{prefix}/dashboard/billing/usage", issued.secret, **dates)).json()
         assert subscription["hard_limit_usd"] == 50.0 and subscription["object"] == "billing_subscription"
         assert used["total_usage"] == pytest.approx(usage["total_tokens"] / 10)
+        assert 0 <= bench.clock.now() - used["daily_costs"][0]["timestamp"] < 86_400
         assert used["daily_costs"][0]["line_items"][0]["cost"] == pytest.approx(used["total_usage"])
 
 
