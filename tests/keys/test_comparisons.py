@@ -41,12 +41,17 @@ HARMLESS: dict[tuple[str, str], str] = {
         "_digest(self.algorithm, self.seed.encode() + text)[:len(self.difficulty)] <= self.difficulty",
     ): _WORK,
     ("protocol/openai/limits.py", "tokens > self._left"): "tokens of text, counted",
+    ("storage/sql_restore.py", "token_digests.c.digest == digest"): _QUERY,
     ("storage/sql_sign_ins.py", "sign_ins.c.digest == digest"): _QUERY,
     ("storage/sql_tables.py", "fresh.renewable != old"): _OWN,
     ("storage/sql_tables.py", "renewable != held.renewable"): _OWN,
     ("storage/sql_tokens.py", "token_digests.c.digest == sa.bindparam('digest')"): _QUERY,
     ("storage/sql_tokens.py", "token_digests.c.digest == sa.bindparam('seen')"): _QUERY,
     ("storage/sql_tokens.py", "token_digests.c.digest == self.digest(token)"): _QUERY,
+    (
+        "store_commands.py",
+        "getpass.getpass('The same again: ') != passphrase",
+    ): "both were typed by the same person at the terminal, just now",
 }
 """Comparisons of what is no secret although its name sounds so, each with its reason."""
 
