@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
-from chat2api.api.metrics import MAX_MODELS, Metrics, RequestNotes, request_line
+from chat2api.api.metrics import LAG_SECONDS, MAX_MODELS, Metrics, RequestNotes, request_line
 from chat2api.protocol.openai.usage import Usage
 from chat2api.simulator.faults import Fault
 from tests.e2e.harness import OPERATOR_KEY, Bench, Caller, open_bench, until
@@ -86,7 +86,11 @@ async def test_an_answer_is_counted_and_logged(bench: Bench, caplog: pytest.LogC
     assert value(after, "chat2api_accounts", state="ok") == 1
     assert value(after, "chat2api_open_answers") == 0
     assert value(after, "chat2api_drift") == 0
-    assert value(after, "chat2api_loop_lag_seconds_count") > 0
+
+
+async def test_R9_the_loops_lag_is_measured(bench: Bench) -> None:
+    await asyncio.sleep(2 * LAG_SECONDS)
+    assert value(await scrape(bench), "chat2api_loop_lag_seconds_count") > 0
 
 
 async def test_failures_retries_and_waits_are_counted(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
