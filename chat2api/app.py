@@ -8,7 +8,21 @@ from typing import Any
 from quart import Blueprint, Quart, Response, request
 
 from chat2api import logs
-from chat2api.api import accounts, health, keys, login, metrics, pages, shell, static_files, usage, usage_page
+from chat2api.api import (
+    accounts,
+    doctor_page,
+    health,
+    journal_page,
+    keys,
+    login,
+    metrics,
+    overview_page,
+    pages,
+    shell,
+    static_files,
+    usage,
+    usage_page,
+)
 from chat2api.api.admission import PageAccess
 from chat2api.api.auth import check_access_classes, declare_access, guard_request
 from chat2api.api.body import LARGE_BODY
@@ -30,6 +44,10 @@ PAGES: tuple[tuple[Blueprint, PageAccess], ...] = (
     (login.leaving, "signed_in"),
     (pages.choices, "login"),
     (usage_page.blueprint, "person"),
+    (overview_page.blueprint, "page"),
+    (doctor_page.blueprint, "page"),
+    (doctor_page.examining, "admin"),
+    (journal_page.blueprint, "page"),
 )
 """What people's browsers ask for, with who may."""
 

@@ -21,7 +21,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from quart import Blueprint, Quart, Response, current_app, g, request
 
+from chat2api.api.auth import access_class
 from chat2api.api.context import current_runtime, on_request_end
+from chat2api.api.hours import HourlyCounts
 from chat2api.protocol.openai.usage import Usage
 from chat2api.runtime import Runtime
 
@@ -46,7 +48,10 @@ _QUIET = frozenset({"health.healthz", "health.readyz", "bare_health.healthz", "b
 
 @dataclass(slots=True)
 class RequestNotes:
-    """What is known of one request. `key` is the id of its issued key, or the kind of caller; `first` in seconds."""
+    """What is known of one request. `key` is the id of its issued key, or the kind of caller; `first` in seconds.
+
+    `is_turn` tells calls that want an answer made from those that look something up and from pages.
+    """
 
     began: float
     route: str = "none"
@@ -59,10 +64,17 @@ class RequestNotes:
     account: str = ""
     usage: Usage | None = None
     failed: bool = False
+    is_turn: bool = False
 
     def answer(self, *, key: str, model: str, account: str, usage: Usage, failed: bool) -> None:
         """Note what the answer cost whom; `failed` says that an error ended it, also in the middle."""
         self.key, self.model, self.account, self.usage, self.failed = key, model, account, usage, failed
+
+
+def current_metrics() -> "Metrics":
+    """Give the numbers of the server behind the current request."""
+    counted: Metrics = current_app.extensions[_EXTENSION]
+    return counted
 
 
 def current_notes() -> RequestNotes | None:
@@ -86,7 +98,7 @@ def start_metrics(app: Quart, runtime: Runtime) -> None:
 @blueprint.get("/metrics")
 async def metrics() -> Response:
     """Everything that is counted, as Prometheus reads it."""
-    counted: Metrics = current_app.extensions[_EXTENSION]
+    counted = current_metrics()
     return Response(generate_latest(counted.registry), content_type=_CONTENT_TYPE)
 
 
@@ -105,6 +117,7 @@ class Metrics:
     def __init__(self, runtime: Runtime) -> None:
         """Count for that runtime, in a registry of its own."""
         self.registry = CollectorRegistry()
+        self.hours = HourlyCounts(runtime.clock)
         self._models: dict[str, str] = {}
         self._children: dict[tuple[str, int, str], _Children] = {}
         self._requests = Counter(
@@ -158,6 +171,12 @@ class Metrics:
         if notes.usage is not None:
             children.prompt_tokens.inc(notes.usage.prompt_tokens)
             children.completion_tokens.inc(notes.usage.completion_tokens)
+        if notes.is_turn:
+            self.hours.add(
+                failed=notes.failed or (notes.status >= 400 and notes.status != CLIENT_LEFT),
+                tokens=notes.usage.prompt_tokens + notes.usage.completion_tokens if notes.usage is not None else 0,
+                first=notes.first if notes.status < 400 else None,
+            )
         level = logging.DEBUG if notes.endpoint in _QUIET else logging.INFO
         if log.isEnabledFor(level):
             log.log(level, "%s", request_line(notes, seconds))
@@ -215,13 +234,14 @@ def _word(text: str) -> str:
 
 async def _begin() -> None:
     runtime = current_runtime()
-    counted: Metrics = current_app.extensions[_EXTENSION]
+    counted = current_metrics()
     rule = request.url_rule
     notes = g.notes = RequestNotes(
         runtime.clock.monotonic(),
         route="none" if rule is None else rule.rule,
         endpoint=request.endpoint or "",
         method=request.method if rule is not None else "",
+        is_turn=request.method == "POST" and access_class(current_app, request.endpoint or "") == "api",
     )
 
     async def finish() -> None:

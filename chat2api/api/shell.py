@@ -26,6 +26,9 @@ THEMES = ("auto", "light", "dark")
 NAVIGATION = (
     ("shell.accounts", "/tokens", "operator"),
     ("shell.usage", "/usage", "person"),
+    ("shell.overview", "/tokens/overview", "operator"),
+    ("shell.doctor", "/tokens/checkup", "operator"),
+    ("shell.journal", "/tokens/journal", "operator"),
 )
 """Name, path and least role of each entry; one whose page does not exist is left out."""
 

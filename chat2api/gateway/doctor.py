@@ -57,6 +57,14 @@ class Check:
     run: Callable[[], Awaitable[Finding]]
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a check found last, and when."""
+
+    finding: Finding
+    at: float
+
+
 class Doctor:
     """Examines the pool, its ways to the backend, and what the server stands on."""
 
@@ -66,6 +74,8 @@ class Doctor:
         self._source = source
         self._clock = clock
         self._data_dir = data_dir
+        self.latest: dict[str, Examined] = {}
+        """By check, what `run` found last; those that there are no more are forgotten."""
 
     def checks(self) -> list[Check]:
         """Give all that can be examined now; a pool without accounts is examined as `accounts`."""
@@ -90,7 +100,11 @@ class Doctor:
         """Run one check alone. Raises NotFoundError when there is none of that name."""
         for check in self.checks():
             if check.name == name:
-                return await check.run()
+                finding = await check.run()
+                there = {check.name for check in self.checks()}
+                self.latest = {old: seen for old, seen in self.latest.items() if old in there}
+                self.latest[name] = Examined(finding, self._clock.now())
+                return finding
         raise NotFoundError("There is no such check. GET /tokens/doctor lists them.", param="check")
 
     async def examine(self) -> AsyncIterator[Finding]:
