@@ -119,11 +119,16 @@ class ConversationDecoder:
             return []
         if not self._is_event_stream:
             data = self._sniff(data)
-        if self._documents.is_growing and self._framing.is_between_events:
-            data = self._read_bare_deltas(data)
-        if data:
-            for event in self._framing.feed(data):
-                self._read_event(event)
+        while data and not self.is_ended:
+            run = _BARE_DELTAS.search(data)
+            if run is None:
+                self._read_events(data)
+                break
+            if run.start():
+                self._read_events(data[: run.start()])
+            if not self._read_bare_deltas(run.group()):
+                self._read_events(run.group())
+            data = data[run.end() :]
         return self._turn.take()
 
     def close(self) -> list[Event]:
@@ -192,21 +197,24 @@ class ConversationDecoder:
 
     # Payloads
 
-    def _read_bare_deltas(self, data: bytes) -> bytes:
-        """Read the bare deltas that data begins with, all in one; give the rest of it."""
-        run = _BARE_DELTAS.match(data)
-        if run is None or run.end() > self._max_body:
-            return data
+    def _read_events(self, data: bytes) -> None:
+        for event in self._framing.feed(data):
+            self._read_event(event)
+
+    def _read_bare_deltas(self, run: bytes) -> bool:
+        """Read bare deltas all in one; False leaves them to be read one by one."""
+        if not (self._documents.is_growing and self._framing.is_between_events) or len(run) > self._max_body:
+            return False
         try:
-            texts = orjson.loads(b"[%b]" % b",".join(_BARE_TEXTS.findall(run.group())))
+            texts = orjson.loads(b"[%b]" % b",".join(_BARE_TEXTS.findall(run)))
         except orjson.JSONDecodeError:  # halves of characters, say: for the long way
-            return data
-        self._framing.skip(run.end())
+            return False
+        self._framing.skip(len(run))
         self._received += len(texts)
         text = "".join(texts)
         if (grown := self._documents.grow(text)) is not None:
             self._turn.append(*grown, text)
-        return data[run.end() :]
+        return True
 
     def _read_event(self, event: ServerSentEvent) -> None:
         if self._turn.is_ended or self._breach is not None:
