@@ -120,6 +120,7 @@ async def _stream(
             for index, events in batches:
                 answer.charge.add(events, index)
             unfinished -= sum([bool(events) and isinstance(events[-1], Finished) for _, events in batches])
+            batches.clear()  # not to be held as well while the client takes its time
             if not unfinished:
                 rest += data
             elif data:

@@ -16,7 +16,7 @@ from chat2api.upstream.failures import Progress, describe_failure, proxy_refused
 from chat2api.upstream.headers import HeaderBlock
 from chat2api.upstream.urls import Location
 
-HELD_LIMIT = 64 * 1024
+HELD_LIMIT = 32 * 1024
 """Bytes that wait for `read` before curl is paused; it is resumed when they are taken, which `read` does all at once."""
 
 HEADER_LIMIT = 128 * 1024
