@@ -94,8 +94,12 @@ async def _alarms(runtime: Runtime) -> list[Alarm]:
     drifted = runtime.drifted
     if drifted:
         found.append(Alarm("drift", "bad", len(drifted), ", ".join(drifted)))
-    if in_doubt := runtime.pool.statistics().by_state.get("in_doubt", 0):
-        found.append(Alarm("in_doubt", "warn", in_doubt))
+    statistics = runtime.pool.statistics()
+    if statistics.total and not statistics.ready:
+        found.append(Alarm("none_ready", "bad"))
+    for state in ("in_doubt", "needs_sign_in"):
+        if number := statistics.by_state.get(state, 0):
+            found.append(Alarm(state, "warn", number))
     if runtime.keys.stopped:
         found.append(Alarm("stopped", "warn"))
     if not runtime.config.secret_key:

@@ -47,7 +47,7 @@ async def test_requests_errors_and_tokens_of_the_day_are_counted(bench: Bench) -
     answered, failed, tokens = (now - then for now, then in zip(total(page, "24 hours"), before, strict=True))
     assert (answered, failed) == (2, 1), "looking something up is no turn"
     assert tokens > 0
-    assert re.search(r"Half of the answers began within \d+\.\d+ s", page)
+    assert re.search(r"half of the answers began within \d+\.\d+ s", page)
     assert page.count("<svg") == 4
 
 
@@ -74,6 +74,17 @@ async def test_accounts_are_told_by_state_with_what_to_do(bench: Bench) -> None:
     assert re.search(r"disabled</span>\s*</td><td class=\"number\">1</td>", page)
     assert re.search(r"ok</span>\s*</td><td class=\"number\">2</td>", page)
     assert "Enable them when they shall serve again." in page
+
+
+async def test_a_pool_that_cannot_serve_is_an_alarm(bench: Bench) -> None:
+    async with bench.case(1) as (account,):
+        assert "No account can serve now." not in await look(bench)
+        bench.control.revoke(account.user_id)
+        await bench.ask()
+        page = await look(bench)
+    assert "No account can serve now." in page
+    assert "1 account(s) are signed out." in page
+    assert "Nothing needs you now." not in page
 
 
 async def test_R15_what_needs_the_operator_is_told_in_words(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
