@@ -7,18 +7,25 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from itertools import takewhile
 from pathlib import Path
+from typing import get_args
 from urllib.parse import urlsplit
 
 import pytest
 
 from chat2api import __version__, errors
+from chat2api.accounts.health import WaitReason
+from chat2api.accounts.listing import STATES
+from chat2api.accounts.views import advice_for
 from chat2api.api.errors import answer_error
 from chat2api.app import create_app
 from chat2api.cli import main
 from chat2api.config import SAMPLE_KEYS, Config, describe_settings
+from chat2api.keys.terms import FIELD_NAMES
+from chat2api.protocol.openai.openapi import openapi_document
 from tests.documents import ROOT, env_example, with_settings_table
 
-DOCUMENTS = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
+GUIDE = "docs/operators-guide.md"
+DOCUMENTS = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", GUIDE]
 
 # Every host that a document may name: ours on loopback, those of the services themselves, and reserved examples.
 HOSTS = {
@@ -165,33 +172,121 @@ async def test_T1_what_the_table_says_of_an_unexpected_failure_is_what_a_caller_
 # ---- routes ----
 
 
-def test_the_routes_that_readme_lists_are_those_that_there_are() -> None:
-    app = create_app(Config())
-    real = {
+def real_routes(*endpoints: str) -> set[tuple[str, str]]:
+    """Give method and path of the app's routes, of all endpoints but files or of those that begin so."""
+    return {
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
-        for rule in app.url_map.iter_rules()
+        for rule in create_app(Config()).url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-        if rule.endpoint != "static"
+        if rule.endpoint != "static" and rule.endpoint.startswith(endpoints or "")
     }
+
+
+def named_routes(text: str) -> set[tuple[str, str]]:
+    return set(re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/\S*)`", text))
+
+
+def test_the_routes_that_readme_lists_are_those_that_there_are() -> None:
     section = text_of("README.md").partition("## What is supported")[2].partition("## Conversations")[0]
-    assert set(re.findall(r"`(GET|POST|PUT|PATCH|DELETE) (/\S*)`", section)) == real
+    assert named_routes(section) == real_routes()
+
+
+def test_the_guide_lists_every_route_of_the_operators_rest_and_says_that_openapi_does_not() -> None:
+    section = text_of(GUIDE).partition("## Calls for programs")[2].partition("\n## ")[0]
+    assert named_routes(section) == real_routes("accounts.", "keys.")
+    described = openapi_document(__version__)["paths"]
+    assert isinstance(described, dict)
+    assert not {path for _, path in named_routes(section)} & set(described)
+
+
+def test_the_routes_that_the_guide_names_anywhere_are_there() -> None:
+    assert named_routes(text_of(GUIDE)) <= real_routes()
+
+
+# ---- what the operator reads ----
+
+
+def first_words(section: str) -> set[str]:
+    """Give what stands as code in the first columns of a section's tables."""
+    cells = re.findall(r"^\| (.*?) \|", section, re.MULTILINE)
+    return {word for cell in cells for word in re.findall(r"`([\w.-]+)`", cell)}
+
+
+def guide_section(heading: str) -> str:
+    text = text_of(GUIDE)
+    assert f"# {heading}\n" in text
+    return text.partition(f"# {heading}\n")[2].partition("\n#")[0]
+
+
+def test_the_guide_says_what_every_state_and_reason_means() -> None:
+    section = guide_section("What a state means")
+    states, _, reasons = section.partition("Behind a state")
+    assert first_words(states) == set(STATES)
+    named = first_words(reasons)
+    assert named >= set(get_args(WaitReason))
+    assert named >= {"token_expired", "invalid_grant", "refresh_token_reused", "restored_copy", "workspace_not_allowed"}
+    general = advice_for("no such reason")
+    assert not [reason for reason in named if advice_for(reason) == general]
+
+
+async def test_the_metrics_that_the_guide_names_are_told(tmp_path: Path) -> None:
+    named = set(re.findall(r"`(chat2api_\w+)", text_of(GUIDE)))
+    assert len(named) > 15
+    key = "a-key-of-this-test-alone"
+    app = create_app(Config(data_dir=tmp_path, authorization=(key,)))
+    async with app.test_app():
+        answer = await app.test_client().get(
+            "/metrics", headers={"Authorization": f"Bearer {key}", "Host": "localhost"}
+        )
+        told = set(re.findall(r"^# HELP (\w+)", await answer.get_data(as_text=True), re.MULTILINE))
+    assert named <= told
+
+
+def test_the_guide_names_the_terms_that_keys_have() -> None:
+    options = {"--" + name.replace("_", "-") for name in FIELD_NAMES}
+    assert set(re.findall(r"`(--[\w-]+)`", guide_section("Keys"))) <= options | {"--note"}
+    body = re.search(r"^\| `POST /keys` \| (.*?) \|", text_of(GUIDE), re.MULTILINE)
+    assert body is not None
+    assert set(re.findall(r"`(\w+)`", body[1])) == set(FIELD_NAMES)
+
+
+def test_the_codes_that_the_faq_explains_are_those_of_the_table_of_errors() -> None:
+    faq = text_of("README.md").partition("## FAQ")[2].partition("\n## ")[0]
+    codes = {code for _, _, code in error_rows()}
+    named = set(re.findall(r"`([a-z]+_[a-z_]+)`", faq))
+    assert named >= {
+        "invalid_api_key",
+        "caller_token_rejected",
+        "anonymous_unavailable",
+        "workspace_not_allowed",
+        "upstream_challenge",
+        "proof_of_work_too_hard",
+        "rate_limit_exceeded",
+        "insufficient_quota",
+        "no_account",
+    }
+    assert named <= codes
 
 
 # ---- links and places ----
 
 
+def headings_of(path: Path) -> set[str]:
+    """Give the names by which links reach the headings of a document."""
+    return {
+        re.sub(r"[^\w\- ]", "", line.lstrip("# ")).lower().replace(" ", "-")
+        for line in re.findall(r"^#+ .*$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_lead_somewhere(name: str) -> None:
-    text = text_of(name)
-    headings = {
-        re.sub(r"[^\w\- ]", "", line.lstrip("# ")).lower().replace(" ", "-")
-        for line in re.findall(r"^#+ .*$", text, re.MULTILINE)
-    }
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in headings
-        elif not urlsplit(target).scheme:
-            assert (ROOT / target).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(name)):
+        if not urlsplit(target).scheme:
+            place, _, heading = target.partition("#")
+            path = (ROOT / name).parent / place if place else ROOT / name
+            assert path.exists(), target
+            assert not heading or heading in headings_of(path), target
 
 
 @pytest.mark.parametrize("name", [*DOCUMENTS, ".env.example", "docker-compose.yml", "docker-compose-warp.yml"])
