@@ -206,7 +206,7 @@ def test_the_routes_that_the_guide_names_anywhere_are_there() -> None:
 def test_the_pages_that_the_guide_lists_are_there() -> None:
     pages = re.findall(r"^\| `(/\S*)` \|", guide_section("Pages"), re.MULTILINE)
     assert set(pages) >= {"/", "/login", "/usage", "/tokens/overview"}
-    assert {("GET", page) for page in pages} <= real_routes()
+    assert {("GET", page) for page in pages} <= real_routes() - real_routes("accounts.", "keys.")
 
 
 # ---- what the operator reads ----
