@@ -10,6 +10,7 @@ from quart import Blueprint, Quart, Response, request
 from chat2api import logs
 from chat2api.api import (
     accounts,
+    accounts_page,
     doctor_page,
     health,
     journal_page,
@@ -20,6 +21,7 @@ from chat2api.api import (
     pages,
     shell,
     static_files,
+    upload_page,
     usage,
     usage_page,
 )
@@ -48,6 +50,8 @@ PAGES: tuple[tuple[Blueprint, PageAccess], ...] = (
     (doctor_page.blueprint, "page"),
     (doctor_page.examining, "admin"),
     (journal_page.blueprint, "page"),
+    (accounts_page.blueprint, "page"),
+    (upload_page.blueprint, "page"),
 )
 """What people's browsers ask for, with who may."""
 

@@ -12,6 +12,7 @@ from chat2api.accounts.editing import AccountEditor
 from chat2api.accounts.exchange import RefreshAnswer
 from chat2api.accounts.exits import Exits
 from chat2api.accounts.health import ExitFault, judge
+from chat2api.accounts.pastes import Pastes
 from chat2api.accounts.pool import AccountPool
 from chat2api.accounts.refresh import TokenKeeper
 from chat2api.accounts.renewal import Renewals
@@ -185,6 +186,7 @@ class Runtime:
         self.sources = Sources(pool, visitors, demo_source, self.clock)
         self.doctor = Doctor(self.client, pool, self.clock, config.data_dir)
         self.jobs = Jobs(self.clock, self.spawn)
+        self.pastes = Pastes(self.clock, self.spawn)
         self.care = AccountCare(
             CareParts(self.records, self.pool, self.editor, self.keeper, self.doctor, self.jobs, self.clock)
         )

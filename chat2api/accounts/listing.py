@@ -55,9 +55,9 @@ def list_accounts(
     group: str | None = None,
     sort: str = "added",
     page: int = 1,
-    per_page: int = 50,
+    per_page: int | None = 50,
 ) -> AccountList:
-    """Give a page of accounts. A page behind the last one gives the last one.
+    """Give a page of accounts. A page behind the last one gives the last one; `per_page` None puts all on one.
 
     Every word of `search` must occur in an account's label, email, plan, kind, workspace, note or groups. Raises
     InvalidRequestError with `param` for what cannot be asked.
@@ -69,7 +69,7 @@ def list_accounts(
         raise InvalidRequestError(f"The state is one of {', '.join(STATES)}.", param="state")
     if page < 1:
         raise InvalidRequestError("Pages are counted from 1.", param="page")
-    if not 1 <= per_page <= MAX_PER_PAGE:
+    if per_page is not None and not 1 <= per_page <= MAX_PER_PAGE:
         raise InvalidRequestError(f"A page has 1 to {MAX_PER_PAGE} rows.", param="per_page")
     if len(search) > MAX_SEARCH:
         raise InvalidRequestError(f"A search has at most {MAX_SEARCH} characters.", param="search")
@@ -78,6 +78,7 @@ def list_accounts(
     states = Counter(view.state for view in matching)
     found = [view for view in matching if state is None or view.state == state]
     found = _sorted(found, _KEYS[key], reverse=reverse)
+    per_page = per_page or max(1, len(found))
     pages = max(1, -(-len(found) // per_page))
     page = min(page, pages)
     rows = tuple(found[(page - 1) * per_page : page * per_page])

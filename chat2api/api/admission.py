@@ -10,6 +10,7 @@ from urllib.parse import quote
 from quart import Request, redirect
 from quart.typing import ResponseReturnValue
 
+from chat2api.api.body import SMALL_BODY
 from chat2api.api.context import Visitor, current_runtime
 from chat2api.api.csrf import SAFE_METHODS, check_csrf, check_origin
 from chat2api.api.peers import check_host, peer_address
@@ -76,6 +77,8 @@ async def admit(
     if visitor.cookie is not None:
         check_transport(incoming, runtime.config)
         if incoming.method not in SAFE_METHODS:
+            if visitor.role == "operator":  # pasted tokens of a thousand accounts; the listener bounds the body
+                incoming.max_form_memory_size = SMALL_BODY
             await check_csrf(incoming, visitor, runtime.config)
     return visitor
 

@@ -11,7 +11,7 @@ from tests.e2e.harness import House
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-HOME = "/usage"
+HOME = "/tokens"
 """Where an operator begins: the first page of the navigation that there is."""
 
 ESCAPES = [
