@@ -1,13 +1,15 @@
 """The doctor for the operator: a button for each check, what was found last with what to do, and all checks in a row."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quart import Blueprint, redirect, render_template, request
 from quart.typing import ResponseReturnValue
 
+from chat2api.accounts.views import advice_for
 from chat2api.api.context import current_runtime
 from chat2api.errors import NotFoundError
-from chat2api.gateway.doctor import Check, Doctor, Examined
+from chat2api.gateway.doctor import REMEDIES, Check, Doctor, Examined
 from chat2api.gateway.jobs import Job, JobItem, JobStatus
 from chat2api.runtime import Runtime
 
@@ -18,23 +20,29 @@ examining = Blueprint("examining", __name__)
 PATH = "/tokens/checkup"
 
 _GROUPS = ("way", "account")
+_REMEDY_OF = {sentence: word for word, sentence in REMEDIES.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class CheckRow:
-    """A check as the page shows it. `kind` names its words, `about` what it is of, "" where there is only one."""
+    """A check as the page shows it.
+
+    `kind` names its words, `about` what it is of, "" where there is only one. `remedy` names the text that says what to
+    do; where it is "" or has no words, the doctor's own sentence must do.
+    """
 
     name: str
     kind: str
     about: str
     last: Examined | None
+    remedy: str
 
 
 @blueprint.get(PATH)
 async def doctor_page() -> str:
     """All checks with what was found last; with `job`, how far the examination of all is."""
     runtime = current_runtime()
-    rows = [_row(check, runtime.doctor) for check in runtime.doctor.checks()]
+    rows = _rows(runtime)
     bad = sum(row.last is not None and not row.last.finding.ok for row in rows)
     seen = sum(row.last is not None for row in rows)
     return await render_template("doctor.html", rows=rows, bad=bad, seen=seen, job=_job(runtime), path_here=_path())
@@ -73,11 +81,20 @@ def _job(runtime: Runtime) -> JobStatus | None:
         return None  # an old address; what was found is shown all the same
 
 
-def _row(check: Check, doctor: Doctor) -> CheckRow:
+def _rows(runtime: Runtime) -> list[CheckRow]:
+    reasons = {view.account.label: view.reason for view in runtime.pool.views() if view.advice}
+    return [_row(check, runtime.doctor.latest.get(check.name), reasons) for check in runtime.doctor.checks()]
+
+
+def _row(check: Check, last: Examined | None, reasons: Mapping[str, str | None]) -> CheckRow:
+    remedy = _REMEDY_OF.get(last.finding.advice, "") if last is not None else ""
     group, _, about = check.name.partition("-")
-    if group in _GROUPS and about:
-        return CheckRow(check.name, group, check.subject.removeprefix("account "), doctor.latest.get(check.name))
-    return CheckRow(check.name, check.name.replace("-", "_"), "", doctor.latest.get(check.name))
+    if group not in _GROUPS or not about:
+        return CheckRow(check.name, check.name.replace("-", "_"), "", last, remedy and f"remedy.{remedy}")
+    reason = reasons.get(about) if group == "account" else None
+    if last is not None and reason is not None and last.finding.advice == advice_for(reason):
+        return CheckRow(check.name, group, about, last, f"advice.{reason}")
+    return CheckRow(check.name, group, check.subject.removeprefix("account "), last, remedy and f"remedy.{remedy}")
 
 
 def _path() -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -34,6 +34,26 @@ LEAST_SPACE = 100 * 1024 * 1024
 
 MOST_SKEW = 30.0
 """Seconds that the clocks may differ: tokens are renewed ten minutes early, signed addresses are stricter."""
+
+REMEDIES: Mapping[str, str] = {
+    "add_account": "Add one: chat2api tokens add - (README: how to get a token).",
+    "free_or_restore": "Free space on the disk, or restore a backup.",
+    "confirm_restored": "Import the newest tokens, then say so: chat2api tokens confirm-restored",
+    "data_dir": "Make the folder that DATA_DIR names usable.",
+    "free_space": "Free some space: tokens cannot be renewed on a full disk.",
+    "set_clock": "Set the clock, best by a time service.",
+    "see_ways": "See what the ways to the backend say.",
+    "compiler": "Install a C compiler and Python's headers, then run `make setup` again.",
+    "in_use": "It is in use or waits; try again in a moment.",
+    "ask_owner": "Ask its owner, or remove it.",
+    "workspace": "Add the token again with the id of a workspace it belongs to (`token,account-id`), or with none.",
+    "other_exit": "Use another exit address (PROXY_URL), or wait; the backend distrusts this one.",
+    "network": "Check the network, PROXY_URL and CHATGPT_BASE_URL.",
+    "later": "Try again later; if it stays so, the backend has changed or refuses this account.",
+    "sign_in": "Sign in with a browser, get a new token and add it: chat2api tokens add -",
+}
+"""What to do, by a word of its own: pages say it in their reader's language. Advice with numbers or addresses in it is not
+here."""
 
 _NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -122,22 +142,20 @@ class Doctor:
         return lambda: self.examine_account(view)
 
     async def _miss_accounts(self) -> Finding:
-        return Finding(
-            "accounts", False, "there are none", "Add one: chat2api tokens add - (README: how to get a token)."
-        )
+        return Finding("accounts", False, "there are none", REMEDIES["add_account"])
 
     async def _examine_store(self) -> Finding:
         try:
             await self._source.records.check()
             restored = await self._source.records.restored()
         except StorageError as error:
-            return Finding("records", False, error.message, "Free space on the disk, or restore a backup.")
+            return Finding("records", False, error.message, REMEDIES["free_or_restore"])
         if restored:
             return Finding(
                 "records",
                 False,
                 "they are an older copy, so no token is renewed",
-                "Import the newest tokens, then say so: chat2api tokens confirm-restored",
+                REMEDIES["confirm_restored"],
             )
         return Finding("records", True, "whole, and they can be written")
 
@@ -145,10 +163,10 @@ class Doctor:
         try:
             free = (await asyncio.to_thread(shutil.disk_usage, self._data_dir)).free
         except OSError as error:
-            return Finding("disk", False, error.strerror or "unreadable", "Make the folder that DATA_DIR names usable.")
+            return Finding("disk", False, error.strerror or "unreadable", REMEDIES["data_dir"])
         text = f"{free // (1024 * 1024):,} MiB are free"
         if free < LEAST_SPACE:
-            return Finding("disk", False, text, "Free some space: tokens cannot be renewed on a full disk.")
+            return Finding("disk", False, text, REMEDIES["free_space"])
         return Finding("disk", True, text)
 
     async def _examine_clock(self) -> Finding:
@@ -164,18 +182,16 @@ class Doctor:
                     "clock",
                     False,
                     f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead'}",
-                    "Set the clock, best by a time service.",
+                    REMEDIES["set_clock"],
                 )
             return Finding("clock", True, f"within {MOST_SKEW:.0f} s of the backend's")
-        return Finding("clock", False, "nobody told the time", "See what the ways to the backend say.")
+        return Finding("clock", False, "nobody told the time", REMEDIES["see_ways"])
 
     async def _examine_proof(self) -> Finding:
         name = proof_of_work.describe()
         if proof_of_work.variants()[0] != proof_of_work.PYTHON:
             return Finding("proof of work", True, name)
-        return Finding(
-            "proof of work", False, name, "Install a C compiler and Python's headers, then run `make setup` again."
-        )
+        return Finding("proof of work", False, name, REMEDIES["compiler"])
 
     async def _examine_exit(self, origin: str, proxy: str | None) -> Finding:
         subject = _way(origin, proxy)
@@ -191,7 +207,7 @@ class Doctor:
         subject = f"account {account.label}"
         if not account.usable:
             text = f"{account.state}: {account.reason or 'no reason known'}"
-            return Finding(subject, False, text, view.advice or _SIGN_IN)
+            return Finding(subject, False, text, view.advice or REMEDIES["sign_in"])
         if view.waits:
             longest = view.waits[-1].seconds
             return Finding(
@@ -203,7 +219,7 @@ class Doctor:
         try:
             lease = await self._source.pool.lease(model="doctor", account_id=account.id, errand=True)
         except Chat2APIError as error:
-            return Finding(subject, False, error.message, "It is in use or waits; try again in a moment.")
+            return Finding(subject, False, error.message, REMEDIES["in_use"])
         outcome: Outcome | Exception = Outcome.ABANDONED
         session: Session | None = None
         try:
@@ -218,7 +234,7 @@ class Doctor:
         finally:
             await lease.release(outcome)
         if info is not None and info.is_deactivated:
-            return Finding(subject, False, "the backend has closed this workspace", "Ask its owner, or remove it.")
+            return Finding(subject, False, "the backend has closed this workspace", REMEDIES["ask_owner"])
         await self._remember(account, info, tuple(model.slug for model in offered))
         known_plan = (info.plan if info is not None else None) or account.plan
         plan = f"plan {known_plan}, " if known_plan else ""
@@ -245,21 +261,18 @@ class Doctor:
             self._source.pool.put(changed)
 
 
-_SIGN_IN = "Sign in with a browser, get a new token and add it: chat2api tokens add -"
-
-
 def _advice(error: Chat2APIError) -> str:
     match error:
         case AccountRejectedError():
-            return _SIGN_IN
+            return REMEDIES["sign_in"]
         case WorkspaceRefusedError():
-            return "Add the token again with the id of a workspace it belongs to (`token,account-id`), or with none."
+            return REMEDIES["workspace"]
         case ChallengedError():
-            return "Use another exit address (PROXY_URL), or wait; the backend distrusts this one."
+            return REMEDIES["other_exit"]
         case TransportError() | UpstreamTimeoutError():
-            return "Check the network, PROXY_URL and CHATGPT_BASE_URL."
+            return REMEDIES["network"]
         case _:
-            return "Try again later; if it stays so, the backend has changed or refuses this account."
+            return REMEDIES["later"]
 
 
 def _nobody(origin: str, proxy: str | None) -> Session:
