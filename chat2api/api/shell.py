@@ -26,6 +26,7 @@ THEMES = ("auto", "light", "dark")
 NAVIGATION = (
     ("shell.accounts", "/tokens", "operator"),
     ("shell.usage", "/usage", "person"),
+    ("shell.keys", "/issued-keys", "operator"),
     ("shell.overview", "/tokens/overview", "operator"),
     ("shell.doctor", "/tokens/checkup", "operator"),
     ("shell.journal", "/tokens/journal", "operator"),

@@ -39,6 +39,12 @@ EXPECTED_CLASSES = {
     "/logout": "signed_in",
     "/preferences": "login",
     "/usage": "person",
+    "/issued-keys": "page",
+    "/issued-keys/new": "page",
+    "/issued-keys/stop": "page",
+    "/issued-keys/<key_id>": "page",
+    "/issued-keys/<key_id>/rotate": "page",
+    "/issued-keys/<key_id>/revoke": "page",
     "/v1/chat/completions": "api",
     "/v1/models": "api",
     "/v1/models/<path:model>": "api",
@@ -491,6 +497,20 @@ async def test_S14_forwarding_headers_of_strangers_are_not_believed(
         (await http.get("/v1/models", headers={"X-Forwarded-For": "198.51.100.99"})).status_code for _ in range(15)
     }
     assert statuses == {200}
+
+
+async def test_S14_wrong_issued_keys_count_as_guesses_and_right_ones_work_all_the_same(
+    house: House, http: httpx.AsyncClient, settings: SettingsChange
+) -> None:
+    issued = await house.runtime.keys.issue(NewKey("somebody", None))
+    statuses = []
+    for _ in range(12):
+        answer = await http.get("/v1/models", headers={"Authorization": f"Bearer {make_key()}"})
+        statuses.append(answer.status_code)
+    assert statuses == [401] * 10 + [429] * 2
+    assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert (await http.get("/v1/models", headers={"Authorization": f"Bearer {issued.secret}"})).status_code == 200
+    assert (await http.get("/v1/models", headers={"Authorization": "Bearer another"})).status_code == 429
 
 
 # Sizes

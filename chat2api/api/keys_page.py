@@ -1,0 +1,314 @@
+"""`/issued-keys`: the operator's pages for issued keys. A key itself is shown once, on the page that answers its making."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from urllib.parse import quote, urlencode
+
+from quart import Blueprint, redirect, render_template, request
+from quart.typing import ResponseReturnValue
+
+from chat2api.api.context import current_runtime, record_action
+from chat2api.api.pages import api_base
+from chat2api.errors import InvalidRequestError
+from chat2api.keys.issue import Issued
+from chat2api.keys.scope import unknown_names
+from chat2api.keys.terms import (
+    ALL,
+    EXPIRY,
+    LIMIT_NAMES,
+    NEVER,
+    SCOPE_NAMES,
+    UNLIMITED,
+    read_changes,
+    read_new_key,
+    read_overlap,
+)
+from chat2api.storage.keys import DEFAULT_EXPIRY_DAYS, IssuedKey, KeyLimits, KeyScope
+from chat2api.storage.usage import KeyTotals, day_of
+
+blueprint = Blueprint("keys_page", __name__, url_prefix="/issued-keys")
+
+PAGE_SIZE = 50
+"""Keys on one page of the list."""
+SORTS = ("created", "name", "expires", "today", "total", "last")
+STATES = ("all", "ok", "expired", "revoked")
+OVERLAPS = (0, 1, 24, 168)
+"""Hours that are offered for how long an old key goes on working."""
+NOTICES = frozenset({"changed", "revoked", "stopped", "resumed"})
+"""What a page may be asked to say on top of itself, after something was done."""
+SEEN_DAYS = 30
+"""Days among which the last use of a key is looked for."""
+MOST_NAMES = 30
+"""Groups that are offered beneath the box for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One key of the list. `last` is the day on which it was used last, "" for none of late."""
+
+    key: IssuedKey
+    state: str
+    used: KeyTotals
+    last: str
+
+
+@blueprint.get("")
+async def index() -> str:
+    """The list, the newest first unless another order is asked for."""
+    runtime = current_runtime()
+    asked = request.args
+    sort = asked.get("sort", "") if asked.get("sort") in SORTS else "created"
+    descending = asked.get("order") != "asc"
+    search = asked.get("search", "").strip()[:100]
+    state = asked.get("state", "") if asked.get("state") in STATES else "all"
+    lines = sorted(
+        (line for line in await _lines() if _is_wanted(line, search, state)),
+        key=lambda line: (_sort_value(line, sort), line.key.created_at),
+        reverse=descending,
+    )
+    pages = max(1, -(-len(lines) // PAGE_SIZE))
+    page = min(pages, max(1, asked.get("page", 1, type=int)))
+
+    def link(**changes: object) -> str:
+        present = {"search": search, "state": state, "sort": sort, "order": "desc" if descending else "asc"}
+        return "?" + urlencode({name: value for name, value in (present | changes).items() if value != ""})
+
+    return await render_template(
+        "keys.html",
+        lines=lines[(page - 1) * PAGE_SIZE : page * PAGE_SIZE],
+        count=len(lines),
+        any_key=bool(runtime.keys.all()),
+        stopped=runtime.keys.stopped,
+        done=_done(),
+        sort=sort,
+        descending=descending,
+        search=search,
+        state=state,
+        states=STATES,
+        page=page,
+        pages=pages,
+        link=link,
+    )
+
+
+@blueprint.get("/new")
+async def new() -> str:
+    """The form for a new key, filled in with what is sensible."""
+    return await _form(_written(KeyScope(), KeyLimits()) | {EXPIRY: str(DEFAULT_EXPIRY_DAYS)})
+
+
+@blueprint.post("/new")
+async def create() -> ResponseReturnValue:
+    """Make a key and show it, this once."""
+    runtime = current_runtime()
+    form = await request.form
+    try:
+        issued = await runtime.keys.issue(read_new_key(_said(form), runtime.clock.now()))
+    except InvalidRequestError as error:
+        return await _form(form, error), 400
+    await record_action("keys.create", issued.key.id)
+    return await _shown_once(issued, "made")
+
+
+@blueprint.get("/<key_id>")
+async def show(key_id: str) -> str:
+    """One key: what it may, what it used, and all that can be done to it."""
+    key = current_runtime().keys.require(key_id)
+    return await _page_of(key, _written(key.scope, key.limits) | {"name": key.name, "note": key.note})
+
+
+@blueprint.post("/<key_id>")
+async def change(key_id: str) -> ResponseReturnValue:
+    """Change what the form says; the end stays as it is when nothing is said of it."""
+    runtime = current_runtime()
+    key = runtime.keys.require(key_id)
+    form = await request.form
+    said = _said(form)
+    if said[EXPIRY] == "":
+        del said[EXPIRY]
+    try:
+        make = read_changes(said, runtime.clock.now())
+    except InvalidRequestError as error:
+        return await _page_of(key, form, error), 400
+    await runtime.keys.change(key_id, lambda present: make(present.scope, present.limits))
+    await record_action("keys.change", key_id)
+    return _back(key_id, "changed")
+
+
+@blueprint.post("/<key_id>/rotate")
+async def rotate(key_id: str) -> ResponseReturnValue:
+    """Replace the key and show the new one, this once; asks first where the old one would end at once."""
+    runtime = current_runtime()
+    key = runtime.keys.require(key_id)
+    form = await request.form
+    overlap = read_overlap(_number(form.get("overlap_hours", "")))
+    if overlap == 0 and form.get("sure") != "yes":
+        return await _ask("rotate_sure", f"{_base()}/{_path(key)}/rotate", {"overlap_hours": "0"}, key)
+    issued = await runtime.keys.rotate(key_id, overlap)
+    await record_action("keys.rotate", key_id)
+    return await _shown_once(issued, "rotated")
+
+
+@blueprint.post("/<key_id>/revoke")
+async def revoke(key_id: str) -> ResponseReturnValue:
+    """End the key for ever, once that is sure."""
+    runtime = current_runtime()
+    key = runtime.keys.require(key_id)
+    if (await request.form).get("sure") != "yes":
+        return await _ask("revoke_sure", f"{_base()}/{_path(key)}/revoke", {}, key)
+    await runtime.keys.revoke(key_id)
+    await record_action("keys.revoke", key_id)
+    return _back(key_id, "revoked")
+
+
+@blueprint.post("/stop")
+async def stop() -> ResponseReturnValue:
+    """Stop all keys, once that is sure, or let them work again."""
+    form = await request.form
+    stopped = form.get("stopped") == "yes"
+    if stopped and form.get("sure") != "yes":
+        return await _ask("stop_sure", f"{_base()}/stop", {"stopped": "yes"}, None)
+    await current_runtime().keys.stop(stopped)
+    await record_action("keys.stop" if stopped else "keys.resume", "all")
+    return _back("", "stopped" if stopped else "resumed")
+
+
+async def _lines() -> list[Line]:
+    """Give all keys with their use."""
+    runtime = current_runtime()
+    now = runtime.clock.now()
+    today = day_of(now)
+    await runtime.ledger.flush()
+    totals = await runtime.records.usage.totals(today)
+    last: dict[str, str] = {}
+    since = (date.fromisoformat(today) - timedelta(days=SEEN_DAYS - 1)).isoformat()
+    for row in await runtime.records.usage.rows(since=since, until=today):
+        last[row.key] = max(row.day, last.get(row.key, ""))
+    return [
+        Line(key, key.ended(now) or "ok", totals.get(key.id, KeyTotals()), last.get(key.id, ""))
+        for key in runtime.keys.all()
+    ]
+
+
+def _is_wanted(line: Line, search: str, state: str) -> bool:
+    wanted = search.casefold()
+    texts = (line.key.name, line.key.note, line.key.id, line.key.shown)
+    return state in ("all", line.state) and any(wanted in text.casefold() for text in texts)
+
+
+def _sort_value(line: Line, sort: str) -> tuple[float, str]:
+    """Give what a list is ordered by: numbers or words, never both in one list."""
+    match sort:
+        case "name":
+            return 0, line.key.name.casefold()
+        case "expires":
+            return line.key.expires_at if line.key.expires_at is not None else float("inf"), ""
+        case "today":
+            return line.used.requests_today, ""
+        case "total":
+            return line.used.requests, ""
+        case "last":
+            return 0, line.last
+    return line.key.created_at, ""
+
+
+def _said(form: Mapping[str, str]) -> dict[str, object]:
+    """Give a form in the words of `terms`: an empty box says "no limit", as the words beside it tell."""
+    said: dict[str, object] = {name: form.get(name, "").replace("\r\n", "\n") for name in ("name", "note")}
+    said[EXPIRY] = NEVER if form.get("never") == "yes" else _number(form.get(EXPIRY, ""))
+    for name in SCOPE_NAMES:
+        said[name] = [line.strip() for line in form.get(name, "").splitlines() if line.strip()] or ALL
+    for name in LIMIT_NAMES:
+        said[name] = _number(form.get(name, "")) or (UNLIMITED if not form.get(name, "").strip() else 0)
+    return said
+
+
+def _number(text: str) -> object:
+    """Give the number that a box holds; what is none is given as it is, for `terms` to refuse."""
+    text = text.strip()
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        return text
+
+
+def _written(scope: KeyScope, limits: KeyLimits) -> dict[str, str]:
+    """Give scope and limits as boxes hold them."""
+    boxes = {name: "\n".join(getattr(scope, name) or ()) for name in SCOPE_NAMES}
+    numbers = {name: getattr(limits, name) for name in LIMIT_NAMES}
+    return boxes | {name: "" if number is None else str(number) for name, number in numbers.items()}
+
+
+async def _form(values: Mapping[str, str], error: InvalidRequestError | None = None) -> str:
+    return await render_template("key_new.html", **_form_values(values, error))
+
+
+def _form_values(values: Mapping[str, str], error: InvalidRequestError | None) -> dict[str, object]:
+    groups = {group for account in current_runtime().pool.accounts() for group in account.groups}
+    return {
+        "values": values,
+        "wrong": error.param if error is not None else None,
+        "limit_names": LIMIT_NAMES,
+        "known_groups": sorted(groups)[:MOST_NAMES],
+    }
+
+
+async def _page_of(key: IssuedKey, values: Mapping[str, str], error: InvalidRequestError | None = None) -> str:
+    runtime = current_runtime()
+    now = runtime.clock.now()
+    await runtime.ledger.flush()
+    totals = await runtime.records.usage.totals(day_of(now))
+    return await render_template(
+        "key.html",
+        key=key,
+        state=key.ended(now) or "ok",
+        old_key_left=max(0.0, (key.previous_until_at or 0) - now),
+        used=totals.get(key.id, KeyTotals()),
+        rooms=await runtime.quotas.rooms(key),
+        unknown=unknown_names(key.scope, runtime.pool.accounts()),
+        stopped=runtime.keys.stopped,
+        overlaps=[(hours, hours * 3600) for hours in OVERLAPS],
+        done=_done(),
+        **_form_values(values, error),
+    )
+
+
+async def _shown_once(issued: Issued, how: str) -> str:
+    runtime = current_runtime()
+    models: Sequence[str] = issued.key.scope.models or ()
+    return await render_template(
+        "key_once.html",
+        key=issued.key,
+        secret=issued.secret,
+        how=how,
+        old_key_left=max(0.0, (issued.key.previous_until_at or 0) - runtime.clock.now()),
+        base_url=api_base(runtime.config),
+        example_model=next((model for model in models if "*" not in model), "auto"),
+    )
+
+
+async def _ask(question: str, action: str, fields: Mapping[str, str], key: IssuedKey | None) -> str:
+    back = f"{_base()}/{_path(key)}" if key is not None else _base()
+    return await render_template(
+        "confirm_key.html", question_name=question, key=key, action=action, fields=fields, back=back
+    )
+
+
+def _base() -> str:
+    prefix = current_runtime().config.api_prefix
+    return f"/{prefix}/issued-keys" if prefix else "/issued-keys"
+
+
+def _path(key: IssuedKey) -> str:
+    return quote(key.id, safe="")
+
+
+def _back(key_id: str, done: str) -> ResponseReturnValue:
+    where = f"{_base()}/{quote(key_id, safe='')}" if key_id else _base()
+    return redirect(f"{where}?done={done}", 303)
+
+
+def _done() -> str | None:
+    done = request.args.get("done")
+    return done if done in NOTICES else None
