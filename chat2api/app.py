@@ -50,7 +50,7 @@ PAGES: tuple[tuple[Blueprint, PageAccess], ...] = (
     (keys_page.blueprint, "page"),
     (overview_page.blueprint, "page"),
     (doctor_page.blueprint, "page"),
-    (doctor_page.examining, "admin"),
+    (doctor_page.examining, "page"),
     (journal_page.blueprint, "page"),
     (accounts_page.blueprint, "page"),
     (upload_page.blueprint, "page"),

@@ -75,6 +75,20 @@ EXPECTED_CLASSES = {
     "/tokens/jobs/<job_id>": "admin",
     "/tokens/doctor": "admin",
     "/tokens/doctor/<check>": "admin",
+    "/tokens/overview": "page",
+    "/tokens/checkup": "page",
+    "/tokens/journal": "page",
+    "/tokens": "page",
+    "/tokens/account/<account_id>": "page",
+    "/tokens/account/<account_id>/<action>": "page",
+    "/tokens/selected": "page",
+    "/tokens/progress/<job_id>": "page",
+    "/tokens/failed": "page",
+    "/tokens/removed": "page",
+    "/tokens/empty": "page",
+    "/tokens/add": "page",
+    "/tokens/add/save": "page",
+    "/tokens/add/cancel": "page",
 }
 """The access table of the routes that exist."""
 
