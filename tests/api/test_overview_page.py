@@ -71,9 +71,10 @@ async def test_accounts_are_told_by_state_with_what_to_do(bench: Bench) -> None:
         await bench.house.runtime.editor.disable(views[0].account.id)
         bench.control.refuse("conversation", "model_cap", account=second.user_id, clears_in=600)
         page = await look(bench)
-    assert re.search(r"disabled</span>\s*</td><td class=\"number\">1</td>", page)
-    assert re.search(r"ok</span>\s*</td><td class=\"number\">2</td>", page)
+    assert re.search(r"disabled</span>\s*(?:</a>)?</td><td class=\"number\">1</td>", page)
+    assert re.search(r"ok</span>\s*(?:</a>)?</td><td class=\"number\">2</td>", page)
     assert "Enable them when they shall serve again." in page
+    assert 'href="/tokens?state=disabled"' in page
 
 
 async def test_a_pool_that_cannot_serve_is_an_alarm(bench: Bench) -> None:
