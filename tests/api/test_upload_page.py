@@ -42,7 +42,7 @@ async def test_S17_pasted_tokens_are_previewed_and_saved_without_coming_back(
     page = await operator.post("/tokens/add", {"text": text})
     assert page.status_code == 200
     assert page_house.runtime.pool.statistics().total == 0, "nothing is saved by looking"
-    rows = re.findall(r'<th scope="row" class="number">(\d+)</th>\s*<td><span class="badge \w+">(\w+)', page.text)
+    rows = re.findall(r'<th scope="row" class="tight">(\d+)</th>\s*<td><span class="badge \w+">(\w+)', page.text)
     assert rows == [("2", "New"), ("3", "New"), ("4", "Expired"), ("5", "Unreadable")]
     sent = await operator.post("/tokens/add/save", {"paste": paste_of(page)})
     assert sent.status_code == 303
