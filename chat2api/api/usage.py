@@ -33,8 +33,12 @@ async def usage() -> Json | Response:
 
     The operator may ask for one `key` and for `format=csv`.
     """
+    return await report(*_whose())
+
+
+async def report(key: IssuedKey | None, everything: bool) -> Json | Response:
+    """Answer the current request with the usage of a key, or with everybody's. Raises InvalidRequestError."""
     runtime = current_runtime()
-    key, everything = _whose()
     names = ("since", "until", "key", "format") if everything else ("since", "until", "format")
     check_names(request.args, names)
     since, until = read_period(request.args.get("since"), request.args.get("until"), day_of(runtime.clock.now()))

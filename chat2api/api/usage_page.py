@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Protocol
 
-from quart import Blueprint, render_template
+from quart import Blueprint, Response, render_template, request
 
 from chat2api.api.charts import Chart, bar_chart
 from chat2api.api.context import current_runtime, current_visitor
 from chat2api.api.pages import api_base
+from chat2api.api.usage import report
 from chat2api.errors import InvalidAPIKeyError
+from chat2api.keys.terms import Json
 from chat2api.runtime import Runtime
 from chat2api.storage.keys import IssuedKey
 from chat2api.storage.usage import UsageRow, day_of
@@ -44,17 +46,22 @@ class _Grouping(Protocol):
 @blueprint.get("/usage")
 async def usage_page() -> str:
     """The page of whoever is signed in."""
-    runtime, visitor = current_runtime(), current_visitor()
-    key = runtime.keys.get(visitor.key_id) if visitor is not None and visitor.key_id is not None else None
-    if visitor is None or (visitor.role == "person" and key is None):
-        raise InvalidAPIKeyError("Sign in first.")
+    runtime = current_runtime()
+    key = _own_key()
+    asked = runtime.keys.require(request.args["key"]) if key is None and request.args.get("key") else None
     days = _days(runtime)
     await runtime.ledger.flush()
-    rows = await runtime.records.usage.rows(since=days[0], until=days[-1], key=key.id if key is not None else None)
+    rows = await runtime.records.usage.rows(
+        since=days[0], until=days[-1], key=one.id if (one := key or asked) else None
+    )
     by_day = {sums.name: sums for sums in group(rows, lambda row: row.day)}
     return await render_template(
         "usage.html",
         key=key,
+        asked=asked,
+        accounts=group(rows, lambda row: row.account)[:MOST_ROWS] if key is None else (),
+        since=days[0],
+        until=days[-1],
         state=(key.ended(runtime.clock.now()) or "ok") if key is not None else None,
         rooms=await runtime.quotas.rooms(key) if key is not None else (),
         requests_chart=_chart(days, by_day, "requests"),
@@ -64,6 +71,22 @@ async def usage_page() -> str:
         base_url=api_base(runtime.config),
         example_model=_example_model(key),
     )
+
+
+@blueprint.get("/usage/data")
+async def usage_data() -> Json | Response:
+    """The same numbers for programs and spreadsheets: what `GET /v1/usage` tells, for whoever is signed in."""
+    key = _own_key()
+    return await report(key, key is None)
+
+
+def _own_key() -> IssuedKey | None:
+    """Give the key of the person who is signed in, None for the operator. Raises InvalidAPIKeyError for nobody."""
+    visitor = current_visitor()
+    key = current_runtime().keys.get(visitor.key_id) if visitor is not None and visitor.key_id is not None else None
+    if visitor is None or (visitor.role == "person" and key is None):
+        raise InvalidAPIKeyError("Sign in first.")
+    return key
 
 
 def group(rows: Sequence[UsageRow], name: _Grouping) -> list[Sums]:

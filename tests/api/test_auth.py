@@ -39,6 +39,7 @@ EXPECTED_CLASSES = {
     "/logout": "signed_in",
     "/preferences": "login",
     "/usage": "person",
+    "/usage/data": "person",
     "/issued-keys": "page",
     "/issued-keys/new": "page",
     "/issued-keys/stop": "page",

@@ -129,3 +129,38 @@ async def test_the_charts_are_read_out_as_tables(page_house: House) -> None:
     assert page.count("aria-labelledby") > 5
     assert len(re.findall(r'<tr><th scope="row">\d\d-\d\d</th>', page)) == 60
     assert '<td class="number">17</td>' in page
+
+
+async def test_the_operator_sees_accounts_and_can_look_at_one_key(page_house: House) -> None:
+    _, one = await issue(page_house, "One key")
+    _, other = await issue(page_house, "Another key")
+    await book(page_house, one, "model-of-one", 3)
+    await book(page_house, other, "model-of-another", 4)
+    async with Person(page_house.base) as operator:
+        await operator.sign_in()
+        assert "secretlabel" in (await operator.get("/usage")).text
+        page = (await operator.get(f"/usage?key={one}")).text
+        assert (await operator.get("/usage?key=key_nobody")).status_code == 404
+    assert "model-of-one" in page
+    assert "model-of-another" not in page
+
+
+async def test_S8_the_data_of_the_page_is_ones_own(page_house: House) -> None:
+    mine, my_id = await issue(page_house, "Data of mine")
+    _, other_id = await issue(page_house, "Data of others")
+    await book(page_house, my_id, "data-mine", 5)
+    await book(page_house, other_id, "data-others", 6)
+    async with await person_with(page_house, mine) as person:
+        for form in ("csv", "json"):
+            told = (await person.get(f"/usage/data?format={form}")).text
+            assert "data-mine" in told
+            assert "data-others" not in told
+            assert "secretlabel" not in told
+        assert (await person.get(f"/usage/data?key={other_id}")).status_code == 400
+        assert "data-others" not in (await person.get(f"/usage?key={other_id}")).text
+    async with Person(page_house.base) as operator:
+        assert (await operator.get("/usage/data")).status_code == 401
+        await operator.sign_in()
+        told = (await operator.get("/usage/data?format=csv")).text
+    assert "data-mine" in told
+    assert "data-others" in told
