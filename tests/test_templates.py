@@ -75,7 +75,7 @@ def test_the_other_language_is_translated() -> None:
     }
 
 
-ALONE = {"chat2api", "CSV", "chat", "api", "openapi.json", "healthz", "readyz", "GET /v1/models", "·", "/"}
+ALONE = {"chat2api", "CSV", "JSON", "chat", "api", "openapi.json", "healthz", "readyz", "GET /v1/models", "·", "/"}
 """What may stand in a template as it is: names."""
 
 
