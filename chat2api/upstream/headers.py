@@ -9,7 +9,7 @@ from chat2api.errors import UpstreamProtocolError
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_FIELD = re.compile(r"^[ \t]*([^:\r\n]+?)[ \t]*:[ \t]*([^\r\n]*?)[ \t]*\r?$", re.MULTILINE)
+_FIELD = re.compile(r"^[ \t]*([^: \t\r\n]++)[ \t]*+:([^\r\n]*+)", re.MULTILINE)
 _PLACE = itemgetter(0)
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"})
 
@@ -116,8 +116,8 @@ class HeaderBlock:
 
     def _complete(self) -> None:
         headers: dict[str, str] = {}
-        for raw_name, value in _FIELD.findall(b"".join(self._lines).decode("latin-1")):
-            name = raw_name.lower()
+        for raw_name, raw_value in _FIELD.findall(b"".join(self._lines).decode("latin-1")):
+            name, value = raw_name.lower(), raw_value.strip(" \t")
             if name == "set-cookie":
                 self.set_cookies.append(value)
             else:
