@@ -126,6 +126,8 @@ class ConversationDecoder:
                 break
             if run.start():
                 self._read_events(data[: run.start()])
+            if self.is_ended:
+                break
             if not self._read_bare_deltas(run.group()):
                 self._read_events(run.group())
             data = data[run.end() :]

@@ -754,6 +754,17 @@ def test_T3_bare_deltas_read_by_the_run_are_read_as_one_by_one() -> None:
     assert at_once[-1].received == 44
 
 
+def test_T3_a_run_of_bare_deltas_after_a_bad_end_in_the_same_read_is_ignored() -> None:
+    stream = ENCODING + begin(message()) + append("I was say") + bare("ing") + DONE + bare(" more") * 3
+
+    at_once = decode(stream)
+
+    assert text_in(at_once[0]) == "I was saying"
+    assert [(text_in(found), type(error)) for found, error in (decode(stream, at) for at in range(len(stream)))] == [
+        ("I was saying", type(at_once[1]))
+    ] * len(stream)
+
+
 @pytest.mark.parametrize("size", [1, 7, 50, 10_000])
 def test_a_hand_off_counts_text_as_well_however_it_arrives(size: int) -> None:
     stream = ENCODING + begin(message()) + append("I") + bare(" am") + bare(" thinking") + side("stream_handoff") + DONE
