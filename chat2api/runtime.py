@@ -28,6 +28,7 @@ from chat2api.gateway.doctor import Doctor
 from chat2api.gateway.jobs import Jobs
 from chat2api.gateway.offers import Offers
 from chat2api.gateway.provider import Provider
+from chat2api.gateway.routing import Routing
 from chat2api.gateway.sources import AccountSource, Sources, host_of, stable_order
 from chat2api.keys.digests import find_digest, secret_digest
 from chat2api.keys.guesses import Guesses
@@ -105,6 +106,7 @@ class Runtime:
     transport: CountedTransport
     client: ChatGPTClient
     provider: Provider
+    routing: Routing
     sources: Sources
     doctor: Doctor
     jobs: Jobs
@@ -193,6 +195,7 @@ class Runtime:
         self.provider = ChatGPTProvider(
             config, self.clock, self.client, self.sources, Offers(self.client, self.clock), self.drift
         )
+        self.routing = Routing(self.provider, None, (), self.clock)
 
         self.redactor.learn(*config.authorization, config.admin_password, config.auth_key, config.secret_key)
         if config.admin_password:

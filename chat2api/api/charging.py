@@ -30,6 +30,7 @@ from chat2api.storage.usage import UsageRow, day_of
 _LABELS: dict[CallerKind, str] = {
     "operator": "operator",
     "own_token": "own",
+    "own_key": "own",
     "anonymous": "anonymous",
     "demo": "demo",
     "issued_key": "",

@@ -35,7 +35,7 @@ from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.gateway.sources import Claim, Sources, Way
 from chat2api.gateway.turns import TurnFollower
 from chat2api.protocol.chatgpt.drift import UNREADABLE, DriftWatch
-from chat2api.protocol.chatgpt.models import choose_model, reply_name
+from chat2api.protocol.chatgpt.models import AUTO, choose_model, reply_name
 from chat2api.protocol.events import Event, FileLink, Finished, ReasoningDelta, TakeEvents, TextDelta
 from chat2api.protocol.openai.chat import ChatRequest
 from chat2api.protocol.openai.limits import TurnLimiter
@@ -110,6 +110,17 @@ class ChatGPTProvider:
     async def models(self, caller: Caller) -> Sequence[str]:
         """Give the slugs that the caller's accounts offer; see Provider."""
         return await self._offers.slugs(await self._sources.claim(caller), caller.workspace)
+
+    async def offered(self, caller: Caller, model: str) -> bool:
+        """Whether the caller's accounts offer a model now; see Provider. What is not known is taken from the tables."""
+        try:
+            live = frozenset(await self.models(caller))
+        except NoAccountError:
+            return False
+        except Chat2APIError:
+            live = self._offers.known
+        choice = choose_model(model, live)
+        return choice.fallback_from is None and (not live or choice.slug in live or choice.slug == AUTO)
 
     def reply_model(self, requested: str, served: str | None) -> str:
         """Give the public name of the model that serves; see Provider."""

@@ -8,7 +8,7 @@ from chat2api.protocol.events import Event, TakeEvents
 from chat2api.protocol.openai.chat import ChatRequest
 from chat2api.storage.keys import IssuedKey
 
-CallerKind = Literal["operator", "issued_key", "demo", "own_token", "anonymous"]
+CallerKind = Literal["operator", "issued_key", "demo", "own_token", "own_key", "anonymous"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +16,9 @@ class Caller:
     """Who makes a call, decided once by `api/auth.py`.
 
     `owner` is a digest that names the owner of what the call makes; it is no secret and holds none. `token` is the
-    caller's own AccessToken or RefreshToken, None for the other kinds. `workspace` is the ChatGPT account id that the
-    caller asked for. `key` is the issued key that was sent, and `allowed` the ids of the accounts that it is held to,
-    None for all.
+    caller's own AccessToken or RefreshToken (own_token) or API key (own_key), None for the other kinds. `workspace` is
+    the ChatGPT account id that the caller asked for. `key` is the issued key that was sent, and `allowed` the ids of the
+    accounts that it is held to, None for all.
     """
 
     kind: CallerKind
@@ -63,6 +63,10 @@ class Provider(Protocol):
 
     async def models(self, caller: Caller) -> Sequence[str]:
         """Give the slugs that live accounts offer to this caller, sorted; the defaults when none can be asked."""
+        ...
+
+    async def offered(self, caller: Caller, model: str) -> bool:
+        """Whether accounts that this caller may use offer the model now, whatever it is called; False without accounts."""
         ...
 
     def reply_model(self, requested: str, served: str | None) -> str:

@@ -1,5 +1,6 @@
 """POST /v1/chat/completions."""
 
+from dataclasses import replace
 from functools import partial
 
 from quart import Blueprint, Response
@@ -9,7 +10,7 @@ from chat2api.api.charging import open_charge
 from chat2api.api.context import current_caller, current_runtime, on_request_end
 from chat2api.api.relay import AnswerRelay
 from chat2api.api.streaming import Answer, stream_answer, whole_answer
-from chat2api.protocol.openai.chat import parse_chat_request
+from chat2api.protocol.openai.chat import parse_chat_request, read_model
 
 blueprint = Blueprint("chat", __name__)
 
@@ -19,7 +20,9 @@ async def create_chat_completion() -> Response:
     """Answer a chat completion, streamed or whole."""
     runtime = current_runtime()
     caller = current_caller()
-    chat_request = parse_chat_request(await read_json())
+    body = await read_json()
+    route = await runtime.routing.route(caller, read_model(body))
+    chat_request = replace(parse_chat_request(body), model=route.model)
     provider = runtime.provider
     charge = await open_charge(
         chat_request.messages, model=chat_request.model, max_tokens=chat_request.max_tokens, choices=chat_request.n

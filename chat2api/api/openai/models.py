@@ -1,11 +1,11 @@
-"""GET /v1/models and GET /v1/models/{id}: what the live accounts offer."""
+"""GET /v1/models and GET /v1/models/{id}: what the live accounts and the API keys offer."""
 
 from quart import Blueprint
 
 from chat2api.api.charging import check_model
 from chat2api.api.context import current_caller, current_runtime
 from chat2api.keys.scope import may_use_model
-from chat2api.protocol.openai.models import ModelList, ModelObject, model_list, model_object
+from chat2api.protocol.openai.models import ModelList, ModelObject, model_not_found
 
 blueprint = Blueprint("models", __name__)
 
@@ -14,14 +14,17 @@ blueprint = Blueprint("models", __name__)
 async def list_models() -> ModelList:
     """All models that the caller may use."""
     caller = current_caller()
-    listed = model_list(await current_runtime().provider.models(caller))
+    models = await current_runtime().routing.models(caller)
     if caller.key is not None:
-        listed["data"] = [model for model in listed["data"] if may_use_model(caller.key.scope, model["id"])]
-    return listed
+        models = [model for model in models if may_use_model(caller.key.scope, model["id"])]
+    return {"object": "list", "data": models}
 
 
 @blueprint.get("/v1/models/<path:model>")
 async def get_model(model: str) -> ModelObject:
     """One model; 404 when it is not among them."""
     check_model(current_caller(), model)
-    return model_object(model, await current_runtime().provider.models(current_caller()))
+    for offered in await current_runtime().routing.models(current_caller()):
+        if offered["id"] == model:
+            return offered
+    raise model_not_found(model)

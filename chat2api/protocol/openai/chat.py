@@ -109,7 +109,7 @@ def parse_chat_request(body: object) -> ChatRequest:
     older_max_tokens = _read_limit(body, "max_tokens")
     return ChatRequest(
         messages=parse_messages(body),
-        model=_read_model(body),
+        model=read_model(body),
         stream=stream,
         include_usage=_read_include_usage(options) and stream,
         max_tokens=older_max_tokens if max_tokens is None else max_tokens,
@@ -125,7 +125,10 @@ def parse_chat_request(body: object) -> ChatRequest:
     )
 
 
-def _read_model(body: JsonObject) -> str:
+def read_model(body: object) -> str:
+    """Give the model's name in a request's body, the default where it names none. Raises InvalidRequestError."""
+    if not is_object(body):
+        raise wrong_type("body", "an object", body)
     if body.get("model") is None:
         return DEFAULT_MODEL
     model = require_text(body, "model").strip()

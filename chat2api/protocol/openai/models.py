@@ -42,13 +42,6 @@ def model_list(slugs: Collection[str]) -> ModelList:
     return {"object": "list", "data": [_model(name) for name in sorted(names)]}
 
 
-def model_object(name: str, slugs: Collection[str]) -> ModelObject:
-    """Give one model of the list. Raises NotFoundError (model_not_found)."""
-    if name in slugs or any(public_alias(slug) == name for slug in slugs):
-        return _model(name)
-    raise model_not_found(name)
-
-
 def model_not_found(name: str) -> NotFoundError:
     """Make the error for a model that does not exist, or not for this key."""
     return NotFoundError(

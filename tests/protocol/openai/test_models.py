@@ -2,8 +2,7 @@
 
 import pytest
 
-from chat2api.errors import NotFoundError
-from chat2api.protocol.openai.models import model_list, model_object, public_alias
+from chat2api.protocol.openai.models import model_list, model_not_found, public_alias
 
 
 @pytest.mark.parametrize(
@@ -38,15 +37,8 @@ def test_list_does_not_change_from_call_to_call() -> None:
     assert {model["owned_by"] for model in model_list(["a"])["data"]} == {"openai"}
 
 
-def test_single_object_is_the_one_of_the_list() -> None:
-    slugs = ["gpt-5-2", "o3"]
-    for model in model_list(slugs)["data"]:
-        assert model_object(model["id"], slugs) == model
-
-
-@pytest.mark.parametrize("name", ["gpt-9", "", "gpt-5.3", "GPT-5-2"])
-def test_unknown_model_is_not_found(name: str) -> None:
-    with pytest.raises(NotFoundError) as caught:
-        model_object(name, ["gpt-5-2"])
-    assert caught.value.code == "model_not_found"
-    assert caught.value.param == "model"
+def test_a_model_that_is_not_found_is_named_no_longer_than_a_name_is() -> None:
+    error = model_not_found("gpt-9" * 100)
+    assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
+    assert "gpt-9" in error.message
+    assert len(error.message) < 300
