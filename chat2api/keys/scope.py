@@ -40,6 +40,11 @@ def may_use_model(scope: KeyScope, name: str) -> bool:
     return scope.models is None or _matcher(scope.models)(_spell(name)) is not None
 
 
+def same_model(name: str, other: str) -> bool:
+    """Whether two names mean one model; `gpt-5.2` and `gpt-5-2` do."""
+    return _spell(name) == _spell(other)
+
+
 @lru_cache(maxsize=_MAX_KEPT)
 def _matcher(patterns: tuple[str, ...]) -> "Callable[[str], re.Match[str] | None]":
     # `*` is the only wildcard: brackets and question marks occur in no model's name.
