@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -25,13 +26,28 @@ from chat2api.storage.sql_records import SqlRecords
 from chat2api.storage.values import Account
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+EXIT_UNREAD = 141
+"""What a shell reports of a program that a closed pipe ended (128 + SIGPIPE)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status.
 
-    0: done. 1: something failed. 2: wrong settings or usage, or records that cannot be read or written.
+    0: done. 1: something failed. 2: wrong settings or usage, or records that cannot be read or written. 130: interrupted.
+    141: whoever read the output went away (`chat2api doctor | head`), which needs no words.
     """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, where the reader's leaving can be caught, not when the interpreter ends
+    except BrokenPipeError:
+        # What is still held would be written when the interpreter ends, and be complained about.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_UNREAD
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
     try:
         environ = load_environment()

@@ -1,6 +1,7 @@
 """The command line: in this process where only words and statuses matter, as real processes where more does."""
 
 import asyncio
+import io
 import logging
 import os
 import re
@@ -21,7 +22,7 @@ from chat2api import __version__, cli
 from chat2api.config import describe_settings
 from chat2api.simulator.app import Simulator
 from tests.accounts.jwt import access_token
-from tests.processes import Ended, Running, run, running
+from tests.processes import LONG, Ended, Running, run, running
 
 RT = "rt_" + "A" * 87
 
@@ -123,6 +124,48 @@ def labels(listing: Ended) -> list[str]:
 
 
 # Help, versions, wrong settings
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("command", [("tokens", "list"), ("keys", "list"), ("keys", "operator"), ("doctor",)])
+def test_a_command_ends_quietly_when_nobody_reads_its_output(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], buffered: bool
+) -> None:
+    monkeypatch.setenv("CHATGPT_BASE_URL", "http://127.0.0.1:9")
+    reader, writer = os.pipe()
+    os.close(reader)
+    raw = os.fdopen(writer, "wb", buffering=-1 if buffered else 0)
+    with io.TextIOWrapper(raw, write_through=not buffered) as output, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", output)
+        assert cli.main(command) == cli.EXIT_UNREAD
+        output.write("what comes later goes nowhere")
+        output.flush()
+    assert capsys.readouterr().err == ""
+
+
+async def test_an_address_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = await run("serve", cwd=tmp_path, environ={"PORT": str(taken.getsockname()[1])})
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.err.endswith("stop it or choose another PORT\n")
+
+
+async def test_a_pipe_that_is_closed_leaves_no_traceback(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = (
+        "-c",
+        f"import os, sys; os.dup2({writer}, 1); from chat2api.cli import main; sys.exit(main(['tokens', 'list']))",
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *program, cwd=tmp_path, pass_fds=[writer], stderr=asyncio.subprocess.PIPE
+    )
+    os.close(writer)
+    async with asyncio.timeout(LONG):
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (cli.EXIT_UNREAD, b"")
 
 
 async def test_the_version_is_told_and_nothing_is_made(tmp_path: Path) -> None:
