@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from chat2api.accounts.health import judge
 from chat2api.accounts.pool import Outcome
 from chat2api.accounts.views import AccountView
 from chat2api.clock import Clock
@@ -25,7 +26,7 @@ from chat2api.errors import (
 from chat2api.gateway.sources import AccountSource
 from chat2api.protocol.chatgpt import proof_of_work
 from chat2api.protocol.chatgpt.account import AccountInfo
-from chat2api.storage.values import Account, AccountFacts
+from chat2api.storage.values import ANY_MODEL, Account, AccountFacts
 from chat2api.upstream.chatgpt.client import ChatGPTClient
 from chat2api.upstream.chatgpt.session import Session
 
@@ -128,7 +129,7 @@ class Doctor:
         raise NotFoundError("There is no such check. GET /tokens/doctor lists them.", param="check")
 
     async def examine(self) -> AsyncIterator[Finding]:
-        """Yield the findings one by one, as they are made; nothing is changed but what using an account changes."""
+        """Yield the findings one by one, as they are made; nothing is changed but what using accounts and exits changes."""
         for check in self.checks():
             yield await check.run()
 
@@ -195,9 +196,14 @@ class Doctor:
 
     async def _examine_exit(self, origin: str, proxy: str | None) -> Finding:
         subject = _way(origin, proxy)
+        session = _nobody(origin, proxy)
         try:
-            await self._client.check_reachable(_nobody(origin, proxy))
+            await self._client.check_reachable(session)
         except Chat2APIError as error:
+            verdict = judge(error, model=ANY_MODEL)
+            if verdict.exit_fault is not None:
+                # It spares requests the same failure. That a page came says too little to end what made an exit rest.
+                self._source.report(session, verdict)
             return Finding(subject, False, error.message, _advice(error))
         return Finding(subject, True, "reachable")
 
@@ -232,7 +238,9 @@ class Doctor:
             advice = _advice(error) if session is not None else self._sign_in_advice(error, account)
             return Finding(subject, False, error.message, advice)
         finally:
-            await lease.release(outcome)
+            verdict = await lease.release(outcome)
+            if session is not None:
+                self._source.report(session, verdict if outcome is not Outcome.ABANDONED else None)
         if info is not None and info.is_deactivated:
             return Finding(subject, False, "the backend has closed this workspace", REMEDIES["ask_owner"])
         await self._remember(account, info, tuple(model.slug for model in offered))

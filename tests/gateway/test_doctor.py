@@ -11,6 +11,7 @@ import pytest_asyncio
 from chat2api.errors import NotFoundError
 from chat2api.gateway import doctor
 from chat2api.gateway.doctor import Finding
+from chat2api.gateway.sources import host_of
 from chat2api.protocol.chatgpt import proof_of_work
 from chat2api.protocol.chatgpt.account import AccountInfo
 from chat2api.simulator.app import Simulator
@@ -132,6 +133,30 @@ async def test_S18_an_exit_is_named_without_its_credentials(tmp_path: Path) -> N
             assert not dead.ok
             assert "PROXY_URL" in dead.advice
             assert "canary" not in str(findings)
+
+
+async def test_R5_what_an_account_met_is_told_to_its_exit(gateway: Gateway) -> None:
+    await gateway.fresh()
+    exits, host = gateway.source.exits, host_of(gateway.sim.url)
+    (view,) = gateway.source.pool.views()
+    gateway.control.refuse("models", "cloudflare")
+    await gateway.runtime.doctor.examine_account(view)
+    rest = exits.blocked_for(None, host)
+    assert rest > 0
+    gateway.clock.advance(rest)
+    assert (await gateway.runtime.doctor.examine_account(view)).ok
+    for _ in range(2):
+        exits.choose("somebody", host)  # no probe is out any more: all may go
+
+
+async def test_R5_an_exit_that_cannot_connect_rests(tmp_path: Path) -> None:
+    dead = "http://127.0.0.1:9"
+    async with HttpProxy() as proxy, open_gateway(tmp_path, PROXY_URL=f"{proxy.url()},{dead}") as gateway:
+        await gateway.fresh(0)
+        await examine(gateway)
+        exits, host = gateway.source.exits, host_of(gateway.sim.url)
+        assert exits.blocked_for(dead, host) > 0
+        assert exits.blocked_for(proxy.url(), host) == 0
 
 
 async def test_a_backend_that_is_not_there_is_a_finding_for_each_origin(tmp_path: Path) -> None:
