@@ -328,7 +328,23 @@ class Config:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the server: loopback addresses and no reverse proxy in front."""
-        return not self.trusted_proxies and all(_is_loopback(address) for address in self.host)
+        return self._on_loopback and not self.trusted_proxies and not self.unnamed_proxy
+
+    @property
+    def unnamed_proxy(self) -> bool:
+        """Whether a reverse proxy must stand in front that TRUSTED_PROXIES does not name, so that all callers look like it.
+
+        PUBLIC_ORIGINS gives it away: there is no TLS without one here, and on a loopback address no other name.
+        """
+        origins = [] if self.trusted_proxies else [urlsplit(origin) for origin in self.public_origins]
+        return any(
+            not _is_this_machine(origin.hostname or "") and (self._on_loopback or origin.scheme == "https")
+            for origin in origins
+        )
+
+    @property
+    def _on_loopback(self) -> bool:
+        return all(_is_loopback(address) for address in self.host)
 
     def summary(self) -> dict[str, str]:
         """Every setting as text for the start log; a secret only as set or unset."""
@@ -339,7 +355,7 @@ class Config:
         return "Config(" + ", ".join(f"{name}={text}" for name, text in self.summary().items()) + ")"
 
     def _check_keys(self) -> None:
-        if all(_is_loopback(address) for address in self.host):
+        if self._on_loopback:
             return
         if self.admin_password and _is_weak(self.admin_password):
             raise ConfigError(
@@ -410,6 +426,14 @@ def _is_weak(key: str) -> bool:
 
 def _is_loopback(address: str) -> bool:
     return address == "localhost" or ipaddress.ip_address(address).is_loopback
+
+
+def _is_this_machine(name: str) -> bool:
+    """Whether a host name or address never leaves this machine."""
+    try:
+        return _is_loopback(name)
+    except ValueError:
+        return name.endswith(".localhost")
 
 
 def _written(value: object) -> str:

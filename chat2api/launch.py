@@ -98,6 +98,12 @@ def _log_start(runtime: Runtime, unused: Sequence[str]) -> None:
     log.info(
         "upstream: %s", "simulator for the demo key" if runtime.demo else ", ".join(runtime.config.chatgpt_base_url)
     )
+    if runtime.config.unnamed_proxy:
+        log.warning(
+            "PUBLIC_ORIGINS says that a reverse proxy stands in front, but TRUSTED_PROXIES does not name it: all callers "
+            "seem to be one, none counts as this machine, and who guesses keys holds up everybody. Set TRUSTED_PROXIES to "
+            "the proxy's address, 127.0.0.1 if it runs on this machine"
+        )
     if unused:
         log.warning("settings of similar servers that this one does not read: %s", ", ".join(unused))
     if runtime.operator_keys.shut is not None:

@@ -186,7 +186,7 @@ class Runtime:
         self.demo = await self._open_demo() if demo and not self.pool.statistics().total else None
         demo_source = await self._demo_source(self.demo) if self.demo is not None else None
         self.sources = Sources(pool, visitors, demo_source, self.clock)
-        self.doctor = Doctor(self.client, pool, self.clock, config.data_dir)
+        self.doctor = Doctor(self.client, pool, self.clock, config)
         self.jobs = Jobs(self.clock, self.spawn)
         self.pastes = Pastes(self.clock, self.spawn)
         self.care = AccountCare(

@@ -151,10 +151,27 @@ def test_S2_every_key_that_a_document_of_ours_prints_counts_as_a_sample() -> Non
         ({"HOST": "0.0.0.0"}, False),
         ({"HOST": "127.0.0.1,192.0.2.1"}, False),
         ({"TRUSTED_PROXIES": "127.0.0.1"}, False),
+        ({"PUBLIC_ORIGINS": "https://chat.example.org"}, False),
+        ({"PUBLIC_ORIGINS": "http://localhost:5005,https://[::1]"}, True),
     ],
 )
 def test_loopback_means_every_address_and_no_proxy_in_front(environ: dict[str, str], expected: bool) -> None:
     assert Config.from_env(environ).loopback is expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"PUBLIC_ORIGINS": "http://nas.example"}, True),
+        ({"PUBLIC_ORIGINS": "http://nas.example", "HOST": "0.0.0.0"}, False),
+        ({"PUBLIC_ORIGINS": "HTTPS://nas.example", "HOST": "0.0.0.0"}, True),
+        ({"PUBLIC_ORIGINS": "https://nas.example", "TRUSTED_PROXIES": "10.0.0.0/8"}, False),
+        ({"PUBLIC_ORIGINS": "https://chat.localhost"}, False),
+        ({"PUBLIC_ORIGINS": "https://192.0.2.1"}, True),
+    ],
+)
+def test_public_origins_tell_of_a_proxy_that_nobody_named(environ: dict[str, str], expected: bool) -> None:
+    assert Config.from_env(environ).unnamed_proxy is expected
 
 
 def test_S18_printing_settings_shows_secrets_as_set_or_unset_only() -> None:

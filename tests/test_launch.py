@@ -132,6 +132,16 @@ async def test_S18_the_start_is_logged_without_secrets(tmp_path: Path, caplog: p
     assert [text for text in warned if "ENABLE_GATEWAY, ADMIN_PASSWORD" in text]
 
 
+@pytest.mark.parametrize("proxies", ["", "127.0.0.1"])
+async def test_a_proxy_that_is_not_named_is_warned_of_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, proxies: str
+) -> None:
+    await serve_and_stop(settings(tmp_path, PUBLIC_ORIGINS="https://chat.example.org", TRUSTED_PROXIES=proxies))
+    warned = [record.getMessage() for record in caplog.records if "TRUSTED_PROXIES does not" in record.getMessage()]
+    assert len(warned) == (not proxies)
+    assert all("\n" not in line and "Set TRUSTED_PROXIES to" in line for line in warned)
+
+
 async def test_S1_a_key_that_cannot_be_kept_is_told_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

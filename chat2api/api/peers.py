@@ -52,7 +52,10 @@ def _host_name(host: str) -> str:
 
 
 def peer_address(incoming: Request, config: Config) -> PeerAddress:
-    """Give where the request came from; X-Forwarded-For counts only from peers in TRUSTED_PROXIES."""
+    """Give where the request came from; X-Forwarded-For counts only from peers in TRUSTED_PROXIES.
+
+    Behind a proxy that is not named there nobody counts as this machine, whatever address they seem to have.
+    """
     address = _parse_address(incoming.remote_addr or "")
     if address is not None and _trusted(address, config.trusted_proxies):
         for hop in reversed(incoming.headers.get("X-Forwarded-For", "").split(",")):
@@ -64,9 +67,10 @@ def peer_address(incoming: Request, config: Config) -> PeerAddress:
                 break
     if address is None:
         return PeerAddress("unknown", loopback=False)
+    here = address.is_loopback and not config.unnamed_proxy
     if isinstance(address, ipaddress.IPv6Address):
-        return PeerAddress(str(ipaddress.ip_network((address, 64), strict=False)), address.is_loopback)
-    return PeerAddress(str(address), address.is_loopback)
+        return PeerAddress(str(ipaddress.ip_network((address, 64), strict=False)), here)
+    return PeerAddress(str(address), here)
 
 
 @lru_cache(maxsize=1024)

@@ -4,13 +4,13 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from chat2api.accounts.health import judge
 from chat2api.accounts.pool import Outcome
 from chat2api.accounts.views import AccountView
 from chat2api.clock import Clock
+from chat2api.config import Config
 from chat2api.errors import (
     AccountRejectedError,
     ChallengedError,
@@ -51,6 +51,7 @@ REMEDIES: Mapping[str, str] = {
     "other_exit": "Use another exit address (PROXY_URL), or wait; the backend distrusts this one.",
     "network": "Check the network, PROXY_URL and CHATGPT_BASE_URL.",
     "later": "Try again later; if it stays so, the backend has changed or refuses this account.",
+    "trusted_proxies": "Set TRUSTED_PROXIES to the proxy's address, 127.0.0.1 if it runs on this machine.",
     "sign_in": "Sign in with a browser, get a new token and add it: chat2api tokens add -",
 }
 """What to do, by a word of its own: pages say it in their reader's language. Advice with numbers or addresses in it is not
@@ -89,12 +90,12 @@ class Examined:
 class Doctor:
     """Examines the pool, its ways to the backend, and what the server stands on."""
 
-    def __init__(self, client: ChatGPTClient, source: AccountSource, clock: Clock, data_dir: Path) -> None:
-        """Examine that source of accounts, whose records lie in that folder."""
+    def __init__(self, client: ChatGPTClient, source: AccountSource, clock: Clock, config: Config) -> None:
+        """Examine that source of accounts, and what those settings say of the machine."""
         self._client = client
         self._source = source
         self._clock = clock
-        self._data_dir = data_dir
+        self._config = config
         self.latest: dict[str, Examined] = {}
         """By check, what `run` found last; those that there are no more are forgotten."""
 
@@ -106,6 +107,8 @@ class Doctor:
             Check("disk", "disk", self._examine_disk),
             Check("clock", "clock", self._examine_clock),
         ]
+        if self._config.public_origins:
+            found.append(Check("reverse-proxy", "reverse proxy", self._examine_proxy))
         for number, (origin, proxy) in enumerate(self._ways(), 1):
             found.append(Check(f"way-{number}", _way(origin, proxy), self._exit_check(origin, proxy)))
         views = self._source.pool.views()
@@ -162,13 +165,20 @@ class Doctor:
 
     async def _examine_disk(self) -> Finding:
         try:
-            free = (await asyncio.to_thread(shutil.disk_usage, self._data_dir)).free
+            free = (await asyncio.to_thread(shutil.disk_usage, self._config.data_dir)).free
         except OSError as error:
             return Finding("disk", False, error.strerror or "unreadable", REMEDIES["data_dir"])
         text = f"{free // (1024 * 1024):,} MiB are free"
         if free < LEAST_SPACE:
             return Finding("disk", False, text, REMEDIES["free_space"])
         return Finding("disk", True, text)
+
+    async def _examine_proxy(self) -> Finding:
+        if self._config.unnamed_proxy:
+            text = "PUBLIC_ORIGINS says that there is one, TRUSTED_PROXIES does not name it: all callers seem to be one"
+            return Finding("reverse proxy", False, text, REMEDIES["trusted_proxies"])
+        named = bool(self._config.trusted_proxies)
+        return Finding("reverse proxy", True, "named in TRUSTED_PROXIES" if named else "PUBLIC_ORIGINS needs none")
 
     async def _examine_clock(self) -> Finding:
         for origin, proxy in self._ways():

@@ -222,6 +222,17 @@ async def test_S1_no_keyless_call_reaches_the_pool(
         assert not sim.control.requests_to("conversation")
 
 
+async def test_S1_a_proxy_that_only_public_origins_tells_of_opens_nothing(
+    http: httpx.AsyncClient, settings: SettingsChange, sim: Simulator
+) -> None:
+    settings(public_origins=("https://chat.example.test",), own_tokens="loopback")
+    sim.control.reset()
+    own = {"Authorization": f"Bearer {sim.control.accounts[1].access_token}"}
+    for headers in ({"Host": "chat.example.test"}, {"Host": "localhost"}, own):
+        assert (await http.post(CHAT, json=BODY, headers=headers)).status_code == 401
+    assert not sim.control.requests
+
+
 async def test_S1_when_the_key_cannot_be_kept_everything_that_needs_it_is_shut(
     house: House, http: httpx.AsyncClient
 ) -> None:
@@ -418,7 +429,7 @@ async def test_S23_keyless_calls_are_refused_under_foreign_host_names(http: http
 
 
 async def test_S23_a_named_origin_is_answered_for(http: httpx.AsyncClient, settings: SettingsChange) -> None:
-    settings(public_origins=("https://chat.example.test",))
+    settings(public_origins=("https://chat.example.test",), anonymous="on")
     assert (await http.post(CHAT, json=BODY, headers={"Host": "chat.example.test"})).status_code == 200
 
 

@@ -58,6 +58,13 @@ async def test_S21_S23_a_host_is_known_secure_or_loopback_by_its_name_alone(
     assert (await asked(host, CONFIG, scheme="https"))["secure"]
 
 
+async def test_S14_behind_a_proxy_that_is_not_named_nobody_counts_as_this_machine() -> None:
+    app = Quart("peers")
+    async with app.test_request_context("/", headers={"Remote-Addr": "127.0.0.1"}):
+        told = peer_address(request._get_current_object(), CONFIG)  # type: ignore[attr-defined]  # as above
+    assert (told.network, told.loopback) == ("127.0.0.1", False)
+
+
 @pytest.mark.parametrize(
     ("client", "trusted", "forwarded", "network", "loopback"),
     [

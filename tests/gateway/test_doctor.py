@@ -204,6 +204,15 @@ async def test_a_clock_that_is_wrong_is_told(gateway: Gateway, monkeypatch: pyte
     assert not (await gateway.runtime.doctor.run("clock")).ok
 
 
+@pytest.mark.parametrize(("proxies", "is_well"), [("", False), ("127.0.0.1", True)])
+async def test_a_proxy_that_is_not_named_is_a_finding(tmp_path: Path, proxies: str, is_well: bool) -> None:
+    origins = "https://chat.example.org"
+    async with open_gateway(tmp_path, PUBLIC_ORIGINS=origins, TRUSTED_PROXIES=proxies) as gateway:
+        finding = await gateway.runtime.doctor.run("reverse-proxy")
+    assert finding.ok is is_well
+    assert ("Set TRUSTED_PROXIES" in finding.advice) is not is_well
+
+
 async def test_R18_a_full_disk_is_told(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "LEAST_SPACE", 2**62)
     finding = await gateway.runtime.doctor.run("disk")
