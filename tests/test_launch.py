@@ -40,6 +40,21 @@ async def test_S19_a_process_keeps_what_it_has_to_itself(tmp_path: Path) -> None
     assert ended.out == f"0o77 0 {(most, most)}\n", ended.err
 
 
+_CALMED = """
+import gc
+from chat2api.launch import calm_collector
+before = gc.get_threshold()
+calm_collector()
+print(gc.get_freeze_count() > 1000, gc.get_threshold()[0] > before[0], gc.isenabled())
+"""
+
+
+async def test_garbage_is_looked_for_less_often_and_not_among_what_was_there_at_the_start(tmp_path: Path) -> None:
+    async with running(cwd=tmp_path, module=("-c", _CALMED)) as program:
+        ended = await program.wait()
+    assert ended.out == "True True True\n", ended.err
+
+
 def settings(folder: Path, **more: str) -> Config:
     return Config.from_env({"PORT": "0", "DATA_DIR": str(folder), "DRAIN_ACCEPT": "0", **more})
 

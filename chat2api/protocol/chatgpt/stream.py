@@ -33,6 +33,8 @@ _BARE_DELTA = rb'(?:event: delta\n)?data: \{"v": ?("[^"\\\n]*+(?:\\.[^"\\\n]*+)*
 _BARE_DELTAS = re.compile(rb"(?:%b)++" % _BARE_DELTA.replace(b'("', b'(?:"'))
 _BARE_TEXTS = re.compile(_BARE_DELTA)
 """Nine events of ten of a long answer: `{"v": " word"}`, which are read by the run."""
+_BARE_START = b'data: {"v":'
+_BARE_NAME = b"event: delta\n"
 
 _IGNORED_TYPES = frozenset(
     {
@@ -120,7 +122,7 @@ class ConversationDecoder:
         if not self._is_event_stream:
             data = self._sniff(data)
         while data and not self.is_ended:
-            run = _BARE_DELTAS.search(data)
+            run = _find_bare_deltas(data)
             if run is None:
                 self._read_events(data)
                 break
@@ -352,6 +354,18 @@ class ConversationDecoder:
             self._turn.fail(event.get("error") or event.get("message") or event, event.get("error_code"))
         elif kind not in _IGNORED_TYPES:
             note_unknown(self.unknown, f"type: {kind}")
+
+
+def _find_bare_deltas(data: bytes) -> re.Match[bytes] | None:
+    """Give the first run of bare deltas; looking for their fixed part first costs a tenth of a search by the pattern."""
+    found = data.find(_BARE_START)
+    while found >= 0:
+        named = found - len(_BARE_NAME)
+        begin = named if named >= 0 and data.startswith(_BARE_NAME, named) else found
+        if (run := _BARE_DELTAS.match(data, begin)) is not None:
+            return run
+        found = data.find(_BARE_START, found + 1)
+    return None
 
 
 def parse_json_answer(body: bytes) -> Event:
