@@ -15,6 +15,7 @@ from typing import Literal
 from chat2api.accounts.tokens import (
     SESSION_SEPARATOR,
     Credential,
+    UnusableTokenError,
     is_workspace,
     session_cookie,
     split_workspace,
@@ -22,6 +23,7 @@ from chat2api.accounts.tokens import (
     to_credential,
     to_new_account,
 )
+from chat2api.sentences import Phrases, Sentence
 from chat2api.storage.records import Records
 from chat2api.storage.values import AccountKind, Added, Known, NewAccount
 
@@ -36,6 +38,21 @@ MAX_PROBLEMS = 1000
 
 SAVED_AT_ONCE = 50
 """How many accounts are saved between two words on the progress."""
+
+SAY = Phrases(
+    "preview",
+    {
+        "new": "A new account.",
+        "expired": "This AccessToken has ended. Get a new one, or use a RefreshToken.",
+        "known": "This is account {label}, which takes over what is new in it.",
+        "removed": "This is account {label}, which was removed and comes back.",
+        "repeated": "The same account as on line {line}.",
+        "field": "A field {name} holds no token of a known form.",
+        "json": "This JSON is damaged or holds no token of a known form.",
+        "too_much": "Too much cannot be read; what follows was not looked at.",
+    },
+)
+"""What a preview says of a line."""
 
 _SESSION_COOKIE = "__Secure-next-auth.session-token"
 _ACCESS_FIELDS = ("access_token", "accessToken", "token")
@@ -53,7 +70,7 @@ class ImportProblem:
     """A line that could not be used. The message never repeats the line."""
 
     line: int
-    message: str
+    message: Sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +92,7 @@ class ImportEntry:
 
     line: int
     verdict: Literal["new", "known", "expired", "unreadable"]
-    text: str
+    text: Sentence
     kind: AccountKind | None = None
     label: str | None = None
     email: str | None = None
@@ -110,7 +127,7 @@ def parse_import(text: str) -> Import:
         if not line or line.startswith("#"):
             continue
         if len(problems) >= MAX_PROBLEMS:
-            problems.append(ImportProblem(number, "Too much cannot be read; what follows was not looked at."))
+            problems.append(ImportProblem(number, SAY("too_much")))
             break
         if line.startswith(("{", "[")):
             first = number
@@ -123,8 +140,8 @@ def parse_import(text: str) -> Import:
             continue
         try:
             credentials.append(_read_line(line, number))
-        except ValueError as error:
-            problems.append(ImportProblem(number, str(error)))
+        except UnusableTokenError as error:
+            problems.append(ImportProblem(number, error.sentence))
     return Import(tuple(_without_repeats(credentials)), tuple(problems))
 
 
@@ -161,17 +178,17 @@ def _read(text: str) -> tuple[Import, list[NewAccount]]:
 def _judge(credential: Credential, new: NewAccount, known: Known, seen: dict[str, int], now: float) -> ImportEntry:
     account = known.account
     verdict: Literal["new", "known", "expired"] = "new"
-    text = "A new account."
+    text = SAY("new")
     label = account.label if account is not None else known.label
     if _has_ended(new, now):
-        verdict, text = "expired", "This AccessToken has ended. Get a new one, or use a RefreshToken."
+        verdict, text = "expired", SAY("expired")
     elif account is not None:
         verdict = "known"
-        text = f"This is account {label}, which takes over what is new in it."
+        text = SAY("known", label=label)
         if account.deleted_at is not None:
-            text = f"This is account {label}, which was removed and comes back."
+            text = SAY("removed", label=label)
     elif known.merge_key in seen:
-        verdict, text = "known", f"The same account as on line {seen[known.merge_key]}."
+        verdict, text = "known", SAY("repeated", line=seen[known.merge_key])
     if known.merge_key is not None and verdict != "expired":
         seen.setdefault(known.merge_key, credential.line)
     return ImportEntry(
@@ -192,7 +209,7 @@ def _has_ended(new: NewAccount, now: float) -> bool:
 
 
 def _read_line(line: str, number: int) -> Credential:
-    """Read a token, or a header or cookie line that holds one; ValueError, fit to be shown, when there is none."""
+    """Read a token, or a header or cookie line that holds one; UnusableTokenError when there is none."""
     bearer = _BEARER.fullmatch(line)
     if bearer is not None:
         line = bearer[1]
@@ -229,9 +246,9 @@ class _Search:
     def problems(self) -> Iterator[ImportProblem]:
         """Give what is worth a word: fields with something else in them, or nothing at all."""
         for name in self._odd_fields:
-            yield ImportProblem(self._line, f"A field {name} holds no token of a known form.")
+            yield ImportProblem(self._line, SAY("field", name=name))
         if not self.found and not self._odd_fields:
-            yield ImportProblem(self._line, "This JSON is damaged or holds no token of a known form.")
+            yield ImportProblem(self._line, SAY("json"))
 
     def value(self, value: object, depth: int = 0) -> None:
         """Search a decoded value."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from chat2api.sentences import Phrases, Sentence
 from chat2api.storage.values import AccountKind, Identity, NewAccount, Secrets
 
 TokenKind = Literal["access", "refresh", "session", "share", "device", "api_key", "issued_key"]
@@ -20,6 +21,17 @@ TokenKind = Literal["access", "refresh", "session", "share", "device", "api_key"
 
 REFRESH_MARGIN = 600.0
 """A token counts as ending this many seconds early, or a tenth of its life if that is less."""
+
+SAY = Phrases(
+    "token",
+    {
+        "workspace": "The account id after the comma has characters that no account id has.",
+        "api_key": "This is an OpenAI API key. API keys are a setting of their own, not an account.",
+        "issued_key": "This is a key that this server issued, not an account's token.",
+        "unknown": "This is no AccessToken (eyJ…), RefreshToken (45 characters or rt_…) or session token.",
+    },
+)
+"""Why a text makes no account."""
 
 UNKNOWN_LIFE = 5 * 24 * 3600.0
 """What an access token without readable end is taken to last; a 401 corrects it. Seen in public servers of 2024."""
@@ -55,6 +67,15 @@ class Credential:
     renewable: str | None = field(default=None, repr=False)
     device_id: str | None = None
     workspace_id: str | None = None
+
+
+class UnusableTokenError(ValueError):
+    """A text that makes no account; `sentence` says why and never repeats it."""
+
+    def __init__(self, sentence: Sentence) -> None:
+        """Say why."""
+        super().__init__(sentence)
+        self.sentence = sentence
 
 
 def tell_kind(token: str) -> TokenKind | None:
@@ -164,9 +185,9 @@ def to_new_account(credential: Credential, *, owner: str | None = None) -> NewAc
 
 
 def to_credential(token: str, workspace_id: str | None = None, *, line: int = 1) -> Credential:
-    """Give the credential of one token; ValueError, fit to be shown, when it makes no account."""
+    """Give the credential of one token; UnusableTokenError when it makes no account."""
     if workspace_id is not None and not is_workspace(workspace_id):
-        raise ValueError("The account id after the comma has characters that no account id has.")
+        raise UnusableTokenError(SAY("workspace"))
     match tell_kind(token):
         case "access":
             return Credential(line, "access", access=token, workspace_id=workspace_id)
@@ -179,11 +200,11 @@ def to_credential(token: str, workspace_id: str | None = None, *, line: int = 1)
         case "device":
             return Credential(line, "device", device_id=token.lower(), workspace_id=workspace_id)
         case "api_key":
-            raise ValueError("This is an OpenAI API key. API keys are a setting of their own, not an account.")
+            raise UnusableTokenError(SAY("api_key"))
         case "issued_key":
-            raise ValueError("This is a key that this server issued, not an account's token.")
+            raise UnusableTokenError(SAY("issued_key"))
         case None:
-            raise ValueError("This is no AccessToken (eyJ…), RefreshToken (45 characters or rt_…) or session token.")
+            raise UnusableTokenError(SAY("unknown"))
 
 
 def _tell_jose(token: str) -> TokenKind | None:

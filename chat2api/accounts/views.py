@@ -3,7 +3,7 @@
 Only words of ours: what the backend or a person wrote never stands here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ from chat2api.errors import (
     UpstreamError,
     UpstreamRefusedRequestError,
 )
+from chat2api.sentences import Phrases
 from chat2api.storage.values import ANY_MODEL, Account, AccountState
 
 ShownState = AccountState | Literal["cooling"]
@@ -23,29 +24,6 @@ _SIGN_IN = "Sign in with a browser and add the new token."
 _WAIT = "Nothing needs to be done: it is used again when its wait ends."
 _NETWORK = "Check the network, PROXY_URL and CHATGPT_BASE_URL."
 _BACKEND = "Try again later; if it stays so, the backend has changed or refuses this account."
-
-_ADVICE: Mapping[str, str] = {
-    "by_operator": "Enable it when it shall serve again.",
-    "unknown_outcome": "Its token may be used up. It serves until its access token ends; sign in again before that.",
-    "account_deactivated": "The backend has closed this account. Ask its support, or remove it.",
-    "upstream_account": _SIGN_IN,
-    "restored_copy": "The records are an older copy. Add the newest tokens, or confirm that the copy may be refreshed.",
-    "removed": "",
-    "workspace_not_allowed": "Add its token again with the id of a workspace that it belongs to, or with none.",
-    "token_expired": "Its access token has ended, and it has nothing to renew it with. Add a new token.",
-    "human_check": "Sign in with a browser and do what the website asks for.",
-    "distrusted": "Use another exit address (PROXY_URL), or wait: the backend distrusts this one.",
-    "upstream_challenge": "Use another exit address (PROXY_URL), or sign in with a browser and do what it asks for.",
-    "stated_limit": _WAIT,
-    "guessed_limit": _WAIT,
-    "failing": _WAIT,
-    "rate_limit_exceeded": _WAIT,
-    "refresh_failed": "The sign-in server did not answer well. It is asked again when the wait ends.",
-    "upstream_transport": _NETWORK,
-    "upstream_timeout": _NETWORK,
-    "proof_of_work_too_hard": "Raise POW_DIFFICULTY's work or PROOF_TIMEOUT, or use another exit address (PROXY_URL).",
-}
-"""What to do about a reason or an error's code; what ends a sign-in has its own advice, all else a general one."""
 
 _SIGN_IN_REASONS = frozenset(
     {
@@ -58,6 +36,35 @@ _SIGN_IN_REASONS = frozenset(
         "in_doubt",
     }
 )
+
+SAY = Phrases(
+    "advice",
+    {
+        **dict.fromkeys(sorted(_SIGN_IN_REASONS), _SIGN_IN),
+        "by_operator": "Enable it when it shall serve again.",
+        "unknown_outcome": "Its token may be used up. It serves until its access token ends; sign in again before that.",
+        "account_deactivated": "The backend has closed this account. Ask its support, or remove it.",
+        "upstream_account": _SIGN_IN,
+        "restored_copy": "The records are an older copy. Add the newest tokens, or confirm that the copy may be refreshed.",
+        "workspace_not_allowed": "Add its token again with the id of a workspace that it belongs to, or with none.",
+        "token_expired": "Its access token has ended, and it has nothing to renew it with. Add a new token.",
+        "human_check": "Sign in with a browser and do what the website asks for.",
+        "distrusted": "Use another exit address (PROXY_URL), or wait: the backend distrusts this one.",
+        "upstream_challenge": "Use another exit address (PROXY_URL), or sign in with a browser and do what it asks for.",
+        "stated_limit": _WAIT,
+        "guessed_limit": _WAIT,
+        "failing": _WAIT,
+        "rate_limit_exceeded": _WAIT,
+        "refresh_failed": "The sign-in server did not answer well. It is asked again when the wait ends.",
+        "upstream_transport": _NETWORK,
+        "upstream_timeout": _NETWORK,
+        "proof_of_work_too_hard": "The backend wants more computing than this server is set to do, mostly because it distrusts "
+        "the exit address. Use another one (PROXY_URL), or allow more: PROOF_TIMEOUT gives each search longer, a smaller "
+        "POW_DIFFICULTY lets in harder proofs.",
+        "other": _BACKEND,
+    },
+)
+"""What to do about a reason or an error's code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +138,8 @@ def show_account(
 
 
 def advice_for(code: str) -> str:
-    """Give a sentence for the operator about a reason or an error's code."""
-    if code in _SIGN_IN_REASONS:
-        return _SIGN_IN
-    return _ADVICE.get(code, _BACKEND)
+    """Give a sentence for the operator about a reason or an error's code; "" for one that asks for nothing."""
+    return "" if code == "removed" else SAY(code if code in SAY else "other")
 
 
 def error_code(error: Exception) -> str | None:
@@ -143,7 +148,7 @@ def error_code(error: Exception) -> str | None:
         case UpstreamRefusedRequestError() | RefusedError() | CallerTokenRejectedError():
             return None
         case AccountRejectedError():
-            return error.reason if error.reason in _SIGN_IN_REASONS | _ADVICE.keys() else error.code
+            return error.reason if error.reason in SAY or error.reason == "removed" else error.code
         case UpstreamError():
             return error.code
         case _:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from chat2api.sentences import Sentence
+
 DEFAULT = "en"
 
 
@@ -23,6 +25,20 @@ class Catalogue:
     def get(self, name: str, /, **values: object) -> str:
         """Give a text with its names filled in. KeyError for an unknown one: that is a mistake in a template."""
         return self.texts[name].format_map(values) if values else self.texts[name]
+
+    def say(self, text: str) -> str | None:
+        """Give a sentence of ours in this language, as it is where it is plain text of English; None where it has no words."""
+        if not isinstance(text, Sentence):
+            return text if self.tag == DEFAULT else None
+        if text.values is None and self.tag == DEFAULT:
+            return text
+        found = self.find(text.name)
+        if found is None or not text.values:
+            return found
+        return found.format_map({name: self._filled(value) for name, value in text.values.items()})
+
+    def _filled(self, value: object) -> object:
+        return (self.say(value) or value) if isinstance(value, Sentence) else value
 
     def find(self, name: str) -> str | None:
         """Give a text that may not be there, such as the words for an error's code."""

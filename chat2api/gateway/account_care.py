@@ -15,6 +15,7 @@ from chat2api.clock import Clock
 from chat2api.errors import Chat2APIError, InvalidRequestError, NotFoundError
 from chat2api.gateway.doctor import Doctor, Finding
 from chat2api.gateway.jobs import Job, JobItem, Jobs
+from chat2api.sentences import Phrases, Sentence, words_of_error
 from chat2api.storage.records import Records
 
 BulkAction = Literal["test", "refresh", "disable", "enable", "delete"]
@@ -29,6 +30,23 @@ TESTS_AT_ONCE = 4
 
 RENEWABLE = ("refresh", "session")
 """Kinds of accounts that have something to renew their access token with."""
+
+
+SAY = Phrases(
+    "job_text",
+    {
+        "line": "line {line}",
+        "added": "added",
+        "merged": "merged",
+        "unchanged": "unchanged",
+        "renewed": "its access token was renewed",
+        "deleted": "removed; it can be brought back for 24 hours",
+        "disabled": "set aside",
+        "enabled": "may serve again",
+        "and_advice": "{text} {advice}",
+    },
+)
+"""What jobs say of accounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +93,8 @@ class AccountCare:
 
         async def work(job: Job) -> None:
             saved = await self.save(text, job.progress)
-            job.items += [JobItem(f"line {problem.line}", False, problem.message) for problem in saved.problems]
-            job.items += [JobItem(one.account.label, True, one.outcome) for one in saved.added]
+            job.items += [JobItem(SAY("line", line=problem.line), False, problem.message) for problem in saved.problems]
+            job.items += [JobItem(one.account.label, True, SAY(one.outcome)) for one in saved.added]
 
         return self._parts.jobs.start("import", 0, work)
 
@@ -95,8 +113,8 @@ class AccountCare:
         try:
             await self._parts.keeper.renew(account)
         except Chat2APIError as error:
-            return Finding(subject, False, error.message, advice_for(error_code(error) or ""))
-        return Finding(subject, True, "its access token was renewed")
+            return Finding(subject, False, _words(error), advice_for(error_code(error) or ""))
+        return Finding(subject, True, SAY("renewed"))
 
     # Many accounts
 
@@ -159,21 +177,25 @@ class AccountCare:
     async def _one(self, job: Job, view: AccountView, do: Callable[[str], Awaitable[Finding]]) -> None:
         try:
             finding = await do(view.account.id)
-            text = finding.text if finding.ok else f"{finding.text} {finding.advice}".strip()
+            text = SAY("and_advice", text=finding.text, advice=finding.advice) if finding.advice else finding.text
             job.add(JobItem(view.account.label, finding.ok, text))
         except Chat2APIError as error:
             # For instance an account that somebody removed meanwhile: the others go on.
-            job.add(JobItem(view.account.label, False, error.message))
+            job.add(JobItem(view.account.label, False, _words(error)))
 
     async def _delete(self, account_id: str) -> Finding:
         self.view(account_id)
         await self._parts.editor.delete([account_id])
-        return Finding("", True, "removed; it can be brought back for 24 hours")
+        return Finding("", True, SAY("deleted"))
 
     async def _disable(self, account_id: str) -> Finding:
         await self._parts.editor.disable(account_id)
-        return Finding("", True, "set aside")
+        return Finding("", True, SAY("disabled"))
 
     async def _enable(self, account_id: str) -> Finding:
         await self._parts.editor.enable(account_id)
-        return Finding("", True, "may serve again")
+        return Finding("", True, SAY("enabled"))
+
+
+def _words(error: Chat2APIError) -> Sentence:
+    return words_of_error(error.message, error_code(error) or error.code)

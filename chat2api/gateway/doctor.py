@@ -2,13 +2,13 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from chat2api.accounts.health import judge
 from chat2api.accounts.pool import Outcome
-from chat2api.accounts.views import AccountView
+from chat2api.accounts.views import AccountView, error_code
 from chat2api.clock import Clock
 from chat2api.config import Config
 from chat2api.errors import (
@@ -26,6 +26,7 @@ from chat2api.errors import (
 from chat2api.gateway.sources import AccountSource
 from chat2api.protocol.chatgpt import proof_of_work
 from chat2api.protocol.chatgpt.account import AccountInfo
+from chat2api.sentences import Phrases, Sentence, words_of_error
 from chat2api.storage.values import ANY_MODEL, Account, AccountFacts
 from chat2api.upstream.chatgpt.client import ChatGPTClient
 from chat2api.upstream.chatgpt.session import Session
@@ -36,33 +37,71 @@ LEAST_SPACE = 100 * 1024 * 1024
 MOST_SKEW = 30.0
 """Seconds that the clocks may differ: tokens are renewed ten minutes early, signed addresses are stricter."""
 
-REMEDIES: Mapping[str, str] = {
-    "add_account": "Add one: chat2api tokens add - (README: how to get a token).",
-    "free_or_restore": "Free space on the disk, or restore a backup.",
-    "confirm_restored": "Import the newest tokens, then say so: chat2api tokens confirm-restored",
-    "data_dir": "Make the folder that DATA_DIR names usable.",
-    "free_space": "Free some space: tokens cannot be renewed on a full disk.",
-    "set_clock": "Set the clock, best by a time service.",
-    "see_ways": "See what the ways to the backend say.",
-    "compiler": "Install a C compiler and Python's headers, then run `make setup` again.",
-    "in_use": "It is in use or waits; try again in a moment.",
-    "ask_owner": "Ask its owner, or remove it.",
-    "workspace": "Add the token again with the id of a workspace it belongs to (`token,account-id`), or with none.",
-    "other_exit": "Use another exit address (PROXY_URL), or wait; the backend distrusts this one.",
-    "network": "Check the network, PROXY_URL and CHATGPT_BASE_URL.",
-    "later": "Try again later; if it stays so, the backend has changed or refuses this account.",
-    "trusted_proxies": "Set TRUSTED_PROXIES to the proxy's address, 127.0.0.1 if it runs on this machine.",
-    "sign_in": "Sign in with a browser, get a new token and add it: chat2api tokens add -",
-}
-"""What to do, by a word of its own: pages say it in their reader's language. Advice with numbers or addresses in it is not
-here."""
+SAY = Phrases(
+    "finding",
+    {
+        "no_accounts": "there are none",
+        "store_restored": "they are an older copy, so no token is renewed",
+        "store_whole": "whole, and they can be written",
+        "disk_free": "{amount} MiB are free",
+        "disk_unreadable": "unreadable",
+        "proxy_unnamed": "PUBLIC_ORIGINS says that there is one, TRUSTED_PROXIES does not name it: all callers seem to be one",
+        "proxy_named": "named in TRUSTED_PROXIES",
+        "proxy_none": "PUBLIC_ORIGINS needs none",
+        "clock_behind": "this machine's clock is {seconds} s behind",
+        "clock_ahead": "this machine's clock is {seconds} s ahead",
+        "clock_right": "within {seconds} s of the backend's",
+        "clock_unknown": "nobody told the time",
+        "proof": "{way}",
+        "reachable": "reachable",
+        "way_direct": "{origin} directly",
+        "way_through": "{origin} through {proxy}",
+        "state": "{state}: {reason}",
+        "no_reason": "no reason known",
+        "waits_all": "waits for all models",
+        "waits": "waits for {models}",
+        "workspace_closed": "the backend has closed this workspace",
+        "signed_in": "signed in, {count} models offered",
+        "signed_in_plan": "plan {plan}, signed in, {count} models offered",
+    },
+)
+"""What was seen."""
+
+REMEDY = Phrases(
+    "remedy",
+    {
+        "add_account": "Add one: chat2api tokens add - (README: how to get a token).",
+        "free_or_restore": "Free space on the disk, or restore a backup.",
+        "confirm_restored": "Import the newest tokens, then say so: chat2api tokens confirm-restored",
+        "data_dir": "Make the folder that DATA_DIR names usable.",
+        "free_space": "Free some space: tokens cannot be renewed on a full disk.",
+        "set_clock": "Set the clock, best by a time service.",
+        "see_ways": "See what the ways to the backend say.",
+        "compiler": "Install a C compiler and Python's headers, then run `make setup` again.",
+        "in_use": "It is in use or waits; try again in a moment.",
+        "ask_owner": "Ask its owner, or remove it.",
+        "workspace": "Add the token again with the id of a workspace it belongs to (`token,account-id`), or with none.",
+        "other_exit": "Use another exit address (PROXY_URL), or wait; the backend distrusts this one.",
+        "network": "Check the network, PROXY_URL and CHATGPT_BASE_URL.",
+        "later": "Try again later; if it stays so, the backend has changed or refuses this account.",
+        "trusted_proxies": "Set TRUSTED_PROXIES to the proxy's address, 127.0.0.1 if it runs on this machine.",
+        "sign_in": "Sign in with a browser, get a new token and add it: chat2api tokens add -",
+        "wait": "It is used again in {seconds} s at most.",
+        "session_network": "Check the network, PROXY_URL and CHATGPT_BASE_URL ({address}).",
+        "token_network": "Check the network, PROXY_URL and OPENAI_AUTH_TOKEN_URL ({address}).",
+    },
+)
+"""What to do."""
 
 _NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: what was looked at, whether it is well, what was seen, and what to do if it is not."""
+    """One check: what was looked at, whether it is well, what was seen, and what to do if it is not.
+
+    What is seen and advised is a Sentence, so that pages say it in their reader's language.
+    """
 
     subject: str
     ok: bool
@@ -146,39 +185,37 @@ class Doctor:
         return lambda: self.examine_account(view)
 
     async def _miss_accounts(self) -> Finding:
-        return Finding("accounts", False, "there are none", REMEDIES["add_account"])
+        return Finding("accounts", False, SAY("no_accounts"), REMEDY("add_account"))
 
     async def _examine_store(self) -> Finding:
         try:
             await self._source.records.check()
             restored = await self._source.records.restored()
         except StorageError as error:
-            return Finding("records", False, error.message, REMEDIES["free_or_restore"])
+            return Finding("records", False, _words(error), REMEDY("free_or_restore"))
         if restored:
             return Finding(
                 "records",
                 False,
-                "they are an older copy, so no token is renewed",
-                REMEDIES["confirm_restored"],
+                SAY("store_restored"),
+                REMEDY("confirm_restored"),
             )
-        return Finding("records", True, "whole, and they can be written")
+        return Finding("records", True, SAY("store_whole"))
 
     async def _examine_disk(self) -> Finding:
         try:
             free = (await asyncio.to_thread(shutil.disk_usage, self._config.data_dir)).free
         except OSError as error:
-            return Finding("disk", False, error.strerror or "unreadable", REMEDIES["data_dir"])
-        text = f"{free // (1024 * 1024):,} MiB are free"
+            return Finding("disk", False, error.strerror or SAY("disk_unreadable"), REMEDY("data_dir"))
+        text = SAY("disk_free", amount=f"{free // (1024 * 1024):,}")
         if free < LEAST_SPACE:
-            return Finding("disk", False, text, REMEDIES["free_space"])
+            return Finding("disk", False, text, REMEDY("free_space"))
         return Finding("disk", True, text)
 
     async def _examine_proxy(self) -> Finding:
         if self._config.unnamed_proxy:
-            text = "PUBLIC_ORIGINS says that there is one, TRUSTED_PROXIES does not name it: all callers seem to be one"
-            return Finding("reverse proxy", False, text, REMEDIES["trusted_proxies"])
-        named = bool(self._config.trusted_proxies)
-        return Finding("reverse proxy", True, "named in TRUSTED_PROXIES" if named else "PUBLIC_ORIGINS needs none")
+            return Finding("reverse proxy", False, SAY("proxy_unnamed"), REMEDY("trusted_proxies"))
+        return Finding("reverse proxy", True, SAY("proxy_named" if self._config.trusted_proxies else "proxy_none"))
 
     async def _examine_clock(self) -> Finding:
         for origin, proxy in self._ways():
@@ -192,17 +229,17 @@ class Doctor:
                 return Finding(
                     "clock",
                     False,
-                    f"this machine's clock is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead'}",
-                    REMEDIES["set_clock"],
+                    SAY("clock_behind" if skew > 0 else "clock_ahead", seconds=round(abs(skew))),
+                    REMEDY("set_clock"),
                 )
-            return Finding("clock", True, f"within {MOST_SKEW:.0f} s of the backend's")
-        return Finding("clock", False, "nobody told the time", REMEDIES["see_ways"])
+            return Finding("clock", True, SAY("clock_right", seconds=round(MOST_SKEW)))
+        return Finding("clock", False, SAY("clock_unknown"), REMEDY("see_ways"))
 
     async def _examine_proof(self) -> Finding:
         name = proof_of_work.describe()
         if proof_of_work.variants()[0] != proof_of_work.PYTHON:
-            return Finding("proof of work", True, name)
-        return Finding("proof of work", False, name, REMEDIES["compiler"])
+            return Finding("proof of work", True, SAY("proof", way=name))
+        return Finding("proof of work", False, SAY("proof", way=name), REMEDY("compiler"))
 
     async def _examine_exit(self, origin: str, proxy: str | None) -> Finding:
         subject = _way(origin, proxy)
@@ -214,28 +251,34 @@ class Doctor:
             if verdict.exit_fault is not None:
                 # It spares requests the same failure. That a page came says too little to end what made an exit rest.
                 self._source.report(session, verdict)
-            return Finding(subject, False, error.message, _advice(error))
-        return Finding(subject, True, "reachable")
+            return Finding(subject, False, _words(error), _advice(error))
+        return Finding(subject, True, SAY("reachable"))
 
     async def examine_account(self, view: AccountView) -> Finding:
         """Use an account once: is it signed in, what does it offer?"""
         account = view.account
         subject = f"account {account.label}"
         if not account.usable:
-            text = f"{account.state}: {account.reason or 'no reason known'}"
-            return Finding(subject, False, text, view.advice or REMEDIES["sign_in"])
+            text = SAY(
+                "state",
+                state=Sentence(account.state, f"state.{account.state}", {}),
+                reason=Sentence(account.reason, f"reason.{account.reason}", {}) if account.reason else SAY("no_reason"),
+            )
+            return Finding(subject, False, text, view.advice or REMEDY("sign_in"))
         if view.waits:
             longest = view.waits[-1].seconds
             return Finding(
                 subject,
                 False,
-                f"waits for {', '.join(sorted(wait.model for wait in view.waits))}",
-                f"It is used again in {longest:.0f} s at most.",
+                SAY("waits_all")
+                if view.until_at is not None
+                else SAY("waits", models=", ".join(sorted(wait.model for wait in view.waits))),
+                REMEDY("wait", seconds=round(longest)),
             )
         try:
             lease = await self._source.pool.lease(model="doctor", account_id=account.id, errand=True)
         except Chat2APIError as error:
-            return Finding(subject, False, error.message, REMEDIES["in_use"])
+            return Finding(subject, False, _words(error), REMEDY("in_use"))
         outcome: Outcome | Exception = Outcome.ABANDONED
         session: Session | None = None
         try:
@@ -246,25 +289,26 @@ class Doctor:
         except Chat2APIError as error:
             outcome = error
             advice = _advice(error) if session is not None else self._sign_in_advice(error, account)
-            return Finding(subject, False, error.message, advice)
+            return Finding(subject, False, _words(error), advice)
         finally:
             verdict = await lease.release(outcome)
             if session is not None:
                 self._source.report(session, verdict if outcome is not Outcome.ABANDONED else None)
         if info is not None and info.is_deactivated:
-            return Finding(subject, False, "the backend has closed this workspace", REMEDIES["ask_owner"])
+            return Finding(subject, False, SAY("workspace_closed"), REMEDY("ask_owner"))
         await self._remember(account, info, tuple(model.slug for model in offered))
         known_plan = (info.plan if info is not None else None) or account.plan
-        plan = f"plan {known_plan}, " if known_plan else ""
-        return Finding(subject, True, f"{plan}signed in, {len(offered)} models offered")
+        if known_plan:
+            return Finding(subject, True, SAY("signed_in_plan", plan=known_plan, count=len(offered)))
+        return Finding(subject, True, SAY("signed_in", count=len(offered)))
 
     def _sign_in_advice(self, error: Chat2APIError, account: Account) -> str:
         """Say what to do about a token that could not be renewed, and where that was tried."""
         if not isinstance(error, TransportError | UpstreamTimeoutError | UpstreamProtocolError | UpstreamServerError):
             return _advice(error)
         if account.kind == "session":
-            return f"Check the network, PROXY_URL and CHATGPT_BASE_URL ({self._source.origins[0]}/api/auth/session)."
-        return f"Check the network, PROXY_URL and OPENAI_AUTH_TOKEN_URL ({self._source.token_url})."
+            return REMEDY("session_network", address=f"{self._source.origins[0]}/api/auth/session")
+        return REMEDY("token_network", address=self._source.token_url)
 
     async def _remember(self, account: Account, info: AccountInfo | None, models: tuple[str, ...]) -> None:
         """Keep what the backend told, for the pages; trouble with the records is a finding of its own."""
@@ -279,26 +323,30 @@ class Doctor:
             self._source.pool.put(changed)
 
 
+def _words(error: Chat2APIError) -> Sentence:
+    return words_of_error(error.message, error_code(error) or error.code)
+
+
 def _advice(error: Chat2APIError) -> str:
     match error:
         case AccountRejectedError():
-            return REMEDIES["sign_in"]
+            return REMEDY("sign_in")
         case WorkspaceRefusedError():
-            return REMEDIES["workspace"]
+            return REMEDY("workspace")
         case ChallengedError():
-            return REMEDIES["other_exit"]
+            return REMEDY("other_exit")
         case TransportError() | UpstreamTimeoutError():
-            return REMEDIES["network"]
+            return REMEDY("network")
         case _:
-            return REMEDIES["later"]
+            return REMEDY("later")
 
 
 def _nobody(origin: str, proxy: str | None) -> Session:
     return Session(f"doctor {proxy}", _NOBODY, origin, proxy, credential="anonymous")
 
 
-def _way(origin: str, proxy: str | None) -> str:
-    return f"{origin} {'directly' if proxy is None else 'through ' + _shown(proxy)}"
+def _way(origin: str, proxy: str | None) -> Sentence:
+    return SAY("way_direct", origin=origin) if proxy is None else SAY("way_through", origin=origin, proxy=_shown(proxy))
 
 
 def _shown(proxy: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from chat2api.clock import Clock
 from chat2api.errors import Chat2APIError, NotFoundError, RateLimitedError
+from chat2api.sentences import Phrases, words_of_error
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,12 @@ MAX_RUNNING = 8
 
 MAX_KEPT = 50
 """Ended jobs that can still be asked for."""
+
+SAY = Phrases(
+    "job_error",
+    {"stopped": "The server was stopped.", "failed_inside": "It failed inside the server; the log has the reason."},
+)
+"""Why a job ended early."""
 
 JobState = Literal["running", "done", "failed", "cancelled"]
 
@@ -154,7 +161,7 @@ class Jobs:
             del self._jobs[old.id]
         task = self._spawn(self._run(job, work), name=f"job {kind}")
         # A task may be cancelled before it has taken its first step.
-        task.add_done_callback(lambda _: None if job.is_over else job.end("cancelled", "The server was stopped."))
+        task.add_done_callback(lambda _: None if job.is_over else job.end("cancelled", SAY("stopped")))
         return job
 
     def get(self, job_id: str) -> Job:
@@ -169,10 +176,10 @@ class Jobs:
             await work(job)
         except Chat2APIError as error:
             log.warning("the job %s failed: %s", job.kind, error)
-            job.end("failed", error.message)
+            job.end("failed", words_of_error(error.message, error.code))
         except Exception:
             # A job's outermost loop: whoever follows must hear of the end.
             log.exception("the job %s failed", job.kind)
-            job.end("failed", "It failed inside the server; the log has the reason.")
+            job.end("failed", SAY("failed_inside"))
         else:
             job.end("done")

@@ -2,14 +2,11 @@
 
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from chat2api.api.doctor_page import PATH
-from chat2api.api.texts import load_catalogues
-from chat2api.gateway.doctor import REMEDIES
 from chat2api.simulator.app import Simulator
 from chat2api.simulator.options import SimulatorOptions
 from tests.api.pages_house import Person
@@ -63,14 +60,6 @@ async def test_a_finding_comes_with_what_to_do_about_it(house: House, person: Pe
     assert "they are an older copy" in page
     assert "chat2api tokens confirm-restored" in page
     assert "1 with a finding" in page
-
-
-async def test_what_the_doctor_advises_is_the_same_on_the_page_and_on_the_command_line() -> None:
-    folder = Path(__file__).parent.parent.parent / "templates" / "texts"
-    texts = load_catalogues(folder)["en"].texts
-    assert {name: text for name, text in texts.items() if name.startswith("remedy.")} == {
-        f"remedy.{word}": sentence for word, sentence in REMEDIES.items()
-    }
 
 
 async def test_all_checks_run_as_a_job_whose_progress_is_shown(house: House, person: Person) -> None:
