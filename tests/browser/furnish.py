@@ -1,0 +1,165 @@
+"""A server as it looks after a month of use: accounts in every state, keys, a ledger, hours, a journal. Nothing in it is real."""
+
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quart import Quart
+
+from chat2api import launch
+from chat2api.accounts.tokens import to_credential, to_new_account
+from chat2api.api.hours import HourlyCounts
+from chat2api.app import create_app
+from chat2api.simulator.app import Simulator
+from chat2api.simulator.options import SimulatorOptions
+from chat2api.storage.actions import Action
+from chat2api.storage.keys import KeyLimits, KeyScope, NewKey
+from chat2api.storage.usage import UsageRow, day_of
+from chat2api.storage.values import ANY_MODEL, Account, AccountState, Activity, Cooldown
+from tests.e2e.harness import House, HouseClock, open_house
+
+DAY = 86400.0
+NOON = datetime(2026, 11, 18, 12, 40, tzinfo=UTC).timestamp()
+"""When it is in a furnished house, whenever the suite runs: its pages look the same on every day."""
+
+NAMES = ("Ada's laptop", "Grace, telescope control", "Family tablet", "Homework helper", "Nightly summaries", "阅读小组",
+         "Editor plug-in", "Translation desk", "Guest", "Old phone")  # fmt: skip
+MODELS = (("gpt-5", 0.5), ("gpt-5-mini", 0.3), ("o4-mini", 0.15), ("gpt-4o", 0.05))
+TROUBLES: tuple[tuple[AccountState, str | None], ...] = (
+    ("needs_sign_in", "refresh_token_reused"),
+    ("needs_sign_in", "token_expired"),
+    ("in_doubt", "unknown_outcome"),
+    ("suspect", "distrusted"),
+    ("disabled", "by_operator"),
+)
+ERRORS = ("upstream_timeout", "rate_limit_exceeded", "proof_of_work_too_hard", "upstream_challenge")
+
+
+class StandingClock(HouseClock):
+    """The house's time, which begins a day before that certain noon."""
+
+    def now(self) -> float:
+        """Unix seconds."""
+        return NOON - DAY + self.monotonic() - self._born
+
+
+@asynccontextmanager
+async def open_furnished(folder: Path, accounts: int = 12, keys: int = len(NAMES)) -> AsyncIterator[House]:
+    """Run a server with that many accounts and keys and a month behind it, in front of a simulator."""
+    clock = StandingClock()
+    apps: list[Quart] = []
+    real = create_app
+
+    def keep(*args: Any, **options: Any) -> Quart:
+        apps.append(real(*args, **options))
+        return apps[-1]
+
+    async with Simulator(SimulatorOptions(accounts=0, delay=0.0), clock=clock) as sim:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(launch, "create_app", keep)
+            opened = open_house(folder / "data", sim, clock=clock, SECRET_KEY="furnished" * 6)
+            house = await opened.__aenter__()
+        try:
+            _count_a_day(apps[0].extensions["chat2api_metrics"].hours, clock)
+            tokens = [
+                sim.control.add_account(("plus", "free", "pro")[number % 3], team=number % 5 == 4).access_token
+                for number in range(accounts)
+            ]
+            new = [to_new_account(to_credential(token)) for token in tokens]
+            await house.runtime.records.add_accounts(new, NOON - 20 * DAY)
+            await house.runtime.pool.reload()
+            await _furnish(house, keys)
+            yield house
+        finally:
+            await opened.__aexit__(None, None, None)
+
+
+async def _furnish(house: House, keys: int) -> None:
+    chance = random.Random(7)
+    runtime = house.runtime
+    now = runtime.clock.now()
+    accounts = sorted(runtime.pool.accounts(), key=lambda one: one.added_at)
+    await _trouble(house, accounts, chance)
+    ids = [await _issue(house, number, now) for number in range(keys)]
+    rows = []
+    for back in range(90):
+        weekday = datetime.fromtimestamp(now - back * DAY, UTC).weekday()
+        for key_id in ids:
+            busy = chance.random() * (0.4 if weekday >= 5 else 1.0) * (1.2 - back / 120)
+            for model, share in MODELS:
+                count = int(busy * share * 60)
+                if not count:
+                    continue
+                rows.append(
+                    UsageRow(day_of(now - back * DAY), key_id, chance.choice(accounts[:12]).label, model, requests=count,
+                             prompt_tokens=count * chance.randint(200, 900),
+                             completion_tokens=count * chance.randint(100, 500), errors=int(count * 0.03 * chance.random()))
+                )  # fmt: skip
+    await runtime.records.usage.add(rows)
+    for ago, who, what, target in (
+        (19 * DAY, "operator key c83a9266", "accounts.import", "job_7d1c02a94be05f13"),
+        (17 * DAY, "operator key c83a9266", "keys.create", ids[0]),
+        (6 * DAY, "operator key c83a9266", "account.refresh", accounts[0].label),
+        (2 * DAY, "operator key c83a9266", "keys.change", ids[0]),
+        (7200.0, "operator key c83a9266", "sign in", ""),
+    ):
+        await runtime.records.actions.add(Action(now - ago, who, what, target))
+
+
+async def _trouble(house: House, accounts: Sequence[Account], chance: random.Random) -> None:
+    """Give accounts the states that accounts come to, notes, groups and errors."""
+    records, now = house.runtime.records, house.runtime.clock.now()
+    activity, cooldowns = [], []
+    for number, account in enumerate(accounts):
+        if number % 9 in (3, 7):
+            state, reason = TROUBLES[(number // 2) % len(TROUBLES)]
+            await records.set_state(account, state, reason, now - chance.randrange(200, 200_000))
+        elif number % 6 == 5:
+            model = ANY_MODEL if number % 4 else "gpt-5"
+            cooldowns.append(Cooldown(account.id, model, now + chance.randrange(300, 9000), True, "stated_limit"))
+        if number % 4 == 1:
+            await records.set_details(account.id, note=("shared with the study group", "backup", "travel")[number % 3])
+        if number % 3 == 0:
+            await records.set_details(account.id, groups=(("family", "work")[number % 2],))
+        failed = number % 5 == 2
+        activity.append(
+            Activity(
+                account.id,
+                last_used_at=now - chance.randrange(20, 90_000),
+                last_error=ERRORS[number // 5 % len(ERRORS)] if failed else None,
+                last_error_at=now - chance.randrange(600, 300_000) if failed else None,
+            )
+        )
+    await records.put_activity(activity)
+    await records.put_cooldowns(cooldowns)
+    await house.runtime.pool.reload()
+
+
+async def _issue(house: House, number: int, now: float) -> str:
+    limits = KeyLimits(requests_per_minute=60, requests_per_day=400 if number % 2 else None,
+                       tokens_per_day=(None, 200_000, 1_000_000)[number % 3], requests_at_once=5)  # fmt: skip
+    name = NAMES[number % len(NAMES)] + (f" {number // len(NAMES) + 1}" if number >= len(NAMES) else "")
+    scope = KeyScope(models=("gpt-5*", "o4-mini")) if number % 3 == 2 else KeyScope()
+    ends = None if number == 4 else now + (number * 11 - 4) * DAY if number != 9 else now - DAY
+    issued = await house.runtime.keys.issue(
+        NewKey(name, ends, note="For the weekend project" if number % 4 == 1 else "", scope=scope, limits=limits)
+    )
+    if number % len(NAMES) == 8:
+        await house.runtime.keys.revoke(issued.key.id)
+    return issued.key.id
+
+
+def _count_a_day(hours: HourlyCounts, clock: StandingClock) -> None:
+    """Let the server count a day: busy by daylight, quiet at night."""
+    chance = random.Random(11)
+    for _ in range(24):
+        clock.advance(3600.0)
+        busy = 8 if datetime.fromtimestamp(clock.now(), UTC).hour < 6 else 60
+        for _ in range(chance.randrange(busy // 2, busy)):
+            fails = chance.random() < 0.04
+            first = None if fails else 0.4 + chance.expovariate(1.6)
+            hours.add(failed=fails, tokens=0 if fails else chance.randrange(200, 3000), first=first)
