@@ -22,6 +22,7 @@ from chat2api.api import (
     pages,
     shell,
     static_files,
+    tiers,
     upload_page,
     usage,
     usage_page,
@@ -97,6 +98,8 @@ def create_app(
         app.register_blueprint(health.blueprint, name="bare_health")
         declare_access(app, "bare_health.", "open")
     check_access_classes(app)
+    tiers.install_tiers(app, prefix)
+    taken = tiers.taken_segments(app, prefix)
 
     install_error_handler(app, shell.install_shell(app, _TEMPLATES, prefix))
     install_cors(app)
@@ -108,7 +111,7 @@ def create_app(
 
     @app.before_serving
     async def start() -> None:
-        runtime = await Runtime.open(config, demo=demo, clock=clock, redactor=redactor)
+        runtime = await Runtime.open(config, demo=demo, clock=clock, redactor=redactor, taken=taken)
         bind_runtime(app, runtime)
         metrics.start_metrics(app, runtime)
 

@@ -147,6 +147,15 @@ def _split_url(value: str) -> Any:
     return parts
 
 
+def _public_mode(value: str) -> str:
+    word = value.lower()
+    if word in _FALSE:
+        return "off"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", word) or word in _TRUE:
+        raise ValueError("it must be `off` or the name of a tier, such as free")
+    return word
+
+
 def _prefix(value: str) -> str:
     word = value.strip("/")
     if not re.fullmatch(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*", word) or ".." in word:
@@ -194,6 +203,12 @@ def _directory(value: str) -> Path:
     return Path(value)
 
 
+def _path(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("it must be a file's path")
+    return value
+
+
 def _setting(
     default: Any, parse: Callable[[str], Any], text: str, *, unit: str = "", secret: bool = False, alias: str = ""
 ) -> Any:
@@ -234,6 +249,12 @@ class Config:
     )
     anonymous: Reach = _setting(
         "loopback", _reach, "who may chat without any bearer, sign-in-free: `on`, `loopback`, `off`"
+    )
+    public_mode: str = _setting(
+        "off", _public_mode, "the tier that everybody may use without a key, such as `free`; `off`: none"
+    )
+    tiers_file: str = _setting(
+        "", _path, "TOML file of the tiers; unset: one tier `free` as in `docs/tiers.example.toml`"
     )
     trusted_proxies: tuple[str, ...] = _setting(
         (), _list_of(_network), "networks of reverse proxies whose `X-Forwarded-For` is believed"

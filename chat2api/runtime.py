@@ -4,8 +4,9 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from chat2api.accounts.editing import AccountEditor
@@ -38,6 +39,7 @@ from chat2api.keys.operator import OperatorKeys, load_operator_key
 from chat2api.keys.password import Password
 from chat2api.keys.quota import Quotas
 from chat2api.keys.scope import AccountScopes
+from chat2api.keys.tier_book import TierBook
 from chat2api.logs import Redactor
 from chat2api.protocol.chatgpt.drift import DriftWatch
 from chat2api.protocol.chatgpt.proof_of_work import PYTHON, variants
@@ -118,6 +120,7 @@ class Runtime:
     ledger: Ledger
     password: Password | None
     guesses: Guesses
+    tiers: TierBook
     demo: Demo | None
 
     def __init__(self, config: Config, clock: Clock, redactor: Redactor) -> None:
@@ -131,19 +134,34 @@ class Runtime:
         self.guesses = Guesses(clock)
         self.password = None
         self.draining = False
+        self.address_key = secrets.token_bytes(32)
+        """Of what is kept of the addresses of callers without a key; it ends with this process."""
         self.drift = DriftWatch()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._resources = AsyncExitStack()
 
     @classmethod
     async def open(
-        cls, config: Config, *, demo: bool = False, clock: Clock | None = None, redactor: Redactor | None = None
+        cls,
+        config: Config,
+        *,
+        demo: bool = False,
+        clock: Clock | None = None,
+        redactor: Redactor | None = None,
+        taken: Collection[str] = (),
     ) -> "Runtime":
         """Open everything. With demo, start the simulator if the pool has no account.
 
-        Raises StorageError when the records cannot be opened.
+        `taken` are the first segments of the app's paths. Raises StorageError when the records cannot be opened,
+        ConfigError for tiers that cannot be.
         """
         runtime = cls(config, clock or SystemClock(), redactor or Redactor())
+        runtime.tiers = TierBook(
+            Path(config.tiers_file) if config.tiers_file else None,
+            public=config.public_mode,
+            taken=taken,
+            keys=config.authorization,
+        )
         try:
             await runtime._open(demo)
         except BaseException:
@@ -153,6 +171,7 @@ class Runtime:
 
     async def _open(self, demo: bool) -> None:
         config = self.config
+        await self.tiers.load()
         self.records = await SqlRecords.open(config.data_dir, secret_key=config.secret_key or None)
         self._resources.push_async_callback(self.records.aclose)
         self.shared = MemoryShared(self.clock)

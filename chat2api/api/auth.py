@@ -13,6 +13,7 @@ from werkzeug.datastructures import Headers
 from chat2api.accounts.tokens import tell_kind
 from chat2api.api.admission import Guess, PageAccess, admit
 from chat2api.api.context import PeerAddress, Visitor, current_runtime, set_caller, set_visitor
+from chat2api.api.entry import check_route, enter_with_key, enter_without_key, in_public_tier
 from chat2api.api.peers import check_host, peer_address
 from chat2api.config import Config, Reach
 from chat2api.errors import (
@@ -26,8 +27,9 @@ from chat2api.gateway.provider import Caller
 from chat2api.keys.digests import secret_digest
 from chat2api.keys.issue import has_key_prefix
 
-AccessClass = Literal["open", "api"] | PageAccess
-"""`open`: everybody, no secret behind it. `api`: API calls, by key or by the policies for calls without one. The others
+AccessClass = Literal["open", "public", "api"] | PageAccess
+"""`open`: everybody, no secret behind it. `public`: the same, and every web page may read it.
+`api`: API calls, by key or by the policies for calls without one. The others
 are for people and what their browsers send: see `PageAccess`."""
 
 OWN_TOKEN_RATE = 30
@@ -67,7 +69,7 @@ async def guard_request() -> ResponseReturnValue | None:
     access = access_class(current_app, endpoint)
     if access == "api":
         set_caller(await authenticate(request))
-    elif access is not None and access != "open":
+    elif access is not None and access != "open" and access != "public":
         visitor = await admit(request, access, lambda: read_bearer(request.headers)[0])
         if visitor is not None and not isinstance(visitor, Visitor):
             return visitor
@@ -78,7 +80,21 @@ async def guard_request() -> ResponseReturnValue | None:
 async def authenticate(incoming: Request) -> Caller:
     """Give the caller of an API call; raise InvalidAPIKeyError and kin with advice when there is none."""
     runtime = current_runtime()
-    bearer, workspace = read_bearer(incoming.headers)
+    try:
+        bearer, workspace = read_bearer(incoming.headers)
+    except InvalidAPIKeyError:
+        if not in_public_tier():
+            raise
+        bearer, workspace = None, None
+    caller = enter_without_key(incoming, bearer) or enter_with_key(await _find_caller(incoming, bearer, workspace))
+    if caller.tier is not None and incoming.url_rule is not None:
+        prefix = f"/{runtime.config.api_prefix}" if runtime.config.api_prefix else ""
+        check_route(caller, incoming.url_rule.rule.removeprefix(prefix))
+    return caller
+
+
+async def _find_caller(incoming: Request, bearer: str | None, workspace: str | None) -> Caller:
+    runtime = current_runtime()
     if bearer is None:
         return await _anonymous_caller(incoming, workspace)
     keys = runtime.operator_keys

@@ -33,6 +33,7 @@ _LABELS: dict[CallerKind, str] = {
     "own_key": "own",
     "anonymous": "anonymous",
     "demo": "demo",
+    "public": "public",
     "issued_key": "",
 }
 """By what the ledger calls callers without an issued key."""
@@ -109,7 +110,7 @@ class Charge:
         usage = self.usage() if charged else Usage(0, 0)
         model = self._served or self.facts.model or UNKNOWN_MODEL
         account = (self.facts.account or "") if self._caller.kind in ("operator", "issued_key") else ""
-        payer = self.key_id or _LABELS[self._caller.kind]
+        payer = self.key_id or _payer(self._caller)
         if self._notes is not None:
             self._notes.answer(key=payer, model=model, account=account, usage=usage, failed=failed)
         if charged or failed:
@@ -143,6 +144,11 @@ class Charge:
             self._prompt_tokens = await asyncio.to_thread(prompt_tokens, self._messages)
 
 
+def _payer(caller: Caller) -> str:
+    """Give by what the ledger calls a caller without an issued key."""
+    return f"tier {caller.tier.name}" if caller.kind == "public" and caller.tier is not None else _LABELS[caller.kind]
+
+
 async def open_charge(
     messages: Sequence[Message], *, model: str, max_tokens: int | None = None, choices: int = 1
 ) -> Charge:
@@ -159,7 +165,9 @@ async def open_charge(
 
 
 def check_model(caller: Caller, model: str) -> None:
-    """Raise NotFoundError (model_not_found) for a model that the caller's key does not have."""
+    """Raise NotFoundError (model_not_found) for a model that the caller's key or tier does not have."""
+    if caller.tier is not None and caller.tier.find_model(model) is None:
+        raise model_not_found(model)
     if caller.key is not None and not may_use_model(caller.key.scope, model):
         raise model_not_found(model)
 

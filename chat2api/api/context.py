@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 from quart import Quart, current_app, g, request
 
 from chat2api.gateway.provider import Caller
+from chat2api.keys.tiers import Tier
 from chat2api.runtime import Runtime
 from chat2api.storage.actions import Action
 
@@ -41,6 +42,16 @@ def running_runtime(app: Quart) -> Runtime:
 def current_runtime() -> Runtime:
     """Give the runtime behind the current request."""
     return cast(Runtime, current_app.extensions[_EXTENSION])
+
+
+def find_runtime(app: Quart) -> Runtime | None:
+    """Give the runtime behind an app, None before it has started."""
+    return cast("Runtime | None", app.extensions.get(_EXTENSION))
+
+
+def current_tier() -> Tier | None:
+    """Give the tier under whose path the current request lies, None for all other paths."""
+    return cast("Tier | None", cast(dict[str, Any], request.scope).get(TIER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,9 @@ def on_request_end(clean_up: Callable[[], Awaitable[None]]) -> None:
     """
     cast(AsyncExitStack, cast(dict[str, Any], request.scope)[CLEAN_UPS]).push_async_callback(clean_up)
 
+
+TIER = "chat2api.tier"
+"""Key in the ASGI scope of the tier that `api/tiers.py` found."""
 
 CLEAN_UPS = "chat2api.clean_ups"
 """Key in the ASGI scope of the AsyncExitStack with what `on_request_end` registered."""

@@ -1,9 +1,10 @@
-"""Cross-origin rules: calls with a key are open to every page, since a key is not ambient; nothing else is."""
+"""Cross-origin rules: calls with a key are open to every page, since a key is not ambient, and so is what is public."""
 
 from quart import Quart, Response, request
 
 from chat2api.api.auth import access_class
-from chat2api.api.context import current_runtime
+from chat2api.api.context import current_runtime, current_tier
+from chat2api.api.entry import in_public_tier
 
 _EXPOSED = ", ".join((
     "x-request-id", "x-chat2api-upstream", "x-chat2api-model-fallback", "x-chat2api-ignored", "retry-after",
@@ -18,11 +19,12 @@ def install_cors(app: Quart) -> None:
 
     @app.after_request
     async def mark(response: Response) -> Response:
-        if request.url_rule is None or access_class(app, request.endpoint or "") != "api":
+        access = access_class(app, request.endpoint or "") if request.url_rule is not None else None
+        if access not in ("api", "public"):
             return response
         origin = request.headers.get("Origin")
         preflight = request.method == "OPTIONS"
-        if origin is None or not _allowed(origin, preflight):
+        if origin is None or not (access == "public" or _allowed(origin, preflight)):
             return response
         response.headers["Access-Control-Allow-Origin"] = "*"
         if preflight:
@@ -39,7 +41,9 @@ def install_cors(app: Quart) -> None:
 
 
 def _allowed(origin: str, preflight: bool) -> bool:
-    if origin.rstrip("/") in current_runtime().config.cors_origins:
+    runtime = current_runtime()
+    keyless = in_public_tier() or (current_tier() is None and runtime.tiers.public is not None)
+    if keyless or origin.rstrip("/") in runtime.config.cors_origins:
         return not preflight or "Access-Control-Request-Method" in request.headers
     if preflight:
         asked = request.headers.get("Access-Control-Request-Headers", "").lower()

@@ -23,7 +23,7 @@ from quart.utils import encode_headers
 from quart.wrappers.base import BaseRequestWebsocket
 from quart.wrappers.response import DataBody, IterableBody, Response
 from werkzeug.datastructures import Headers
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import Map, MapAdapter
 
 from chat2api.api.guards import BodyFlow, PacedRequest, flow_of
 
@@ -144,6 +144,8 @@ class LeanQuart(Quart):
 
     asgi_http_class = RequestRun
     request_class = PacedRequest
+    find_mount: Callable[[BaseRequestWebsocket], tuple[Map, str] | None] | None = None
+    """Gives other routes, and the path to look up there, for a request that is not for the app's own."""
 
     def ensure_async(self, func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         """Return func itself if it is asynchronous, else what runs it in a thread."""
@@ -156,9 +158,10 @@ class LeanQuart(Quart):
         """Return what finds a request's route: by its path alone, since one set of routes serves all hosts."""
         if request is None:
             return super().create_url_adapter(request)
-        return MapAdapter(
-            self.url_map, "localhost", request.root_path, "", request.scheme, request.path, request.method
-        )
+        routes, path = self.url_map, request.path
+        if self.find_mount is not None and (found := self.find_mount(request)) is not None:
+            routes, path = found
+        return MapAdapter(routes, "localhost", request.root_path, "", request.scheme, path, request.method)
 
 
 class _CheckedHeaders(Headers):

@@ -102,7 +102,12 @@ class Shell:
     async def protect(self, response: Response) -> Response:
         """Set the headers of S24 on every page, and on every answer of routes that are for people."""
         endpoint = request.endpoint or ""
-        if not endpoint.startswith(_START_PAGES) and access_class(self._app, endpoint) in ("open", "api", None):
+        if not endpoint.startswith(_START_PAGES) and access_class(self._app, endpoint) in (
+            "open",
+            "public",
+            "api",
+            None,
+        ):
             return response
         response.headers.update(_HEADERS)
         if is_secure(request, current_runtime().config):

@@ -4,11 +4,12 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from chat2api.keys.tiers import Tier
 from chat2api.protocol.events import Event, TakeEvents
 from chat2api.protocol.openai.chat import ChatRequest
 from chat2api.storage.keys import IssuedKey
 
-CallerKind = Literal["operator", "issued_key", "demo", "own_token", "own_key", "anonymous"]
+CallerKind = Literal["operator", "issued_key", "demo", "own_token", "own_key", "anonymous", "public"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,9 @@ class Caller:
     `owner` is a digest that names the owner of what the call makes; it is no secret and holds none. `token` is the
     caller's own AccessToken or RefreshToken (own_token) or API key (own_key), None for the other kinds. `workspace` is
     the ChatGPT account id that the caller asked for. `key` is the issued key that was sent, and `allowed` the ids of the
-    accounts that it is held to, None for all.
+    accounts that it is held to, None for all. `tier` is the tier in which the call is made, and `person` who is held to its
+    limits there; None and "" elsewhere. A `public` caller came into a tier without a key of their own: the API keys and
+    sign-in-free chat serve them, the accounts never do.
     """
 
     kind: CallerKind
@@ -27,6 +30,8 @@ class Caller:
     workspace: str | None = None
     key: IssuedKey | None = None
     allowed: frozenset[str] | None = None
+    tier: Tier | None = None
+    person: str = ""
 
 
 @dataclass(slots=True)

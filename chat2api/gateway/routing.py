@@ -141,6 +141,10 @@ class Routing:
         """Give the providers that can serve a caller at all; a key that is held to accounts is held to them."""
         if (bound := _BOUND.get(caller.kind)) is not None:
             return (bound,)
+        if caller.tier is not None and caller.tier.provider is not None:
+            return (caller.tier.provider,)
+        if caller.kind == "public":  # the API keys, else sign-in-free chat
+            return ("openai",) if self._keys is not None and self._keys.serves(caller) else ("chatgpt",)
         if caller.allowed is not None or self._keys is None or not self._keys.serves(caller):
             return ("chatgpt",)
         return _NAMES

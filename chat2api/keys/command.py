@@ -17,6 +17,7 @@ from chat2api.keys.terms import (
     FIELD_NAMES,
     LIMIT_NAMES,
     SCOPE_NAMES,
+    TIER,
     Json,
     read_changes,
     read_new_key,
@@ -116,6 +117,7 @@ def _add_key(parser: argparse.ArgumentParser) -> None:
 def _add_terms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--note", help="a note for yourself")
     parser.add_argument(f"--{EXPIRY.replace('_', '-')}", metavar="DAYS", help="when it ends; `never` for no end")
+    parser.add_argument(f"--{TIER}", help="the tier that it is for, or `none` (default: none)")
     for name in SCOPE_NAMES:
         parser.add_argument(f"--{name}", metavar="A,B", help=_SCOPE_HELP[name])
     for name in LIMIT_NAMES:

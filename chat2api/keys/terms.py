@@ -1,7 +1,7 @@
 """What an operator says of a key, read and shown: the same words on the command line and over REST.
 
 A field that is not given takes its default; "no limit" must be said in so many words (G4): `unlimited` for a number,
-`never` for the end, `all` for models, accounts and groups. null says nothing and is refused.
+`never` for the end, `all` for models, accounts and groups, `none` for the tier. null says nothing and is refused.
 """
 
 import math
@@ -14,15 +14,16 @@ from chat2api.protocol.openai.fields import wrong_type, wrong_value
 from chat2api.storage.keys import DAY_SECONDS, DEFAULT_EXPIRY_DAYS, IssuedKey, KeyLimits, KeyScope, NewKey
 from chat2api.storage.quotas import Room
 
-UNLIMITED, NEVER, ALL = "unlimited", "never", "all"
+UNLIMITED, NEVER, ALL, NONE = "unlimited", "never", "all", "none"
 
 LIMIT_NAMES = tuple(field.name for field in fields(KeyLimits))
 SCOPE_NAMES = tuple(field.name for field in fields(KeyScope))
 EXPIRY = "expires_in_days"
-FIELD_NAMES = ("name", "note", EXPIRY, *SCOPE_NAMES, *LIMIT_NAMES)
+TIER = "tier"
+FIELD_NAMES = ("name", "note", EXPIRY, TIER, *SCOPE_NAMES, *LIMIT_NAMES)
 """All that can be said of a key, when it is made and later."""
 
-MAX_NAME, MAX_NOTE, MAX_ITEM = 100, 1000, 100
+MAX_NAME, MAX_NOTE, MAX_ITEM, MAX_TIER = 100, 1000, 100, 32
 MAX_LIMIT = 10**15
 MAX_DAYS = 36_500.0
 MAX_OVERLAP_HOURS = 24 * 90.0
@@ -56,6 +57,8 @@ def read_changes(said: Mapping[str, object], now: float) -> Callable[[KeyScope, 
             plain[name] = _read_text(name, value, MAX_NOTE, lines=True)
         elif name == EXPIRY:
             plain["expires_at"] = _read_expiry(value, now)
+        elif name == TIER:
+            plain[name] = None if value == NONE else _read_text(name, value, MAX_TIER, lines=False) or None
         elif name in SCOPE_NAMES:
             scope[name] = _read_items(name, value)
         elif name in LIMIT_NAMES:
@@ -91,6 +94,7 @@ def show_key(key: IssuedKey, now: float) -> Json:
         "revoked_at": key.revoked_at,
         "rotated_at": key.rotated_at,
         "old_key_until_at": key.previous_until_at if (key.previous_until_at or 0) > now else None,
+        TIER: NONE if key.tier is None else key.tier,
         **{name: ALL if items is None else list(items) for name, items in asdict(key.scope).items()},
         "limits": {name: UNLIMITED if limit is None else limit for name, limit in asdict(key.limits).items()},
     }

@@ -46,13 +46,14 @@ class KeyScope:
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key to be issued. `expires_at` None means never."""
+    """A key to be issued. `expires_at` None means never, `tier` None none."""
 
     name: str
     expires_at: float | None
     note: str = ""
     scope: KeyScope = KeyScope()
     limits: KeyLimits = KeyLimits()
+    tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ class IssuedKey:
     """One key as it is now. Never holds the key.
 
     `shown` are its first characters. `previous_digest` is that of the key before the last rotation, which works until
-    `previous_until_at`. `revision` grows with every change, across all keys.
+    `previous_until_at`. `revision` grows with every change, across all keys. `tier` names the tier that the key is for,
+    whether or not there is one of that name now; None for a key that is for no tier.
     """
 
     id: str
@@ -77,6 +79,7 @@ class IssuedKey:
     scope: KeyScope
     limits: KeyLimits
     revision: int
+    tier: str | None = None
 
     def ended(self, now: float) -> str | None:
         """Give the word for why the key does not work any more (revoked, expired), None while it does."""
@@ -114,7 +117,7 @@ class KeyRecords(Protocol):
         ...
 
     async def change(self, key: IssuedKey, fields: Mapping[str, object]) -> IssuedKey | None:
-        """Set name, note, expires_at, scope or limits, if the row is still as `key` shows it; give the new row, or None."""
+        """Set name, note, expires_at, scope, limits or tier, if the row is still as `key` shows it; give the new row, or None."""
         ...
 
     async def rotate(

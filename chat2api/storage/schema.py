@@ -5,7 +5,7 @@ Only types and constraints that PostgreSQL has too. Instants are Unix seconds.
 
 import sqlalchemy as sa
 
-HEAD = "0004"
+HEAD = "0005"
 """The migration that makes these tables; a test compares it with the newest one in `migrations/versions`."""
 
 metadata = sa.MetaData()
@@ -144,6 +144,7 @@ issued_keys = sa.Table(
     sa.Column("tokens_per_day", sa.BigInteger),
     sa.Column("requests_total", sa.BigInteger),
     sa.Column("tokens_total", sa.BigInteger),
+    sa.Column("tier", sa.String(32)),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Index("issued_keys_by_revision", "revision"),
 )

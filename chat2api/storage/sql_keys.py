@@ -16,7 +16,7 @@ _REVISION = "keys_revision"
 _STOPPED = "keys_stopped"
 _SCOPE = tuple(field.name for field in fields(KeyScope))
 _LIMITS = tuple(field.name for field in fields(KeyLimits))
-_CHANGEABLE = {"name", "note", "expires_at", "scope", "limits"}
+_CHANGEABLE = {"name", "note", "expires_at", "scope", "limits", "tier"}
 
 
 class SqlKeyRecords:
@@ -62,6 +62,7 @@ class SqlKeyRecords:
                     digest=digest,
                     created_at=now,
                     expires_at=new.expires_at,
+                    tier=new.tier,
                     revision=_next_revision(connection),
                     **_scope_columns(new.scope),
                     **asdict(new.limits),

@@ -8,6 +8,7 @@ from quart import Blueprint, Response
 from chat2api.api.body import read_json
 from chat2api.api.charging import open_charge
 from chat2api.api.context import current_caller, current_runtime, on_request_end
+from chat2api.api.entry import hold_to_tier
 from chat2api.api.relay import AnswerRelay
 from chat2api.api.streaming import Answer, stream_answer, whole_answer
 from chat2api.protocol.openai.chat import parse_chat_request, read_model
@@ -20,7 +21,7 @@ async def create_chat_completion() -> Response:
     """Answer a chat completion, streamed or whole."""
     runtime = current_runtime()
     caller = current_caller()
-    body = await read_json()
+    body = hold_to_tier(caller, await read_json())
     route = await runtime.routing.route(caller, read_model(body))
     chat_request = replace(parse_chat_request(body), model=route.model)
     provider = runtime.provider

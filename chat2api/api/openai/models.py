@@ -4,16 +4,20 @@ from quart import Blueprint
 
 from chat2api.api.charging import check_model
 from chat2api.api.context import current_caller, current_runtime
+from chat2api.api.tiers import show_tier_model, show_tier_models
 from chat2api.keys.scope import may_use_model
+from chat2api.keys.terms import Json
 from chat2api.protocol.openai.models import ModelList, ModelObject, model_not_found
 
 blueprint = Blueprint("models", __name__)
 
 
 @blueprint.get("/v1/models")
-async def list_models() -> ModelList:
-    """All models that the caller may use."""
+async def list_models() -> ModelList | Json:
+    """All models that the caller may use; in a tier, those of the tier with their limits."""
     caller = current_caller()
+    if caller.tier is not None:
+        return show_tier_models(caller.tier, caller.key)
     models = await current_runtime().routing.models(caller)
     if caller.key is not None:
         models = [model for model in models if may_use_model(caller.key.scope, model["id"])]
@@ -21,10 +25,13 @@ async def list_models() -> ModelList:
 
 
 @blueprint.get("/v1/models/<path:model>")
-async def get_model(model: str) -> ModelObject:
+async def get_model(model: str) -> ModelObject | Json:
     """One model; 404 when it is not among them."""
-    check_model(current_caller(), model)
-    for offered in await current_runtime().routing.models(current_caller()):
+    caller = current_caller()
+    check_model(caller, model)
+    if caller.tier is not None:
+        return show_tier_model(caller.tier, model)
+    for offered in await current_runtime().routing.models(caller):
         if offered["id"] == model:
             return offered
     raise model_not_found(model)
