@@ -11,10 +11,10 @@ from pathlib import Path
 from chat2api import __version__
 from chat2api.clock import SystemClock
 from chat2api.config import Config
-from chat2api.errors import InvalidRequestError, StorageError
+from chat2api.errors import ConfigError, InvalidRequestError, StorageError
 from chat2api.storage.actions import Action
 from chat2api.storage.backup import open_backup, restore_backup, write_backup
-from chat2api.storage.sql_records import SqlRecords
+from chat2api.storage.sql_records import KEY_NAME, SqlRecords
 from chat2api.storage.sql_restore import Restoration
 
 
@@ -48,6 +48,17 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="replace the key that seals the stored tokens",
         description="Make a new data key and seal all stored secrets with it. The server may run meanwhile. If this is cut off, "
         "run it again: it goes on where it was.",
+    )
+    reseal.add_argument(
+        "--to-secret-key",
+        action="store_true",
+        help="also move the records to the SECRET_KEY that is set now; stop the server first",
+    )
+    reseal.add_argument(
+        "--former",
+        metavar="FILE",
+        help="where they move from another SECRET_KEY: that one, as the first line of a file or of standard input (-); "
+        "else they move from the key file in the data folder",
     )
     reseal.set_defaults(run=_reseal)
 
@@ -107,14 +118,28 @@ def _restore(options: argparse.Namespace, config: Config, environ: Mapping[str, 
 
 
 def _reseal(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+    moves: bool = options.to_secret_key
+    if moves and not config.secret_key:
+        raise ConfigError("SECRET_KEY is not set. Set it to the value that the records shall move to.")
+    if options.former is not None and not moves:
+        raise ConfigError("--former goes with --to-secret-key.")
+    former = _read_line(options.former, "former SECRET_KEY") if options.former is not None else None
+
     async def run() -> None:
-        records = await _open(config)
+        if moves:
+            records = await SqlRecords.open_moved(config.data_dir, config.secret_key, former=former)
+        else:
+            records = await _open(config)
         try:
             count = await records.rotate_keys()
-            await _record(records, "store.reseal", f"{count} secret(s)")
+            await _record(records, "store.reseal", f"{count} secret(s)" + (", to SECRET_KEY" if moves else ""))
         finally:
             await records.aclose()
+        if moves:
+            print("The records open with SECRET_KEY alone now. Start everything with it.")
         print(f"{count:,} stored secret(s) were sealed with a new key.")
+        if moves and (unused := config.data_dir / KEY_NAME).exists():
+            print(f"{unused} opens none of them any more; remove it, and copies of the folder from before.")
 
     asyncio.run(run())
     return 0
@@ -168,8 +193,13 @@ def _read_passphrase(source: str | None, *, twice: bool) -> str:
         if twice and getpass.getpass("The same again: ") != passphrase:
             raise InvalidRequestError("The two passphrases differ.")
         return passphrase
+    return _read_line(source, "passphrase")
+
+
+def _read_line(source: str, what: str) -> str:
+    """Give the first line of a file, or of standard input (-); StorageError, fit to be printed, when it cannot be read."""
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise StorageError(f"The passphrase cannot be read from {source}: {error}.") from error
+        raise StorageError(f"The {what} cannot be read from {source}: {error}.") from error
     return text.split("\n", 1)[0].rstrip("\r")

@@ -167,6 +167,12 @@ async def test_S1_a_key_that_cannot_be_kept_is_told_in_the_log(
     assert "operator.key" not in capsys.readouterr().out
 
 
+async def test_S15_a_secret_key_that_does_not_fit_ends_the_start_in_words(tmp_path: Path) -> None:
+    await add_tokens(tmp_path, [access_token(expires_at=9e9)])
+    with pytest.raises(ConfigError, match="reseal --to-secret-key"):
+        await serve_and_stop(settings(tmp_path, SECRET_KEY="set later"))
+
+
 async def test_R17_records_that_cannot_be_read_end_the_start_in_words(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

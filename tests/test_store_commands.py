@@ -142,6 +142,59 @@ def test_S16_all_is_sealed_anew(main: Main, tmp_path: Path) -> None:
     assert main("tokens", "add", "-", stdin=RT).out.count("unchanged") == 1
 
 
+def test_S15_a_secret_key_that_does_not_fit_is_status_2_and_seals_nothing(main: Main, tmp_path: Path) -> None:
+    main("tokens", "add", "-", stdin=RT)
+    path = tmp_path / "data" / "records.db"
+    before = path.read_bytes()
+    for command in (("tokens", "list"), ("doctor",), ("reseal",), ("keys", "list")):
+        ended = main(*command, SECRET_KEY="set for this command alone")
+        assert (ended.status, ended.out) == (2, "")
+        assert "reseal --to-secret-key" in ended.err
+    assert path.read_bytes() == before
+    assert len(labels(main("tokens", "list"))) == 1
+
+
+def test_S16_the_records_move_to_a_secret_key_and_from_one_to_the_next(main: Main, tmp_path: Path) -> None:
+    main("tokens", "add", "-", stdin=f"{RT}\n{OTHER}\n")
+    listed = labels(main("tokens", "list"))
+    moved = main("reseal", "--to-secret-key", SECRET_KEY="canary one")
+    assert (moved.status, moved.err) == (0, "")
+    assert "2 stored secret(s)" in moved.out
+    assert "records.key opens none of them" in moved.out
+    (tmp_path / "data" / "records.key").unlink()
+    assert labels(main("tokens", "list", SECRET_KEY="canary one")) == listed
+    without = main("tokens", "list")
+    assert (without.status, "SECRET_KEY, which is not set" in without.err) == (2, True)
+
+    lost = main("reseal", "--to-secret-key", SECRET_KEY="canary two")
+    assert (lost.status, "--former FILE" in lost.err) == (2, True)
+    (tmp_path / "former").write_text("canary one\n")
+    ways = ("reseal", "--to-secret-key", "--former")
+    again = main(*ways, "former", SECRET_KEY="canary two")
+    assert (again.status, "records.key" in again.out) == (0, False)
+    assert main(*ways, "former", SECRET_KEY="canary two").status == 0, "it can be said twice"
+    assert labels(main("tokens", "list", SECRET_KEY="canary two")) == listed
+    assert main(*ways, "-", stdin="canary wrong", SECRET_KEY="canary three").status == 2
+    assert labels(main("tokens", "list", SECRET_KEY="canary two")) == listed
+    assert "canary" not in "".join(told.out + told.err for told in (moved, lost, again))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "word"),
+    [
+        (("--to-secret-key",), {}, "SECRET_KEY is not set"),
+        (("--former", "x"), {}, "--to-secret-key"),
+        (("--to-secret-key", "--former", "missing"), {"SECRET_KEY": "new"}, "cannot be read"),
+    ],
+)
+def test_a_move_that_lacks_something_says_so(
+    main: Main, arguments: tuple[str, ...], settings: dict[str, str], word: str
+) -> None:
+    ended = main("reseal", *arguments, **settings)
+    assert (ended.status, ended.out) == (2, "")
+    assert word in ended.err
+
+
 def test_S16_an_unknown_key_version_is_status_2_and_nothing_is_written(main: Main, tmp_path: Path) -> None:
     main("tokens", "add", "-", stdin=RT)
     path = tmp_path / "data" / "records.db"
@@ -204,6 +257,9 @@ async def test_S19_R30_G7_beside_a_running_server_and_after_it_everything_is_pri
                 else:
                     pytest.fail("the server does not see what was brought back")
                 assert (await run("reseal", cwd=tmp_path, environ=environ)).out.startswith("1 ")
+                other = environ | {"SECRET_KEY": "another"}
+                refused = await run("reseal", "--to-secret-key", cwd=tmp_path, environ=other)
+                assert (refused.status, "Stop it first" in refused.err) == (2, True)
                 assert await upload(OTHER) == 2
                 journal = [(one.who, one.what) for one in await journal_of(tmp_path / "data")]
                 assert {("command line", what) for what in ("store.backup", "store.restore", "store.reseal")} <= set(

@@ -27,6 +27,15 @@ WrapSource = Literal["setting", "file"]
 PEPPER = "pepper"
 """The name of the key that digests are made with; it stays the same when data keys are replaced."""
 
+_REMEDIES: Mapping[WrapSource, tuple[str, str]] = {
+    "setting": (
+        "SECRET_KEY",
+        "Put the old value back, or stop the server and move the records from it: chat2api reseal --to-secret-key --former FILE",
+    ),
+    "file": ("the key file in the data folder", "Put the old file back"),
+}
+"""What did not fit, and what to do."""
+
 _NONCE_BYTES = 12
 _KEY_BYTES = 32
 
@@ -100,10 +109,10 @@ class Keyring:
             try:
                 key = wrapping.decrypt(row.wrapped[:_NONCE_BYTES], row.wrapped[_NONCE_BYTES:], place)
             except (InvalidTag, ValueError) as error:
-                where = "SECRET_KEY has" if secret.source == "setting" else "the key file in the data folder has"
+                where, remedy = _REMEDIES[secret.source]
                 raise StorageError(
-                    f"The stored tokens cannot be opened: {where} not the value that sealed them. Put the old value "
-                    "back; nothing was changed."
+                    f"The stored tokens cannot be opened: {where} has not the value that sealed them. {remedy}; nothing was "
+                    "changed."
                 ) from error
             if row.name == PEPPER:
                 pepper = key

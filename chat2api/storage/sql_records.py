@@ -10,25 +10,32 @@ import logging
 import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import astuple
 from pathlib import Path
 from typing import Self, TypedDict, TypeVar
 
 import sqlalchemy as sa
 
 from chat2api.errors import StorageError
-from chat2api.storage.schema import conversations, keyring, tokens
+from chat2api.storage.folder_use import FolderUse
+from chat2api.storage.schema import conversations, keyring
 from chat2api.storage.sealing import (
     Keyring,
     Sealer,
     WrappedKey,
     WrapSecret,
-    create_key_file,
-    read_key_file,
     setting_secret,
     write_private,
 )
 from chat2api.storage.sql_actions import SqlActionRecords
+from chat2api.storage.sql_keyring import (
+    Keys,
+    move_keyring,
+    open_keyring,
+    read_keyring,
+    uses_old_keys,
+    write_keyring,
+)
 from chat2api.storage.sql_keys import SqlKeyRecords
 from chat2api.storage.sql_restore import Restoration, bring_back
 from chat2api.storage.sql_sign_ins import SqlSignInRecords
@@ -77,8 +84,10 @@ class Mark(TypedDict):
 class SqlRecords:
     """`Records` on SQLAlchemy Core. Make one with `open` or `in_memory`."""
 
-    def __init__(self, database: Database, ring: Keyring, secret: WrapSecret | None) -> None:
-        """Serve this database. `secret` wraps the ring's keys; None keeps them in memory only."""
+    def __init__(
+        self, database: Database, ring: Keyring, secret: WrapSecret | None, use: FolderUse | None = None
+    ) -> None:
+        """Serve this database. `secret` wraps the ring's keys; None keeps them in memory only. `use` is ended at the end."""
         self.keys = SqlKeyRecords(database)
         self.usage = SqlUsageRecords(database)
         self.sign_ins = SqlSignInRecords(database)
@@ -86,6 +95,7 @@ class SqlRecords:
         self._database = database
         self._sealer = Sealer(ring)
         self._secret = secret
+        self._use = use
         self._seen_version: int | None = None
         self._revision = 0
 
@@ -93,17 +103,42 @@ class SqlRecords:
     async def open(cls, folder: Path, *, secret_key: str | None = None, max_bytes: int | None = None) -> Self:
         """Give the records of a data folder, made if there are none.
 
-        `secret_key` is the setting SECRET_KEY; records that were sealed by the key file move to it at once.
-        `max_bytes` stops the database's growth there. Raises StorageError, which says what to do.
+        `secret_key` is the setting SECRET_KEY; records that exist must be sealed with it, or by the key file if there is no
+        such setting. `max_bytes` stops the database's growth there. Raises StorageError, which says what to do.
         """
+        setting = setting_secret(secret_key) if secret_key else None
+        return await cls._open(folder, lambda db: open_keyring(db, folder / KEY_NAME, setting), max_bytes=max_bytes)
+
+    @classmethod
+    async def open_moved(cls, folder: Path, secret_key: str, *, former: str | None = None) -> Self:
+        """Give the records of a data folder that nobody else has open, sealed with that SECRET_KEY from now on.
+
+        `former` is the SECRET_KEY so far, None when it was the key file. Records that have moved already are given as they
+        are, so this can be repeated. Raises StorageError, and then nothing has changed.
+        """
+        to, before = setting_secret(secret_key), setting_secret(former) if former else None
+        return await cls._open(folder, lambda db: move_keyring(db, folder / KEY_NAME, to, before), alone=True)
+
+    @classmethod
+    async def _open(
+        cls,
+        folder: Path,
+        find_keys: Callable[[sa.Connection], Keys],
+        *,
+        max_bytes: int | None = None,
+        alone: bool = False,
+    ) -> Self:
         database = await Database.open(folder / DATABASE_NAME, max_bytes=max_bytes)
+        use = None
         try:
-            setting = setting_secret(secret_key) if secret_key else None
-            ring, secret = await database.write(lambda db: _open_keyring(db, folder / KEY_NAME, setting))
-            records = cls(database, ring, secret)
+            use = FolderUse(folder, alone=alone)
+            ring, secret = await database.write(find_keys)
+            records = cls(database, ring, secret, use)
             await records._write(lambda tables: _compare_mark(tables, folder / MARK_NAME), after=records._leave_mark)
         except BaseException:
             await database.aclose()
+            if use is not None:
+                use.end()
             raise
         return records
 
@@ -317,12 +352,8 @@ class SqlRecords:
             if on_progress is not None:
                 on_progress(total)
             await asyncio.sleep(pause)
-        await self._change_keyring(lambda db, ring: ring if _uses_old_keys(db, ring) else ring.without_old_keys())
+        await self._change_keyring(lambda db, ring: ring if uses_old_keys(db, ring) else ring.without_old_keys())
         return total
-
-    async def rewrap(self, secret_key: str) -> None:
-        """Change SECRET_KEY: from now on the records open with this value only."""
-        await self._change_keyring(lambda db, ring: ring, setting_secret(secret_key))
 
     async def backup(self, path: Path, *, material: bytes | None = None) -> None:
         """See Records. The copy knows that it is one.
@@ -357,7 +388,7 @@ class SqlRecords:
             raise ValueError("records in memory have no stored keys")
         database = await Database.open(copy)
         try:
-            ring = await database.read(lambda db: Keyring.unwrap(_read_keyring(db), WrapSecret("file", material)))
+            ring = await database.read(lambda db: Keyring.unwrap(read_keyring(db), WrapSecret("file", material)))
         finally:
             await database.aclose()
         engine = sa.create_engine(sa.URL.create("sqlite", database=str(copy)), poolclass=sa.NullPool)
@@ -367,7 +398,7 @@ class SqlRecords:
             after = Sealer(ring.with_new_key(beyond=self._sealer.version))
             with engine.connect() as source:
                 told = bring_back(connection, source, self._sealer, after, now)
-            _write_keyring(connection, after.keyring.wrap(secret))
+            write_keyring(connection, after.keyring.wrap(secret))
             if dry_run:
                 raise _UndoneError(told)
             return told, after, _read_mark(Tables(connection, after))
@@ -386,6 +417,8 @@ class SqlRecords:
     async def aclose(self) -> None:
         """See Records."""
         await self._database.aclose()
+        if self._use is not None:
+            self._use.end()
 
     async def _read(self, work: Callable[[Tables], T]) -> T:
         return await self._database.read(lambda connection: work(self._tables(connection)))
@@ -397,27 +430,23 @@ class SqlRecords:
         """Give the tables, with the keys as they are by now: another process may have replaced them."""
         newest = connection.scalar(sa.select(sa.func.max(keyring.c.version)))
         if newest is not None and newest != self._sealer.version and self._secret is not None:
-            self._sealer = Sealer(Keyring.unwrap(_read_keyring(connection), self._secret))
+            self._sealer = Sealer(Keyring.unwrap(read_keyring(connection), self._secret))
         return Tables(connection, self._sealer)
 
-    async def _change_keyring(
-        self, change: Callable[[sa.Connection, Keyring], Keyring], secret: WrapSecret | None = None
-    ) -> None:
-        """Replace the stored keys by what `change` makes of them as they are by now, wrapped by `secret` if one is given."""
-        present = self._secret
-        if present is None:
+    async def _change_keyring(self, change: Callable[[sa.Connection, Keyring], Keyring]) -> None:
+        """Replace the stored keys by what `change` makes of them as they are by now."""
+        secret = self._secret
+        if secret is None:
             raise ValueError("records in memory have no stored keys")
-        used = secret or present
 
         def run(connection: sa.Connection) -> Keyring:
-            before = Keyring.unwrap(_read_keyring(connection), present)
+            before = Keyring.unwrap(read_keyring(connection), secret)
             after = change(connection, before)
-            if after is not before or used is not present:
-                _write_keyring(connection, after.wrap(used))
+            if after is not before:
+                write_keyring(connection, after.wrap(secret))
             return after
 
-        ring = await self._database.write(run)
-        self._sealer, self._secret = Sealer(ring), used
+        self._sealer = Sealer(await self._database.write(run))
 
     def _leave_mark(self, mark: Mark) -> None:
         """Write beside the database how far it has come, so that an older copy in its place is noticed."""
@@ -436,59 +465,6 @@ class _UndoneError(Exception):
     def __init__(self, told: Restoration) -> None:
         super().__init__()
         self.told = told
-
-
-def _open_keyring(connection: sa.Connection, key_file: Path, setting: WrapSecret | None) -> tuple[Keyring, WrapSecret]:
-    """Give the stored keys and what wraps them; make them for a new database."""
-    rows = _read_keyring(connection)
-    if not rows:
-        if connection.scalar(sa.select(sa.func.count()).select_from(tokens)):
-            raise StorageError("The database lacks its keys. Restore it from a backup; nothing was changed.")
-        secret = setting or read_key_file(key_file) or create_key_file(key_file)
-        ring = Keyring.generate()
-        _write_keyring(connection, ring.wrap(secret))
-        return ring, secret
-    if rows[0].source == "setting":
-        if setting is None:
-            raise StorageError("The stored tokens were sealed with SECRET_KEY, which is not set now. Set it again.")
-        ring, secret = Keyring.unwrap(rows, setting), setting
-    else:
-        secret = _stored_key_file(key_file)
-        ring = Keyring.unwrap(rows, secret)
-        if setting is not None:
-            _write_keyring(connection, ring.wrap(setting))
-            secret = setting
-    unknown = set(connection.scalars(sa.select(tokens.c.key_version).distinct())) - set(ring.data_keys)
-    if unknown:
-        raise StorageError(
-            f"Stored tokens were sealed with key version {min(unknown)}, which is not here. Restore a backup; nothing "
-            "was changed."
-        )
-    return ring, secret
-
-
-def _stored_key_file(key_file: Path) -> WrapSecret:
-    secret = read_key_file(key_file)
-    if secret is None:
-        raise StorageError(
-            f"The key file {key_file} is missing, and without it no stored token can be read. Put it back from a "
-            "backup, or move the database away to begin with empty records."
-        )
-    return secret
-
-
-def _uses_old_keys(connection: sa.Connection, ring: Keyring) -> bool:
-    query = sa.select(tokens.c.account_id).where(tokens.c.key_version != ring.version).limit(1)
-    return connection.scalar(query) is not None
-
-
-def _read_keyring(connection: sa.Connection) -> list[WrappedKey]:
-    return [WrappedKey(**row) for row in connection.execute(sa.select(keyring)).mappings()]
-
-
-def _write_keyring(connection: sa.Connection, rows: list[WrappedKey]) -> None:
-    connection.execute(sa.delete(keyring))
-    connection.execute(sa.insert(keyring), [asdict(row) for row in rows])
 
 
 def _read_mark(tables: Tables) -> Mark:

@@ -78,7 +78,7 @@ async def test_R6_everything_is_there_after_a_restart(tmp_path: Path, small_stor
 
 async def test_S15_a_secret_key_seals_the_records_and_is_needed_from_then_on(tmp_path: Path, small_store: Path) -> None:
     folder = shutil.copytree(small_store, tmp_path / "data")
-    await (await SqlRecords.open(folder, secret_key="correct")).aclose()
+    await (await SqlRecords.open_moved(folder, "correct")).aclose()
     (folder / KEY_NAME).unlink()
 
     with pytest.raises(StorageError, match="SECRET_KEY, which is not set"):
@@ -88,9 +88,36 @@ async def test_S15_a_secret_key_seals_the_records_and_is_needed_from_then_on(tmp
 
     records = await SqlRecords.open(folder, secret_key="correct")
     assert await records.find_by_token(rotating(1)) is not None
-    await records.rewrap("another")
     await records.aclose()
+    await (await SqlRecords.open_moved(folder, "another", former="correct")).aclose()
     await (await SqlRecords.open(folder, secret_key="another")).aclose()
+
+
+async def test_S15_opening_never_changes_how_the_records_are_sealed(tmp_path: Path, small_store: Path) -> None:
+    folder = shutil.copytree(small_store, tmp_path / "data")
+    server = await SqlRecords.open(folder)
+    with pytest.raises(StorageError, match="reseal --to-secret-key"):
+        await SqlRecords.open(folder, secret_key="another")
+    await server.rotate_keys()
+    await server.aclose()
+    reopened = await SqlRecords.open(folder)
+    assert await reopened.find_by_token(rotating(1)) is not None
+    await reopened.aclose()
+
+
+async def test_S16_records_that_are_open_do_not_move_and_those_that_move_do_not_open(
+    tmp_path: Path, small_store: Path
+) -> None:
+    folder = shutil.copytree(small_store, tmp_path / "data")
+    server = await SqlRecords.open(folder)
+    with pytest.raises(StorageError, match="Stop it first"):
+        await SqlRecords.open_moved(folder, "new")
+    await server.aclose()
+    mover = await SqlRecords.open_moved(folder, "new")
+    with pytest.raises(StorageError, match="Try again"):
+        await SqlRecords.open(folder, secret_key="new")
+    await mover.aclose()
+    await (await SqlRecords.open(folder, secret_key="new")).aclose()
 
 
 async def test_a_missing_or_foreign_key_file_is_refused_and_not_replaced(tmp_path: Path, small_store: Path) -> None:
