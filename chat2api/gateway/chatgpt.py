@@ -1,35 +1,19 @@
 """The ChatGPT provider: public operations served by web accounts, failing over until the first content."""
 
-import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Sequence, Set
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from chat2api.accounts.budget import BudgetShare
-from chat2api.accounts.health import Attempts, Decision, Verdict
+from chat2api.accounts.health import Verdict
 from chat2api.accounts.pool import Lease, Outcome
 from chat2api.clock import Clock
 from chat2api.config import Config
-from chat2api.errors import (
-    AccountLimitedError,
-    AccountRejectedError,
-    AllAccountsCoolingError,
-    CallerTokenRejectedError,
-    Chat2APIError,
-    NoAccountError,
-    NotFoundError,
-    StorageError,
-    StreamInterruptedError,
-    TransportError,
-    UpstreamError,
-    UpstreamProtocolError,
-    UpstreamTimeoutError,
-)
-from chat2api.gateway.deadlines import AnswerLimits, answer_limits, deadline, is_reasoning
+from chat2api.gateway.attempts import Trials, affinity_of, claim_conversation, is_unreadable
+from chat2api.gateway.deadlines import answer_limits, deadline, is_reasoning
 from chat2api.gateway.offers import Offers
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.gateway.sources import Claim, Sources, Way
@@ -40,7 +24,6 @@ from chat2api.protocol.events import Event, FileLink, Finished, ReasoningDelta, 
 from chat2api.protocol.openai.chat import ChatRequest
 from chat2api.protocol.openai.limits import TurnLimiter
 from chat2api.protocol.prompt import Message, ModelChoice, Prompt
-from chat2api.storage.values import ConversationOwner
 from chat2api.upstream.chatgpt.client import ChatGPTClient
 from chat2api.upstream.chatgpt.session import Session
 
@@ -83,23 +66,21 @@ class ChatGPTProvider:
         facts.model = prompt.model.slug
         share = claim.source.budget.admit()
         limiter = TurnLimiter(request.max_tokens, request.stop)
-        answering = _Answering(
+        choice = _Choice(self._client, prompt, self._drift, take if limiter.idle else None)
+        trials = Trials(
             config=self._config,
             clock=self._clock,
-            client=self._client,
             rng=self._rng,
             caller=caller,
             claim=claim,
-            prompt=prompt,
+            model=prompt.model.slug,
             limits=answer_limits(self._config, reasoning=is_reasoning(prompt.model)),
             share=share,
             facts=facts,
-            drift=self._drift,
-            take=take if limiter.idle else None,
             affinity=_affinity(caller, request),
         )
         with share:
-            async with aclosing(answering.events()) as batches:
+            async with aclosing(trials.run(partial(_ChatAttempt, choice, trials))) as batches:
                 async for events in batches:
                     kept = limiter.feed(events)
                     if kept:
@@ -143,15 +124,7 @@ class ChatGPTProvider:
         )
         if request.conversation_id is None:
             return prompt, claim
-        owned = await claim.source.records.conversation(request.conversation_id)
-        if claim.account_id is None:
-            if owned is None or owned.owner != caller.owner or not claim.may_use(owned.account_id):
-                raise NotFoundError(
-                    "There is no such conversation, or it is not yours. Leave conversation_id out to begin a new one.",
-                    param="conversation_id",
-                    code="conversation_not_found",
-                )
-            claim = replace(claim, account_id=owned.account_id)
+        claim, owned = await claim_conversation(claim, caller, request.conversation_id)
         parent = request.parent_message_id or (owned.last_message_id if owned is not None else None)
         continued = replace(
             prompt,
@@ -162,156 +135,29 @@ class ChatGPTProvider:
         return continued, claim
 
 
-@dataclass(slots=True)
-class _Answering:
-    """One choice being answered: attempt after attempt until the first content, then the turn to its end."""
+class _ChatAttempt:
+    """One attempt at a choice of a chat completion."""
 
-    config: Config
-    clock: Clock
-    client: ChatGPTClient
-    rng: random.Random
-    caller: Caller
-    claim: Claim
-    prompt: Prompt
-    limits: AnswerLimits
-    share: BudgetShare
-    facts: AnswerFacts
-    drift: DriftWatch
-    take: TakeEvents | None
-    affinity: str | None = None
-    """What stays with one account; see AccountPool.lease."""
-    made: int = 0
-    """Attempts made so far."""
-
-    async def events(self) -> AsyncGenerator[Sequence[Event]]:
-        """Yield the answer; nothing before its first content, so that until then another account may be tried.
-
-        Raises the last attempt's error when there was no content, StreamInterruptedError and kin when there was.
-        """
-        first_by = asyncio.get_running_loop().time() + self.limits.first_content
-        attempts = Attempts(self.config.retry_times, self.share, guessed_limits=self.config.enable_limit)
-        avoid: set[Way] = set()
-        decision, account_id = Decision("next"), self.claim.account_id
-        failure: UpstreamError | None = None
-        while True:
-            try:
-                async with deadline(first_by, "first_content", "The backend did not answer in time."):
-                    await self.clock.sleep(decision.delay)
-                    lease = await self._lease(account_id, attempts, failure)
-            except UpstreamTimeoutError as error:
-                raise self._told(failure or error) from None
-            self.made += 1
-            self.facts.account = lease.account.label
-            attempt = _Attempt(self, lease, first_by)
-            failure = None
-            try:
-                async with aclosing(attempt.events(avoid, renew=decision.refresh)) as batches:
-                    async for batch in batches:
-                        yield batch
-                return
-            except UpstreamError as error:
-                failure = _in_stream(error) if attempt.begun else error
-            finally:
-                verdict = await attempt.finish(failure)
-            if attempt.begun:
-                failure.final = True  # a client that repeats by itself would pay for the answer twice
-                raise failure
-            decision = attempts.decide(failure, verdict, lease.account.id, jitter=self.rng.random())
-            log.info("account %s: %s: %s; %s", lease.account.label, type(failure).__name__, failure, decision.action)
-            if decision.action == "stop":
-                raise self._told(failure)
-            account_id = lease.account.id if decision.action == "same" else self.claim.account_id
-            if attempt.session is not None and verdict.exit_fault is not None:
-                avoid.add((attempt.session.origin, attempt.session.proxy))
-
-    async def _lease(self, account_id: str | None, attempts: Attempts, failure: UpstreamError | None) -> Lease:
-        """Lease the account for the next attempt; when there is none left, tell what the last attempt met."""
-        exclude = attempts.used_accounts if account_id is None else frozenset[str]()
-        try:
-            return await self.claim.source.pool.lease(
-                model=self.prompt.model.slug,
-                workspace=self._pool_workspace(),
-                account_id=account_id,
-                exclude=exclude,
-                allowed=self.claim.allowed,
-                affinity=self.affinity,
-                owner=self.caller.owner,
-            )
-        except AllAccountsCoolingError as error:
-            if failure is None or isinstance(failure, AccountLimitedError):
-                error.final = error.final or self.made > 1
-                raise
-            raise self._told(failure) from None
-        except NoAccountError as error:
-            if self.caller.kind == "own_token":
-                raise self._told(failure or AccountRejectedError(error.message, reason="token_expired")) from None
-            if failure is None or isinstance(failure, AccountRejectedError):
-                raise
-            if isinstance(failure, AccountLimitedError):
-                self._tell_soonest()
-            raise self._told(failure) from None
-
-    def _tell_soonest(self) -> None:
-        """Raise AllAccountsCoolingError with the soonest end of all waits; return when somebody could serve, or nobody.
-
-        Every account has been tried, and left out of the last pick for that.
-        """
-        pool = self.claim.source.pool
-        seconds = pool.soonest(
-            model=self.prompt.model.slug, workspace=self._pool_workspace(), allowed=self.claim.allowed
-        )
-        if seconds:
-            raise AllAccountsCoolingError(
-                "Every account that could serve this is waiting for its limit to end.",
-                retry_after=seconds,
-                final=self.made > 1,
-            )
-
-    def _pool_workspace(self) -> str | None:
-        """The workspace that restricts the pick; an account of the caller's own is picked by name."""
-        return self.caller.workspace if self.claim.account_id is None else None
-
-    def _told(self, error: UpstreamError) -> Chat2APIError:
-        """Give the error as the caller is told it: attempts are spent, so clients shall not repeat it by themselves."""
-        if isinstance(error, AccountRejectedError) and self.caller.kind == "own_token":
-            return CallerTokenRejectedError(
-                "ChatGPT does not accept the token that you sent. Get a new one and use that."
-            )
-        # A limit ends at a known time, and a client may come back then, unless it has cost several calls already: its
-        # own repetitions would multiply them. A failure with a time is still a failure.
-        error.final = (
-            error.final or error.retry_after is None or not isinstance(error, AccountLimitedError) or self.made > 1
-        )
-        return error
-
-
-class _Attempt:
-    """One attempt on one leased account."""
-
-    def __init__(self, answering: _Answering, lease: Lease, first_by: float) -> None:
+    def __init__(self, work: "_Choice", trials: Trials, lease: Lease, first_by: float) -> None:
         """Make an attempt; call `finish` once it is over, however it ends."""
-        self._answering = answering
+        self._work = work
+        self._trials = trials
         self._lease = lease
         self._first_by = first_by
         self._follower: TurnFollower | None = None
         self._served = False
         self.session: Session | None = None
         self.begun = False
-        """Whether content was given, after which nothing may be tried again."""
 
-    async def events(self, avoid: set[Way], *, renew: bool) -> AsyncGenerator[list[Event]]:
+    async def answer(self, avoid: Set[Way], *, renew: bool) -> AsyncGenerator[Sequence[Event]]:
         """Yield the turn's events from the first content on."""
-        work = self._answering
-        source = work.claim.source
-        self._lease.refreshed = renew
+        work, trials = self._work, self._trials
         async with deadline(self._first_by, "first_content", "The backend did not begin its answer in time."):
-            self.session = session = await source.open_session(
-                self._lease, workspace=work.caller.workspace, avoid=avoid, renew=renew
-            )
+            self.session = session = await trials.open_session(self._lease, avoid, renew=renew)
             prompt = await self._with_parent(session, work.prompt)
             turn = await work.client.start_turn(session, prompt)
         self._follower = follower = TurnFollower(
-            work.client, work.clock, session, prompt, work.limits, self._first_by, turn, work.take
+            work.client, trials.clock, session, prompt, trials.limits, self._first_by, turn, work.take
         )
         held: list[Event] = []
         async with aclosing(follower.events()) as batches:
@@ -322,7 +168,7 @@ class _Attempt:
                 if not prompt.temporary:
                     await self._remember(held)
                 self.begun = True
-                work.share.begin()
+                trials.share.begin()
                 given, held = held, []
                 yield given
         self._served = True
@@ -333,30 +179,24 @@ class _Attempt:
         if self._follower is not None:
             await self._follower.aclose()
         outcome = failure or (Outcome.SERVED if self._served or self.begun else Outcome.ABANDONED)
-        verdict = await self._lease.release(outcome)
-        if self.session is not None:
-            told = verdict if outcome is not Outcome.ABANDONED else None
-            self._answering.claim.source.report(self.session, told)
-        return verdict
+        return await self._trials.free(self._lease, self.session, outcome)
 
     def _note_shapes(self, failure: Exception | None) -> None:
         """Tell the drift alarm which shapes of the answer were not understood, if there was one."""
         follower = self._follower
-        unreadable = isinstance(failure, UpstreamProtocolError) or (
-            failure is not None and isinstance(failure.__cause__, UpstreamProtocolError)
-        )
+        unreadable = is_unreadable(failure)
         if follower is None and not unreadable:
             return
         unknown = follower.unknown + follower.turn.unknown if follower is not None else Counter[str]()
         if unreadable:
             unknown[UNREADABLE] += 1
-        self._answering.drift.note(unknown, self._answering.clock.monotonic())
+        self._work.drift.note(unknown, self._trials.clock.monotonic())
 
     async def _with_parent(self, session: Session, prompt: Prompt) -> Prompt:
         """Name the message that a continued conversation goes on from, where nobody has named it."""
         if prompt.conversation_id is None or prompt.parent_message_id is not None:
             return prompt
-        current = await self._answering.client.current_message(session, prompt.conversation_id)
+        current = await self._work.client.current_message(session, prompt.conversation_id)
         return replace(prompt, parent_message_id=current)
 
     async def _remember(self, events: list[Event]) -> None:
@@ -365,25 +205,23 @@ class _Attempt:
             identifier = getattr(event, "conversation_id", None)
             if identifier is None:
                 continue
-            work = self._answering
             message_id = event.message_id if isinstance(event, Finished) else None
-            owner = ConversationOwner(
-                identifier, self._lease.account.id, work.caller.owner, message_id, work.clock.now()
-            )
-            try:
-                await work.claim.source.records.put_conversation(owner)
-            except StorageError as error:
-                log.warning("cannot keep the owner of a conversation: %s", error)
+            await self._trials.remember(self._lease, identifier, message_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What is asked for one choice, and through whom."""
+
+    client: ChatGPTClient
+    prompt: Prompt
+    drift: DriftWatch
+    take: TakeEvents | None
 
 
 def _affinity(caller: Caller, request: ChatRequest) -> str | None:
-    """Give what shall stay with one account: the end user whom the request names, else the caller's own key.
-
-    The operator's keys serve everybody behind them: tied to one account, they would leave the others idle.
-    """
-    if request.user:
-        return f"{caller.owner}\0{request.user}"
-    return caller.owner if caller.kind not in ("operator", "demo") else None
+    """Give what shall stay with one account: the end user whom the request names, else the caller."""
+    return f"{caller.owner}\0{request.user}" if request.user else affinity_of(caller)
 
 
 @lru_cache(maxsize=256)
@@ -400,12 +238,3 @@ def new_messages(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     last_answer = max((index for index, message in enumerate(messages) if message.role == "assistant"), default=-1)
     fresh = tuple(message for message in messages[last_answer + 1 :] if message.text)
     return fresh or tuple(message for message in messages if message.text)[-1:]
-
-
-def _in_stream(error: UpstreamError) -> UpstreamError:
-    """Give the error that ends an answer which has begun."""
-    if isinstance(error, TransportError | UpstreamProtocolError | UpstreamTimeoutError):
-        interrupted = StreamInterruptedError(f"The answer was cut off: {error.message}")
-        interrupted.__cause__ = error
-        return interrupted
-    return error
