@@ -2,6 +2,7 @@
 
 import secrets
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from chat2api import logs
 from chat2api.api import (
     accounts,
     accounts_page,
+    conversations,
     doctor_page,
     health,
     journal_page,
@@ -58,6 +60,9 @@ PAGES: tuple[tuple[Blueprint, PageAccess], ...] = (
 )
 """What people's browsers ask for, with who may."""
 
+SITE_PREFIXES = {"": "site", "/backend-api": "backend_api", "/chatgpt/backend-api": "chatgpt_backend_api"}
+"""Where the website's calls are found, each place with the name of its routes."""
+
 
 def create_app(
     config: Config, *, demo: bool = False, redactor: Redactor | None = None, clock: Clock | None = None
@@ -82,6 +87,9 @@ def create_app(
     for blueprint in (chat.blueprint, models.blueprint, usage.blueprint):
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "api")
+    for place, name in SITE_PREFIXES.items():
+        app.register_blueprint(conversations.blueprint, url_prefix=(prefix + place) or None, name=name)
+        declare_access(app, f"{name}.", "site")
     for blueprint in (pages.blueprint, health.blueprint):
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "open")
@@ -101,7 +109,9 @@ def create_app(
     tiers.install_tiers(app, prefix)
     taken = tiers.taken_segments(app, prefix)
 
-    install_error_handler(app, shell.install_shell(app, _TEMPLATES, prefix))
+    install_error_handler(
+        app, shell.install_shell(app, _TEMPLATES, prefix), partial(conversations.is_site_path, prefix)
+    )
     install_cors(app)
     metrics.install_metrics(app)
     app.before_request(guard_request)

@@ -25,6 +25,7 @@ from chat2api.errors import Chat2APIError, DrainingError, InvalidAPIKeyError, St
 from chat2api.gateway.account_care import AccountCare, CareParts
 from chat2api.gateway.chatgpt import ChatGPTProvider
 from chat2api.gateway.checkups import Checkups
+from chat2api.gateway.conversations import Conversations
 from chat2api.gateway.doctor import Doctor
 from chat2api.gateway.jobs import Jobs
 from chat2api.gateway.offers import Offers
@@ -109,6 +110,7 @@ class Runtime:
     client: ChatGPTClient
     provider: Provider
     routing: Routing
+    conversations: Conversations
     sources: Sources
     doctor: Doctor
     jobs: Jobs
@@ -215,6 +217,7 @@ class Runtime:
             config, self.clock, self.client, self.sources, Offers(self.client, self.clock), self.drift
         )
         self.routing = Routing(self.provider, None, (), self.clock)
+        self.conversations = Conversations(config, self.clock, self.client, self.sources, self.drift)
 
         self.redactor.learn(*config.authorization, config.admin_password, config.auth_key, config.secret_key)
         if config.admin_password:

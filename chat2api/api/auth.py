@@ -27,10 +27,10 @@ from chat2api.gateway.provider import Caller
 from chat2api.keys.digests import secret_digest
 from chat2api.keys.issue import has_key_prefix
 
-AccessClass = Literal["open", "public", "api"] | PageAccess
-"""`open`: everybody, no secret behind it. `public`: the same, and every web page may read it.
-`api`: API calls, by key or by the policies for calls without one. The others
-are for people and what their browsers send: see `PageAccess`."""
+AccessClass = Literal["open", "public", "api", "site"] | PageAccess
+"""`open`: everybody, no secret behind it. `public`: the same, and every web page may read it. `api`: API calls, by key or
+by the policies for calls without one. `site`: the same for the website's calls. The others are for people and what their
+browsers send: see `PageAccess`."""
 
 OWN_TOKEN_RATE = 30
 """Calls with an own token per minute and address, other than from this machine."""
@@ -67,8 +67,8 @@ async def guard_request() -> ResponseReturnValue | None:
     if endpoint is None or request.method == "OPTIONS":
         return None  # 404, 405 and preflights reach no handler of ours
     access = access_class(current_app, endpoint)
-    if access == "api":
-        set_caller(await authenticate(request))
+    if access == "api" or access == "site":
+        set_caller(await authenticate(request, bare=access == "site"))
     elif access is not None and access != "open" and access != "public":
         visitor = await admit(request, access, lambda: read_bearer(request.headers)[0])
         if visitor is not None and not isinstance(visitor, Visitor):
@@ -77,11 +77,14 @@ async def guard_request() -> ResponseReturnValue | None:
     return None
 
 
-async def authenticate(incoming: Request) -> Caller:
-    """Give the caller of an API call; raise InvalidAPIKeyError and kin with advice when there is none."""
+async def authenticate(incoming: Request, *, bare: bool = False) -> Caller:
+    """Give the caller of an API call; raise InvalidAPIKeyError and kin with advice when there is none.
+
+    `bare` takes a token without the word Bearer as well.
+    """
     runtime = current_runtime()
     try:
-        bearer, workspace = read_bearer(incoming.headers)
+        bearer, workspace = read_bearer(incoming.headers, bare=bare)
     except InvalidAPIKeyError:
         if not in_public_tier():
             raise
@@ -147,7 +150,7 @@ def _issued_key_caller(incoming: Request, bearer: str, workspace: str | None) ->
     )
 
 
-def read_bearer(headers: Headers) -> tuple[str | None, str | None]:
+def read_bearer(headers: Headers, *, bare: bool = False) -> tuple[str | None, str | None]:
     """Give (bearer, workspace) of a request; None for what it does not have.
 
     The workspace comes from the header ChatGPT-Account-ID, else from `Bearer <token>,<account-id>`.
@@ -158,7 +161,9 @@ def read_bearer(headers: Headers) -> tuple[str | None, str | None]:
     workspace = headers.get("ChatGPT-Account-ID", "").strip() or None
     if not values or not values[0].strip():
         return None, _checked_workspace(workspace)
-    scheme, _, credential = values[0].strip().partition(" ")
+    scheme, space, credential = values[0].strip().partition(" ")
+    if bare and not space and scheme.lower() != "bearer":
+        scheme, credential = "bearer", scheme
     if scheme.lower() != "bearer" or not credential.strip():
         raise InvalidAPIKeyError("Send the key as `Authorization: Bearer <key>`.")
     bearer, _, suffix = credential.strip().partition(",")

@@ -9,7 +9,8 @@ stays in the rate of the last minute, or leaving early would be a way round it).
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 
 from quart import Response, g
 
@@ -162,6 +163,21 @@ async def open_charge(
     charge = Charge(current_runtime(), caller, messages)
     await charge.reserve(max_tokens, choices)
     return charge
+
+
+@asynccontextmanager
+async def held_to_rate() -> AsyncIterator[None]:
+    """Hold the current request, which makes no model work, to its key's limits; it counts in the last minute only."""
+    key = current_caller().key
+    if key is None:
+        yield
+        return
+    quotas = current_runtime().quotas
+    reservation = await quotas.reserve(key, 0)
+    try:
+        yield
+    finally:
+        await quotas.settle(reservation, tokens=0, charged=False, keep_rate=True)
 
 
 def check_model(caller: Caller, model: str) -> None:

@@ -20,7 +20,7 @@ def install_cors(app: Quart) -> None:
     @app.after_request
     async def mark(response: Response) -> Response:
         access = access_class(app, request.endpoint or "") if request.url_rule is not None else None
-        if access not in ("api", "public"):
+        if access not in ("api", "public", "site"):
             return response
         origin = request.headers.get("Origin")
         preflight = request.method == "OPTIONS"

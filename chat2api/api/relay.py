@@ -16,10 +16,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from chat2api.errors import Chat2APIError
-from chat2api.protocol.events import Event, ReasoningDelta, TakeEvents, TextDelta
+from chat2api.protocol.events import Event, ReasoningDelta, TextDelta
 
 OUTBOX_LIMIT = 16 * 1024
 """Characters held for one answer before its pumps wait."""
@@ -27,11 +27,8 @@ OUTBOX_LIMIT = 16 * 1024
 _EVENT_OVERHEAD = 64
 _LONG = 3600.0
 
-OpenSource = Callable[[TakeEvents], AsyncGenerator[Sequence[Event]]]
-"""Gives the generator of one choice's events, which may offer deltas before it yields them."""
-
-Tagged = tuple[int, Sequence[Event]]
-"""The index of a choice and a batch of its events."""
+Batch = TypeVar("Batch")
+"""What a source yields: events, or bytes that are passed on as they are."""
 
 
 class Spawn(Protocol):
@@ -42,13 +39,28 @@ class Spawn(Protocol):
         ...
 
 
-class AnswerRelay:
-    """One answer on its way from the gateway to the response."""
+class AnswerRelay(Generic[Batch]):
+    """One answer on its way from the gateway to the response.
 
-    def __init__(self, open_source: OpenSource, spawn: Spawn, *, choices: int = 1) -> None:
-        """Start a pump for each choice; `open_source` gives its generator."""
+    What is taken comes as pairs of a choice's index and a batch of it.
+    """
+
+    def __init__(
+        self,
+        open_source: Callable[[Callable[[Batch], bool]], AsyncGenerator[Batch]],
+        spawn: Spawn,
+        size_of: Callable[[Batch], int],
+        *,
+        choices: int = 1,
+    ) -> None:
+        """Start a pump for each choice.
+
+        `open_source` gives the generator of one choice, which may offer batches before it yields them; `size_of` tells
+        what counts of a batch towards the limit.
+        """
         self._loop = asyncio.get_running_loop()
-        self._held: list[Tagged] = []
+        self._held: list[tuple[int, Batch]] = []
+        self._size_of = size_of
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
         self._wait_until = 0.0
@@ -57,7 +69,7 @@ class AnswerRelay:
         self._room = asyncio.Event()
         self._room.set()
         self._interruption: Chat2APIError | None = None
-        self.sink: Callable[[int, Sequence[Event]], bool] | None = None
+        self.sink: Callable[[int, Batch], bool] | None = None
         """Set by the response while it flows: takes a batch of a choice at once, or answers False to have it held."""
         sources = [open_source(partial(self._offer, index)) for index in range(choices)]
         self._pumps = [spawn(self._pump(index, source), "answer") for index, source in enumerate(sources)]
@@ -66,18 +78,17 @@ class AnswerRelay:
         for pump in self._pumps:
             pump.add_done_callback(self._pump_ended)
 
-    async def _pump(self, index: int, source: AsyncGenerator[Sequence[Event]]) -> None:
+    async def _pump(self, index: int, source: AsyncGenerator[Batch]) -> None:
         async with aclosing(source):
             async for events in source:
                 self._held.append((index, events))
-                for event in events:
-                    self._size += _size_of(event)
+                self._size += self._size_of(events)
                 self._wake()
                 if self._size > OUTBOX_LIMIT:
                     self._room.clear()
                     await self._room.wait()
 
-    def _offer(self, index: int, events: Sequence[Event]) -> bool:
+    def _offer(self, index: int, events: Batch) -> bool:
         """Have the response take events at once, if it waits for nothing else and can send them."""
         if self.sink is None or self._held or self._waiter is None or self._waiter.done():
             return False
@@ -127,7 +138,7 @@ class AnswerRelay:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def take(self) -> list[Tagged]:
+    def take(self) -> list[tuple[int, Batch]]:
         """Give all that arrived, oldest first; an empty list when the answer is over.
 
         Raises what ended a pump, after everything that came before it was taken. Call it after `wait` gave True.
@@ -143,7 +154,7 @@ class AnswerRelay:
                 raise error
         return []
 
-    async def next(self) -> list[Tagged]:
+    async def next(self) -> list[tuple[int, Batch]]:
         """Wait for what comes next, however long it takes, and give it as `take` does."""
         while not await self.wait(_LONG):
             pass
@@ -181,7 +192,10 @@ class AnswerRelay:
         return self._running == 0 or self._broken or self._interruption is not None
 
 
-def _size_of(event: Event) -> int:
-    if isinstance(event, TextDelta | ReasoningDelta):
-        return len(event.text) + _EVENT_OVERHEAD
-    return _EVENT_OVERHEAD
+def size_of_events(events: Sequence[Event]) -> int:
+    """Give how many characters some events hold, with what the events themselves take."""
+    size = len(events) * _EVENT_OVERHEAD
+    for event in events:
+        if isinstance(event, TextDelta | ReasoningDelta):
+            size += len(event.text)
+    return size

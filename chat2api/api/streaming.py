@@ -35,7 +35,7 @@ class Answer:
     """One answer on its way: what was asked, the relay that brings it, and what it costs."""
 
     request: ChatRequest
-    relay: AnswerRelay
+    relay: AnswerRelay[Sequence[Event]]
     charge: Charge
     reply_model: Callable[[str | None], str]
     """The public name of the slug that serves."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chat2api.api.relay import OUTBOX_LIMIT, AnswerRelay
+from chat2api.api.relay import OUTBOX_LIMIT, AnswerRelay, size_of_events
 from chat2api.errors import DrainingError, NoAccountError, StreamInterruptedError
 from chat2api.protocol.events import Event, TakeEvents, TextDelta
 
@@ -15,9 +15,9 @@ def spawn(work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
     return asyncio.get_running_loop().create_task(work, name=name)
 
 
-def relay_of(*sources: AsyncGenerator[Sequence[Event]]) -> AnswerRelay:
+def relay_of(*sources: AsyncGenerator[Sequence[Event]]) -> AnswerRelay[Sequence[Event]]:
     left = iter(sources)
-    return AnswerRelay(lambda take: next(left), spawn, choices=len(sources))
+    return AnswerRelay(lambda take: next(left), spawn, size_of_events, choices=len(sources))
 
 
 async def texts(*parts: str, then: Exception | None = None) -> AsyncGenerator[Sequence[Event]]:
@@ -34,7 +34,7 @@ def joined(batches: list[tuple[int, Sequence[Event]]], index: int = 0) -> str:
     )
 
 
-async def drain(relay: AnswerRelay) -> list[tuple[int, Sequence[Event]]]:
+async def drain(relay: AnswerRelay[Sequence[Event]]) -> list[tuple[int, Sequence[Event]]]:
     taken = []
     while batches := await relay.next():
         taken += batches
@@ -199,7 +199,7 @@ async def test_deltas_are_taken_where_they_stand_only_while_the_response_waits_f
         offers.append(take)
         return source()
 
-    relay = AnswerRelay(open_source, spawn)
+    relay = AnswerRelay(open_source, spawn, size_of_events)
     taken: list[str] = []
 
     def sink(index: int, events: Sequence[Event]) -> bool:
@@ -231,7 +231,7 @@ async def test_what_the_sink_does_not_take_goes_the_usual_way() -> None:
         offers.append(take)
         return silent()
 
-    relay = AnswerRelay(open_source, spawn)
+    relay = AnswerRelay(open_source, spawn, size_of_events)
     relay.sink = lambda index, events: False
     waiting = asyncio.ensure_future(relay.wait(1))
     await asyncio.sleep(0)

@@ -24,6 +24,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
 
 
 async def test_S8_a_conversation_is_claimed_by_its_owner_alone(gateway: Gateway) -> None:
+    await gateway.fresh()
     (account,) = gateway.source.pool.accounts()
     await gateway.source.records.put_conversation(ConversationOwner("c-1", account.id, OPERATOR.owner, "m-1", 1.0))
     claim, owned = await claim_conversation(await gateway.runtime.sources.claim(OPERATOR), OPERATOR, "c-1")

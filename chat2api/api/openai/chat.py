@@ -9,7 +9,7 @@ from chat2api.api.body import read_json
 from chat2api.api.charging import open_charge
 from chat2api.api.context import current_caller, current_runtime, on_request_end
 from chat2api.api.entry import hold_to_tier
-from chat2api.api.relay import AnswerRelay
+from chat2api.api.relay import AnswerRelay, size_of_events
 from chat2api.api.streaming import Answer, stream_answer, whole_answer
 from chat2api.protocol.openai.chat import parse_chat_request, read_model
 
@@ -29,7 +29,10 @@ async def create_chat_completion() -> Response:
         chat_request.messages, model=chat_request.model, max_tokens=chat_request.max_tokens, choices=chat_request.n
     )
     relay = AnswerRelay(
-        partial(provider.chat, caller, chat_request, charge.facts), runtime.spawn, choices=chat_request.n
+        partial(provider.chat, caller, chat_request, charge.facts),
+        runtime.spawn,
+        size_of_events,
+        choices=chat_request.n,
     )
     runtime.answers[relay] = charge.key_id
 

@@ -51,10 +51,18 @@ class BackendCalls:
         return await self._fetch(session, request, _BODY_LIMIT)
 
     async def post(
-        self, session: Session, path: str, body: bytes, *, extra: tuple[tuple[str, str], ...] = ()
+        self,
+        session: Session,
+        path: str,
+        body: bytes,
+        *,
+        route: str | None = None,
+        extra: tuple[tuple[str, str], ...] = (),
     ) -> Response:
         """POST a JSON body to a path below the backend's base."""
-        return await self._fetch(session, self._json_request("POST", session, path, body, extra), _BODY_LIMIT)
+        return await self._fetch(
+            session, self._json_request("POST", session, path, body, extra, route=route), _BODY_LIMIT
+        )
 
     async def patch(self, session: Session, path: str, body: bytes, *, route: str | None = None) -> Response:
         """PATCH a path below the backend's base with a JSON body."""

@@ -29,6 +29,7 @@ from chat2api.protocol.chatgpt.request import (
     zone_at,
 )
 from chat2api.protocol.chatgpt.stream import ConversationDecoder
+from chat2api.protocol.chatgpt.website import SiteCall, SiteTurn, classic_turn_body, newer_turn_bodies
 from chat2api.protocol.chatgpt.workspaces import Workspace, parse_workspaces
 from chat2api.protocol.events import Event, FilePointer, Finished, HandedOff, TakeEvents
 from chat2api.protocol.prompt import ModelChoice, Prompt
@@ -112,6 +113,25 @@ class BackendTurn:
             return left
         return self._close()
 
+    async def read(self) -> tuple[bytes, list[Event]]:
+        """Give the next bytes as they came, with the events that they complete; b"" after the last ones.
+
+        Unlike `next` it goes on behind the answer's end, up to that of the stream. Raises TransportError when the
+        connection broke, and with b"" what is wrong with the end.
+        """
+        if self._breach is not None:
+            raise self._breach
+        read: list[bytes] = []
+
+        def keep(data: bytes) -> bool:
+            read.append(data)
+            return False
+
+        if await self._stream.pass_on(keep):
+            data = b"".join(read)
+            return data, self._decoder.feed(data)
+        return b"", self._close()
+
     def take_early(self) -> "BackendTurn | None":
         """Give the answer on the socket that was opened early, where there is one; it is closed by that turn then."""
         early, self._early = self._early, None
@@ -166,12 +186,28 @@ class ChatGPTClient:
         The classic call comes first; where it is gone and the newer one is there, that takes its place for the life of
         the process.
         """
-        around = self._surroundings()
+        around = self.surroundings()
         return await self._send_turn(
             session,
             None if needs_f_form(prompt) else conversation_body(prompt, around),
             lambda: (conversation_body(prompt, around, form="f"), prepare_body(prompt, around)),
         )
+
+    async def send_turn(self, session: Session, turn: SiteTurn) -> BackendTurn:
+        """Send a turn whose body a caller wrote and give its answer; otherwise as `start_turn`."""
+        around = self.surroundings()
+        return await self._send_turn(session, classic_turn_body(turn, around), lambda: newer_turn_bodies(turn, around))
+
+    async def call(self, session: Session, call: SiteCall) -> Response:
+        """Make one of the website's calls beside the turns; raises the UpstreamError that a refusal stands for."""
+        body = orjson.dumps(call.body)
+        if call.method == "GET":
+            answer = await self._calls.get(session, call.path, route=call.route)
+        elif call.method == "POST":
+            answer = await self._calls.post(session, call.path, body, route=call.route)
+        else:
+            answer = await self._calls.patch(session, call.path, body, route=call.route)
+        return self._accepted(session, answer, call.name)
 
     async def continue_turn(
         self, session: Session, model: ModelChoice, cut: Finished, *, sent_text: str, temporary: bool
@@ -179,7 +215,7 @@ class ChatGPTClient:
         """Ask for the rest of an answer that the backend cut; `sent_text` is what was decoded of it."""
         if cut.conversation_id is None or cut.message_id is None:
             raise UpstreamProtocolError("The backend cut its answer without saying where.")
-        body = continue_body(cut.conversation_id, cut.message_id, model, self._surroundings(), temporary=temporary)
+        body = continue_body(cut.conversation_id, cut.message_id, model, self.surroundings(), temporary=temporary)
         return await self._send_turn(session, body, lambda: (body, body), continued_text=sent_text)
 
     async def resume_turn(self, session: Session, handed: HandedOff) -> BackendTurn:
@@ -425,7 +461,8 @@ class ChatGPTClient:
         call = Call(name, session.credential, session.private)
         return classify_answer(answer.status, answer.headers, answer.body, call=call, now=self._clock.now())
 
-    def _surroundings(self) -> Surroundings:
+    def surroundings(self) -> Surroundings:
+        """Give what bodies tell beside what is asked, as it is now."""
         now = self._clock.now()
         return Surroundings(now=now, zone=zone_at(ZONE_NAME, now), new_id=fresh_id)
 
