@@ -60,8 +60,8 @@ PAGES: tuple[tuple[Blueprint, PageAccess], ...] = (
 )
 """What people's browsers ask for, with who may."""
 
-SITE_PREFIXES = {"": "site", "/backend-api": "backend_api", "/chatgpt/backend-api": "chatgpt_backend_api"}
-"""Where the website's calls are found, each place with the name of its routes."""
+OTHER_NAMES = {"backend_api": "/backend-api", "chatgpt_backend_api": "/chatgpt/backend-api"}
+"""Where the website's calls are found beside the root, by the names of those routes."""
 
 
 def create_app(
@@ -87,7 +87,7 @@ def create_app(
     for blueprint in (chat.blueprint, models.blueprint, usage.blueprint):
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "api")
-    for place, name in SITE_PREFIXES.items():
+    for name, place in {"site": "", **OTHER_NAMES}.items():
         app.register_blueprint(conversations.blueprint, url_prefix=(prefix + place) or None, name=name)
         declare_access(app, f"{name}.", "site")
     for blueprint in (pages.blueprint, health.blueprint):

@@ -17,7 +17,7 @@ from chat2api.accounts.health import WaitReason
 from chat2api.accounts.listing import STATES
 from chat2api.accounts.views import advice_for
 from chat2api.api.errors import answer_error
-from chat2api.app import create_app
+from chat2api.app import OTHER_NAMES, create_app
 from chat2api.cli import main
 from chat2api.config import SAMPLE_KEYS, Config, describe_settings
 from chat2api.keys.terms import FIELD_NAMES
@@ -173,12 +173,17 @@ async def test_T1_what_the_table_says_of_an_unexpected_failure_is_what_a_caller_
 
 
 def real_routes(*endpoints: str) -> set[tuple[str, str]]:
-    """Give method and path of the app's routes, of all endpoints but files or of those that begin so."""
+    """Give method and path of the app's routes, of all endpoints but files or of those that begin so.
+
+    Routes that are other names of others are told of in README's text.
+    """
     return {
         (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in create_app(Config()).url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
-        if rule.endpoint != "static" and rule.endpoint.startswith(endpoints or "")
+        if rule.endpoint != "static"
+        and rule.endpoint.startswith(endpoints or "")
+        and rule.endpoint.partition(".")[0] not in OTHER_NAMES
     }
 
 
@@ -189,6 +194,11 @@ def named_routes(text: str) -> set[tuple[str, str]]:
 def test_the_routes_that_readme_lists_are_those_that_there_are() -> None:
     section = text_of("README.md").partition("## What is supported")[2].partition("## Conversations")[0]
     assert named_routes(section) == real_routes()
+
+
+def test_readme_tells_under_which_other_paths_the_routes_are_found() -> None:
+    text = text_of("README.md")
+    assert all(f"`{place}`" in text for place in OTHER_NAMES.values())
 
 
 def test_the_guide_lists_every_route_of_the_operators_rest_and_says_that_openapi_does_not() -> None:

@@ -12,6 +12,7 @@ from chat2api.accounts.health import Verdict
 from chat2api.accounts.pool import Lease, Outcome
 from chat2api.clock import Clock
 from chat2api.config import Config
+from chat2api.errors import Chat2APIError, NoAccountError
 from chat2api.gateway.attempts import Trials, affinity_of, claim_conversation, is_unreadable
 from chat2api.gateway.deadlines import answer_limits, deadline, is_reasoning
 from chat2api.gateway.offers import Offers

@@ -225,10 +225,12 @@ class SiteAttempt:
 
     def _check_failed(self, events: Sequence[Event], session: Session) -> None:
         """Raise a failure that the backend tells before any content; later ones the caller is told by the backend."""
+        begun = self.begun
         for event in events:
+            begun = begun or isinstance(event, _CONTENT)
             if isinstance(event, Failed):
                 error = classify_failed(event, call=Call("conversation", session.credential, session.private))
-                if not self.begun:
+                if not begun:
                     raise error
                 self._failed = error
 

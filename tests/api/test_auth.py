@@ -91,6 +91,17 @@ EXPECTED_CLASSES = {
     "/tokens/add/save": "page",
     "/tokens/add/cancel": "page",
 }
+for _place in ("", "/backend-api", "/chatgpt/backend-api"):
+    EXPECTED_CLASSES |= {
+        f"{_place}/conversation": "site",
+        f"{_place}/conversations": "site",
+        f"{_place}/conversation/<conversation_id>": "site",
+        f"{_place}/conversation/gen_title/<conversation_id>": "site",
+        f"{_place}/conversation/message_feedback": "site",
+        f"{_place}/models": "site",
+        f"{_place}/accounts/check": "site",
+        f"{_place}/accounts/check/v4-2023-04-27": "site",
+    }
 """The access table of the routes that exist."""
 
 
