@@ -68,7 +68,7 @@ async def guard_request() -> ResponseReturnValue | None:
         return None  # 404, 405 and preflights reach no handler of ours
     access = access_class(current_app, endpoint)
     if access == "api" or access == "site":
-        set_caller(await authenticate(request, bare=access == "site"))
+        set_caller(await authenticate(request, site=access == "site"))
     elif access is not None and access != "open" and access != "public":
         visitor = await admit(request, access, lambda: read_bearer(request.headers)[0])
         if visitor is not None and not isinstance(visitor, Visitor):
@@ -77,19 +77,21 @@ async def guard_request() -> ResponseReturnValue | None:
     return None
 
 
-async def authenticate(incoming: Request, *, bare: bool = False) -> Caller:
+async def authenticate(incoming: Request, *, site: bool = False) -> Caller:
     """Give the caller of an API call; raise InvalidAPIKeyError and kin with advice when there is none.
 
-    `bare` takes a token without the word Bearer as well.
+    With `site` it is one of the website's, where a token is taken without the word Bearer as well, and which nobody may
+    make who is known by no key: conversations have owners.
     """
     runtime = current_runtime()
     try:
-        bearer, workspace = read_bearer(incoming.headers, bare=bare)
+        bearer, workspace = read_bearer(incoming.headers, bare=site)
     except InvalidAPIKeyError:
         if not in_public_tier():
             raise
         bearer, workspace = None, None
-    caller = enter_without_key(incoming, bearer) or enter_with_key(await _find_caller(incoming, bearer, workspace))
+    visitor = None if site else enter_without_key(incoming, bearer)
+    caller = visitor or enter_with_key(await _find_caller(incoming, bearer, workspace))
     if caller.tier is not None and incoming.url_rule is not None:
         prefix = f"/{runtime.config.api_prefix}" if runtime.config.api_prefix else ""
         check_route(caller, incoming.url_rule.rule.removeprefix(prefix))

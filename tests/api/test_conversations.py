@@ -77,7 +77,7 @@ async def test_who_speaks_and_in_which_conversation_may_be_left_out(
     body = turn_body(conversation_id="", parent_message_id="", action="")
     body["messages"][0] |= {"author": {"role": ""}, "id": ""}
     heard(await http.post("/conversation", json=body, headers=own))
-    sent = sim.control.requests_to("conversation")[-1].request.json()
+    sent: Any = sim.control.requests_to("conversation")[-1].request.json()
     assert sent["action"] == "next"
     assert sent["messages"][0]["author"] == {"role": "user"}
     assert "conversation_id" not in sent
