@@ -93,11 +93,7 @@ class Charge:
 
     def usage(self) -> Usage:
         """Give the tokens so far; what is booked in the end is the same count."""
-        if self._prompt_tokens is not None:
-            return self._meter.usage(self._prompt_tokens)
-        counted = self._meter.usage_with(self._messages)
-        self._prompt_tokens = counted.prompt_tokens
-        return counted
+        return self._meter.usage(self._count_prompt())
 
     async def settle(self, *, failed: bool, told: bool = True) -> None:
         """End the request: give back what it did not use, and book what it did. Later calls change nothing.

@@ -6,7 +6,8 @@ global lock, so leave prompts longer than LONG_TEXT to a worker thread. The firs
 takes about 0.4 s and 70 MiB and does keep the lock: call `load_tokenizer` before requests are taken.
 """
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -18,6 +19,9 @@ from chat2api.protocol.prompt import Message
 ENCODING = "o200k_base"
 LONG_TEXT = 256 * 1024
 """Characters; a longer text is better counted outside the event loop."""
+
+_SHORT_TEXT = 16 * 1024
+"""Characters that are counted in less time than a thread takes to start."""
 
 # OpenAI's own recipe for chats: what frames each message, a name, and the start of the answer.
 _TOKENS_PER_MESSAGE = 3
@@ -102,8 +106,15 @@ def count_tokens(text: str) -> int:
 
 
 def count_each(texts: Iterable[str]) -> list[int]:
-    """Give the number of tokens of each text, in one call, which is cheaper for many short ones."""
-    counts: list[int] = toktok.batch_count([clean_text(text) for text in texts], ENCODING, 1)
+    """Give the number of tokens of each text.
+
+    Short ones are counted here: for each batch the tokenizer starts a thread, which costs a hundred times as much as a
+    line of text.
+    """
+    cleaned = [clean_text(text) for text in texts]
+    if sum([len(text) for text in cleaned]) <= _SHORT_TEXT:
+        return [toktok.truncate(text, sys.maxsize, ENCODING)[1] for text in cleaned]
+    counts: list[int] = toktok.batch_count(cleaned, ENCODING, 1)
     return counts
 
 
@@ -117,12 +128,6 @@ def cut_tokens(text: str, max_tokens: int) -> str:
 
 def prompt_tokens(messages: Iterable[Message]) -> int:
     """Give the tokens of a whole prompt: texts, roles, names and tool calls, and what frames them."""
-    texts, frame = _prompt_texts(messages)
-    return frame + sum(count_each(texts))
-
-
-def _prompt_texts(messages: Iterable[Message]) -> tuple[list[str], int]:
-    """Give what is counted of a prompt, and the tokens of its frame."""
     texts: list[str] = []
     frame = _TOKENS_OF_ANSWER_START
     for message in messages:
@@ -133,7 +138,7 @@ def _prompt_texts(messages: Iterable[Message]) -> tuple[list[str], int]:
             texts.append(message.name)
         for call in message.tool_calls:
             texts += (call.name, call.arguments)
-    return texts, frame
+    return frame + sum(count_each(texts))
 
 
 class CompletionMeter:
@@ -171,23 +176,14 @@ class CompletionMeter:
         self._settle()
         return Usage(prompt_tokens, self._text_tokens + self._reasoning_tokens, self._reasoning_tokens)
 
-    def usage_with(self, messages: Iterable[Message]) -> Usage:
-        """Give the usage of a request whose prompt has not been counted: both at once, which costs half of two calls."""
-        texts, frame = _prompt_texts(messages)
-        counted = frame + self._settle(texts)
-        return Usage(counted, self._text_tokens + self._reasoning_tokens, self._reasoning_tokens)
-
-    def _settle(self, others: Sequence[str] = ()) -> int:
-        """Count what is pending; give the tokens of other texts that are counted with it."""
+    def _settle(self) -> None:
+        """Count what is pending."""
         texts = ["".join(pieces) for pieces in self._texts.values()]
         reasoning = ["".join(pieces) for pieces in self._reasoning.values()]
-        if not (texts or reasoning or others):
-            return 0
-        counts = count_each([*texts, *reasoning, *others])
-        end = len(texts) + len(reasoning)
-        self._text_tokens += sum(counts[: len(texts)])
-        self._reasoning_tokens += sum(counts[len(texts) : end])
-        self._texts.clear()
-        self._reasoning.clear()
-        self._pending = 0
-        return sum(counts[end:])
+        if texts or reasoning:
+            counts = count_each([*texts, *reasoning])
+            self._text_tokens += sum(counts[: len(texts)])
+            self._reasoning_tokens += sum(counts[len(texts) :])
+            self._texts.clear()
+            self._reasoning.clear()
+            self._pending = 0
