@@ -1,12 +1,11 @@
 """The app: blueprints, guards and error handler around a Runtime that is opened at start and closed at the end."""
 
 import secrets
-from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from quart import Blueprint, Quart, Response, request
+from quart import Blueprint, Quart, Response
 
 from chat2api import logs
 from chat2api.api import (
@@ -33,7 +32,7 @@ from chat2api.api.admission import PageAccess
 from chat2api.api.auth import check_access_classes, declare_access, guard_request
 from chat2api.api.body import LARGE_BODY
 from chat2api.api.charging import tell_limits
-from chat2api.api.context import CLEAN_UPS, bind_runtime
+from chat2api.api.context import CLEAN_UPS, CleanUps, bind_runtime, current_request
 from chat2api.api.cors import install_cors
 from chat2api.api.dispatch import LeanQuart
 from chat2api.api.errors import install_error_handler
@@ -147,8 +146,11 @@ class RequestScope:
             await self._app(scope, receive, send)
             return
         logs.request_id.set("req_" + secrets.token_hex(12))
-        async with AsyncExitStack() as scope[CLEAN_UPS]:
+        clean_ups = scope[CLEAN_UPS] = CleanUps()
+        try:
             await self._app(scope, receive, send)
+        finally:
+            await clean_ups.run()
 
 
 def _register(app: Quart, blueprint: Blueprint, prefix: str) -> None:
@@ -158,6 +160,6 @@ def _register(app: Quart, blueprint: Blueprint, prefix: str) -> None:
 async def _name_request(response: Response) -> Response:
     response.headers["X-Request-Id"] = logs.request_id.get()
     response.headers["X-Content-Type-Options"] = "nosniff"
-    if request.url_rule is None:
+    if current_request().url_rule is None:
         response.headers["Cache-Control"] = "no-store"
     return response

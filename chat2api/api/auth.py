@@ -6,13 +6,13 @@ this module carries out is section 2.1 of the project's reliability promises, fo
 
 from typing import Literal
 
-from quart import Quart, Request, current_app, request
+from quart import Quart, Request, current_app
 from quart.typing import ResponseReturnValue
 from werkzeug.datastructures import Headers
 
 from chat2api.accounts.tokens import tell_kind
 from chat2api.api.admission import Guess, PageAccess, admit
-from chat2api.api.context import PeerAddress, Visitor, current_runtime, set_caller, set_visitor
+from chat2api.api.context import PeerAddress, Visitor, current_request, current_runtime, set_caller, set_visitor
 from chat2api.api.entry import check_route, enter_with_key, enter_without_key, in_public_tier
 from chat2api.api.peers import check_host, peer_address
 from chat2api.config import Config, Reach
@@ -63,14 +63,15 @@ def check_access_classes(app: Quart) -> None:
 
 async def guard_request() -> ResponseReturnValue | None:
     """Let the current request pass, answer it with a way to sign in, or raise; run before every handler."""
-    endpoint = request.endpoint
-    if endpoint is None or request.method == "OPTIONS":
+    incoming = current_request()
+    endpoint = incoming.endpoint
+    if endpoint is None or incoming.method == "OPTIONS":
         return None  # 404, 405 and preflights reach no handler of ours
     access = access_class(current_app, endpoint)
     if access == "api" or access == "site":
-        set_caller(await authenticate(request, site=access == "site"))
+        set_caller(await authenticate(incoming, site=access == "site"))
     elif access is not None and access != "open" and access != "public":
-        visitor = await admit(request, access, lambda: read_bearer(request.headers)[0])
+        visitor = await admit(incoming, access, lambda: read_bearer(incoming.headers)[0])
         if visitor is not None and not isinstance(visitor, Visitor):
             return visitor
         set_visitor(visitor)

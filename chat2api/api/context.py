@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from quart import Quart, current_app, g, request
+from quart import Quart, Request, current_app, g, request
+from werkzeug.local import LocalProxy
 
 from chat2api.gateway.provider import Caller
 from chat2api.keys.tiers import Tier
@@ -16,6 +16,8 @@ from chat2api.storage.actions import Action
 log = logging.getLogger(__name__)
 
 _EXTENSION = "chat2api"
+_APP = cast("LocalProxy[Quart]", current_app)
+_REQUEST = cast("LocalProxy[Request]", request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,13 @@ def running_runtime(app: Quart) -> Runtime:
 
 def current_runtime() -> Runtime:
     """Give the runtime behind the current request."""
-    return cast(Runtime, current_app.extensions[_EXTENSION])
+    runtime: Runtime = _APP._get_current_object().extensions[_EXTENSION]
+    return runtime
+
+
+def current_request() -> Request:
+    """Give the current request itself, for more than one look at it: each by way of Quart's `request` finds it anew."""
+    return _REQUEST._get_current_object()
 
 
 def find_runtime(app: Quart) -> Runtime | None:
@@ -106,11 +114,34 @@ def on_request_end(clean_up: Callable[[], Awaitable[None]]) -> None:
 
     A response's own iterator is no place for that: it may never be started when the client leaves early.
     """
-    cast(AsyncExitStack, cast(dict[str, Any], request.scope)[CLEAN_UPS]).push_async_callback(clean_up)
+    clean_ups: CleanUps = cast(dict[str, Any], current_request().scope)[CLEAN_UPS]
+    clean_ups.add(clean_up)
 
 
 TIER = "chat2api.tier"
 """Key in the ASGI scope of the tier that `api/tiers.py` found."""
 
 CLEAN_UPS = "chat2api.clean_ups"
-"""Key in the ASGI scope of the AsyncExitStack with what `on_request_end` registered."""
+"""Key in the ASGI scope of the request's CleanUps."""
+
+
+class CleanUps:
+    """What is to be done when a request is over."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        """Begin with nothing to do."""
+        self._left: list[Callable[[], Awaitable[None]]] = []
+
+    def add(self, clean_up: Callable[[], Awaitable[None]]) -> None:
+        """Do this before all that was added earlier."""
+        self._left.append(clean_up)
+
+    async def run(self) -> None:
+        """Do all of it, each whether or not the one before fails; raise the last failure."""
+        if self._left:
+            try:
+                await self._left.pop()()
+            finally:
+                await self.run()

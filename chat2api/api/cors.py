@@ -3,7 +3,7 @@
 from quart import Quart, Response, request
 
 from chat2api.api.auth import access_class
-from chat2api.api.context import current_runtime, current_tier
+from chat2api.api.context import current_request, current_runtime, current_tier
 from chat2api.api.entry import in_public_tier
 
 _EXPOSED = ", ".join((
@@ -19,11 +19,12 @@ def install_cors(app: Quart) -> None:
 
     @app.after_request
     async def mark(response: Response) -> Response:
-        access = access_class(app, request.endpoint or "") if request.url_rule is not None else None
+        asked = current_request()
+        access = access_class(app, asked.endpoint or "") if asked.url_rule is not None else None
         if access not in ("api", "public", "site"):
             return response
-        origin = request.headers.get("Origin")
-        preflight = request.method == "OPTIONS"
+        origin = asked.headers.get("Origin")
+        preflight = asked.method == "OPTIONS"
         if origin is None or not (access == "public" or _allowed(origin, preflight)):
             return response
         response.headers["Access-Control-Allow-Origin"] = "*"

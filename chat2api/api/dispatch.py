@@ -5,20 +5,25 @@ leaves is heard of. The listener can tell that without being asked (`BodyFlow.on
 whole, the request is handled in the task that it came in, and its client's leaving cancels that. Clients often send a
 head and a body in two packets, so a small body is waited for. All others go Quart's way.
 
-`LeanQuart` is Quart all the same: it takes shorter ways to the same results where Quart's serve hosts, subdomains and
-functions that are not asynchronous, none of which this app has.
+`LeanQuart` is Quart all the same: it takes shorter ways to the same results where Quart's serve hosts, subdomains,
+sessions, signals and functions that are not asynchronous, none of which this app has.
 """
 
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
-from typing import Any, Protocol, cast
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, cast
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart import Quart, Request
 from quart.asgi import ASGIHTTPConnection
-from quart.typing import ResponseTypes
+from quart.ctx import AppContext, RequestContext
+from quart.globals import _cv_app, _cv_request
+from quart.routing import QuartRule
+from quart.sessions import NullSession
+from quart.typing import ResponseReturnValue, ResponseTypes
 from quart.utils import encode_headers
 from quart.wrappers.base import BaseRequestWebsocket
 from quart.wrappers.response import DataBody, IterableBody, Response
@@ -139,13 +144,71 @@ class RequestRun(ASGIHTTPConnection):
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
 
+class LeanContext(RequestContext):
+    """What `request`, `g` and `current_app` stand for while one request is handled; see LeanQuart."""
+
+    app: "LeanQuart"
+
+    def __init__(self, app: "LeanQuart", request: Request) -> None:
+        """Make the context of a request; enter it by `async with`."""
+        super().__init__(app, request, _NO_SESSION)
+
+    def match_request(self) -> None:
+        """Find the request's route; those without arguments are known by heart once they have been found."""
+        request, adapter = self.request, self.url_adapter
+        assert adapter is not None
+        asked = adapter.map, request.method, adapter.path_info
+        known = self.app.plain_routes.get(asked)
+        if known is not None:
+            request.url_rule, request.view_args = known, {}
+            return
+        super().match_request()
+        if request.url_rule is not None and not request.view_args:
+            self.app.plain_routes[asked] = request.url_rule
+
+    async def __aenter__(self) -> "LeanContext":
+        """Begin to stand for them."""
+        self._entered = _cv_app.set(AppContext(self.app)), _cv_request.set(self)
+        self.match_request()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close what the request has opened."""
+        try:
+            await self.request.close()
+        finally:
+            app, request = self._entered
+            _cv_request.reset(request)
+            _cv_app.reset(app)
+
+
+class _Hooks(NamedTuple):
+    """The functions around the handler of a route, all of them asynchronous, in the order of their calls."""
+
+    before: tuple[Callable[[], Awaitable[Any]], ...]
+    after: tuple[Callable[[Any], Awaitable[Any]], ...]
+
+
 class LeanQuart(Quart):
-    """Quart with `RequestRun` and `PacedRequest`, and with shorter ways."""
+    """Quart with `RequestRun` and `PacedRequest`, and with shorter ways.
+
+    Signals are not sent, there is no session, and nothing is called at the end of a request or with the arguments of its
+    route: an app that has such functions is refused with its first request.
+    """
 
     asgi_http_class = RequestRun
     request_class = PacedRequest
     find_mount: Callable[[BaseRequestWebsocket], tuple[Map, str] | None] | None = None
     """Gives other routes, and the path to look up there, for a request that is not for the app's own."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Make an app of what Quart takes."""
+        super().__init__(*args, **options)
+        self.plain_routes: dict[tuple[Map, str, str], QuartRule] = {}
+        """Those without arguments that were asked for before, by where they were found, method and path; they are few."""
+        self._hooks: dict[str | None, _Hooks] = {}
 
     def ensure_async(self, func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         """Return func itself if it is asynchronous, else what runs it in a thread."""
@@ -163,13 +226,69 @@ class LeanQuart(Quart):
             routes, path = found
         return MapAdapter(routes, "localhost", request.root_path, "", request.scheme, path, request.method)
 
+    def request_context(self, request: Request) -> RequestContext:
+        """Return the request's context; Quart's own where a test wants to keep it."""
+        if request.scope.get("_quart._preserve_context"):
+            return super().request_context(request)
+        return LeanContext(self, request)
+
+    async def preprocess_request(self, request_context: RequestContext | None = None) -> ResponseReturnValue | None:
+        """Call what comes before the handler, until something gives an answer."""
+        assert request_context is not None
+        for function in self._hooks_of(request_context.request).before:
+            result: ResponseReturnValue | None = await function()
+            if result is not None:
+                return result
+        return None
+
+    async def process_response(
+        self, response: ResponseTypes, request_context: RequestContext | None = None
+    ) -> ResponseTypes:
+        """Call what comes after the handler."""
+        assert request_context is not None
+        for function in self._hooks_of(request_context.request).after:
+            response = await function(response)
+        return response
+
+    def _hooks_of(self, request: Request) -> _Hooks:
+        """Return the functions around a request's handler. Raises RuntimeError for an app that has others besides."""
+        hooks = self._hooks.get(request.endpoint)
+        if hooks is None:
+            names = [None, *reversed(request.blueprints)]
+            if any(self.teardown_request_funcs[name] or self.url_value_preprocessors[name] for name in names):
+                raise RuntimeError("the app has functions that are not called here")
+            hooks = self._hooks[request.endpoint] = _Hooks(
+                tuple([self.ensure_async(hook) for name in names for hook in self.before_request_funcs[name]]),
+                tuple(
+                    [
+                        self.ensure_async(hook)
+                        for name in reversed(names)
+                        for hook in reversed(self.after_request_funcs[name])
+                    ]
+                ),
+            )
+        return hooks
+
+
+_NO_SESSION = NullSession()
+"""Refuses to be written to."""
+
 
 class _CheckedHeaders(Headers):
-    """A request's headers as they were checked already."""
+    """A request's headers as they were checked already; nobody changes them."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         super().__init__()
         self._list = pairs
+        self._first = {name.lower(): value for name, value in reversed(pairs)}
+
+    def get(  # type: ignore[override]  # it stands for all overloads
+        self, key: str, default: Any = None, *further: Any, **named: Any
+    ) -> Any:
+        """Return the first value of that name as `Headers.get` does, which raises and catches for one that is not there."""
+        if further or named:
+            return super().get(key, default, *further, **named)
+        return self._first.get(key.lower(), default)
 
 
 @lru_cache(maxsize=256)

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from quart import Blueprint, Quart, Response, current_app, g, request
+from quart import Blueprint, Quart, Response, current_app, g
 
 from chat2api.api.auth import access_class
-from chat2api.api.context import current_runtime, on_request_end
+from chat2api.api.context import current_request, current_runtime, on_request_end
 from chat2api.api.hours import HourlyCounts
 from chat2api.protocol.openai.usage import Usage
 from chat2api.runtime import Runtime
@@ -235,13 +235,14 @@ def _word(text: str) -> str:
 async def _begin() -> None:
     runtime = current_runtime()
     counted = current_metrics()
-    rule = request.url_rule
+    asked = current_request()
+    rule = asked.url_rule
     notes = g.notes = RequestNotes(
         runtime.clock.monotonic(),
         route="none" if rule is None else rule.rule,
-        endpoint=request.endpoint or "",
-        method=request.method if rule is not None else "",
-        is_turn=request.method == "POST" and access_class(current_app, request.endpoint or "") == "api",
+        endpoint=asked.endpoint or "",
+        method=asked.method if rule is not None else "",
+        is_turn=asked.method == "POST" and access_class(current_app, asked.endpoint or "") == "api",
     )
 
     async def finish() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from quart import Quart, Response, render_template, request
 
 from chat2api.api.auth import access_class
-from chat2api.api.context import current_runtime, current_visitor
+from chat2api.api.context import current_request, current_runtime, current_visitor
 from chat2api.api.csrf import SAFE_METHODS
 from chat2api.api.errors import ErrorPage
 from chat2api.api.peers import is_loopback_host, is_secure
@@ -101,7 +101,7 @@ class Shell:
 
     async def protect(self, response: Response) -> Response:
         """Set the headers of S24 on every page, and on every answer of routes that are for people."""
-        endpoint = request.endpoint or ""
+        endpoint = current_request().endpoint or ""
         if not endpoint.startswith(_START_PAGES) and access_class(self._app, endpoint) in (
             "open",
             "public",

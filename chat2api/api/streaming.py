@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import orjson
-from quart import Response, request
+from quart import Response
 
 from chat2api.api.charging import Charge
-from chat2api.api.context import current_runtime
+from chat2api.api.context import current_request, current_runtime
 from chat2api.api.dispatch import DIRECT_BODY, DirectBody, LastPiece
 from chat2api.api.relay import AnswerRelay
 from chat2api.errors import Chat2APIError
@@ -25,6 +25,12 @@ from chat2api.protocol.openai.chat import ChatEncoder, ChatFolder, ChatRequest, 
 log = logging.getLogger(__name__)
 
 _KEEP_ALIVE = encode_comment("keep-alive")
+
+_STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+}
 
 _END_PATIENCE = 0.05
 """Seconds that the chunk with the finish reason waits for the end of the stream, to share its write."""
@@ -58,11 +64,9 @@ async def stream_answer(answer: Answer) -> Response:
         include_usage=answer.request.include_usage,
         tell_conversation=answer.tell_conversation,
     )
-    direct = cast("dict[str, object]", request.scope.get("extensions", {})).get(DIRECT_BODY)
+    direct = cast("dict[str, object]", current_request().scope.get("extensions", {})).get(DIRECT_BODY)
     body = _stream(answer, encoder, interval, cast("DirectBody | None", direct))
-    response = Response(body, headers=_headers(answer), content_type="text/event-stream; charset=utf-8")
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["X-Accel-Buffering"] = "no"
+    response = Response(body, headers=_STREAM_HEADERS | _headers(answer))
     response.timeout = None  # Quart would cut the stream after a minute without a word
     return response
 

@@ -4,12 +4,14 @@ import asyncio
 from typing import cast
 
 import pytest
-from quart import Quart
+from quart import Quart, request
 
 from chat2api.api.context import (
+    CleanUps,
     PeerAddress,
     bind_runtime,
     current_caller,
+    current_request,
     current_runtime,
     on_request_end,
     running_runtime,
@@ -124,3 +126,36 @@ async def test_R10_clean_ups_run_when_the_caller_leaves_before_the_answer() -> N
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     await until(ran.is_set, "nobody cleaned up")
+
+
+async def test_the_current_request_is_the_very_one_behind_quarts_name_for_it() -> None:
+    app = make_app()
+
+    @app.get("/")
+    async def tell() -> str:
+        return f"{current_request() == request} {type(current_request()).__name__}"
+
+    assert await (await app.test_client().get("/")).get_data(as_text=True) == "True Request"
+
+
+async def test_what_is_to_be_done_at_the_end_is_done_last_first_whatever_fails() -> None:
+    done: list[str] = []
+    clean_ups = CleanUps()
+
+    def note(name: str, error: BaseException | None = None) -> None:
+        async def clean_up() -> None:
+            done.append(name)
+            if error is not None:
+                raise error
+
+        clean_ups.add(clean_up)
+
+    note("third")
+    note("second", ValueError("the last one"))
+    note("first", asyncio.CancelledError())
+    with pytest.raises(ValueError, match="the last one") as raised:
+        await clean_ups.run()
+    await clean_ups.run()
+
+    assert done == ["first", "second", "third"]
+    assert isinstance(raised.value.__context__, asyncio.CancelledError)

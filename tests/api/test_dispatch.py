@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent
-from quart import Blueprint, Quart, Response, request
+from quart import Blueprint, Quart, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from chat2api.api.dispatch import LastPiece, LeanQuart
@@ -212,6 +212,7 @@ def _mirror(app: Quart) -> Quart:
             "query": request.args.to_dict(flat=False),
             "headers": [[name, value] for name, value in request.headers],
             "one": request.headers.get("X-One"),
+            "two": [request.headers.get("X-Two", "none"), request.headers.get("x-one", type=int), g.get("seen")],
             "peer": (request.remote_addr or "").partition(":")[0],
             "path": request.path,
             "body": str(await request.get_data()),
@@ -221,6 +222,8 @@ def _mirror(app: Quart) -> Quart:
         return threading.current_thread().name
 
     inner.add_url_rule("/in/<int:number>/<path:rest>", "tell", tell, methods=["GET", "POST"])
+    for name, part in (("app", app), ("outer", outer), ("inner", inner)):
+        _note_passing(part, name)
     outer.register_blueprint(inner)
     app.register_blueprint(outer)
     app.add_url_rule("/bare", "bare", tell)
@@ -234,6 +237,29 @@ def _mirror(app: Quart) -> Quart:
     return app
 
 
+def _note_passing(part: Quart | Blueprint, name: str) -> None:
+    """Have functions of this part around its handlers leave their names."""
+
+    @part.before_request
+    async def enter() -> tuple[str, int] | None:
+        g.seen = [*g.get("seen", ()), name]
+        return ("stopped", 403) if request.args.get("stop") == name else None
+
+    @part.before_request
+    async def enter_again() -> None:
+        g.seen.append(f"{name} again")
+
+    @part.after_request
+    async def leave(response: Response) -> Response:
+        response.headers["X-Left"] = response.headers.get("X-Left", "") + name
+        return response
+
+    @part.after_request
+    async def leave_before(response: Response) -> Response:
+        response.headers["X-Left"] = response.headers.get("X-Left", "") + f"({name})"
+        return response
+
+
 SAME = [
     b"GET /bare HTTP/1.1\r\nHost: localhost\r\nx-one: 1\r\nX-ONE: 2\r\nx_two: \xe4\r\n",
     b"GET /bare?a=1&a=%C3%A4 HTTP/1.1\r\nHost: somewhere.example:80\r\nRemote-Addr: 203.0.113.9\r\n",
@@ -245,11 +271,16 @@ SAME = [
     b"GET //bare HTTP/1.1\r\nHost: localhost\r\n",
     b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n",
     b"GET /plain HTTP/1.1\r\nHost: localhost\r\n",
+    b"GET /bare HTTP/1.1\r\nHost: localhost\r\nX-One: 1\r\n",
+    b"GET /bare/ HTTP/1.1\r\nHost: localhost\r\n",
+    b"DELETE /bare HTTP/1.1\r\nHost: localhost\r\n",
+    b"GET /outer/in/7/x?stop=outer HTTP/1.1\r\nHost: localhost\r\n",
+    b"GET /bare?stop=app HTTP/1.1\r\nHost: localhost\r\n",
 ]
 
 
 async def test_the_shorter_ways_lead_where_quarts_lead() -> None:
-    answers: list[list[tuple[int, str | None, bytes]]] = []
+    answers: list[list[tuple[int, str | None, str | None, bytes]]] = []
     for app in (Quart(__name__), LeanQuart(__name__)):
         answers.append([])
         async with serving(_mirror(app), asgi=True) as server:
@@ -257,7 +288,27 @@ async def test_the_shorter_ways_lead_where_quarts_lead() -> None:
             for head in SAME:
                 await client.send(head + b"\r\n" + (b"abc" if b"Length" in head else b""))
                 status, headers, body = await client.response()
-                answers[-1].append((status, headers.get("allow"), body if b"plain" not in head else body[:8]))
+                facts = status, headers.get("allow"), headers.get("x-left")
+                answers[-1].append((*facts, body if b"plain" not in head else body[:8]))
 
     assert answers[0] == answers[1]
-    assert [status for status, _, _ in answers[1]] == [200, 200, 200, 200, 404, 405, 200, 200, 404, 200]
+    statuses = [200, 200, 200, 200, 404, 405, 200, 200, 404, 200, 200, 404, 405, 403, 403]
+    assert [status for status, *_ in answers[1]] == statuses
+
+
+@pytest.mark.parametrize("kind", ["teardown_request", "url_value_preprocessor"])
+async def test_an_app_with_functions_that_the_shorter_ways_leave_out_is_refused(kind: str) -> None:
+    app = quart_app()
+
+    @app.get("/")
+    async def home() -> str:
+        return "here"
+
+    async def left_out(*_: object) -> None: ...
+
+    getattr(app, kind)(left_out)
+
+    async with serving(app, asgi=True) as server:
+        client = await server.connect()
+        await client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await client.response())[0] == 500

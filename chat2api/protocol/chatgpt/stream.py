@@ -126,9 +126,7 @@ class ConversationDecoder:
             if run is None:
                 self._read_events(data)
                 break
-            if run.start():
-                self._read_events(data[: run.start()])
-            if self.is_ended:
+            if run.start() and not self._read_events(data[: run.start()]):
                 break
             if not self._read_bare_deltas(run.group()):
                 self._read_events(run.group())
@@ -201,9 +199,11 @@ class ConversationDecoder:
 
     # Payloads
 
-    def _read_events(self, data: bytes) -> None:
+    def _read_events(self, data: bytes) -> bool:
+        """Read what is not a run of bare deltas; tell whether the answer goes on after it."""
         for event in self._framing.feed(data):
             self._read_event(event)
+        return not self.is_ended
 
     def _read_bare_deltas(self, run: bytes) -> bool:
         """Read bare deltas all in one; False leaves them to be read one by one."""
