@@ -119,6 +119,10 @@ class Circle:
             self._soonest = min(one.blocked_until(self.model) for one in self.members.values())
         return self._soonest
 
+    def has_one_by(self, at: float, exclude: Container[str]) -> bool:
+        """Whether a member beyond those waits no longer than until then; it may be busy."""
+        return any(name not in exclude and one.blocked_until(self.model) <= at for name, one in self.members.items())
+
     def _loads_changed(self, account_id: str, at_least: int) -> None:
         if self._loads is not None:
             heapq.heappush(self._loads, (at_least, next(self._numbers), account_id))

@@ -109,6 +109,10 @@ class Picker:
         """Give when the first account could serve (monotonic; past for now); None when there is none."""
         return self._circle(want).soonest(want.exclude)
 
+    def may_serve(self, want: Want, by: float) -> bool:
+        """Whether some account beyond those that the request excludes waits no longer than until then (monotonic)."""
+        return self._circle(want).has_one_by(by, want.exclude)
+
     @property
     def everybody(self) -> Mapping[str, Entry]:
         """The usable accounts of the pool itself."""

@@ -271,6 +271,19 @@ class AccountPool:
         ends = self._picker.soonest(Want(model, Scope(workspace, group, allowed)))
         return max(ends - self._clock.monotonic(), 0.0) if ends is not None else None
 
+    def has_another(
+        self,
+        exclude: Set[str],
+        *,
+        model: str,
+        workspace: str | None = None,
+        allowed: frozenset[str] | None = None,
+        within: float,
+    ) -> bool:
+        """Whether an account beyond those can serve a model within so many seconds, or once it is not busy any more."""
+        want = Want(model, Scope(workspace, None, allowed), exclude=exclude)
+        return self._picker.may_serve(want, self._clock.monotonic() + within)
+
     async def cool(self, cooldown: Cooldown) -> None:
         """Begin a wait, on disk before it returns if it was stated."""
         if self._waits.begin(cooldown):

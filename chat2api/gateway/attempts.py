@@ -99,10 +99,11 @@ class Trials:
         avoid: set[Way] = set()
         decision, account_id = Decision("next"), self.claim.account_id
         failure: UpstreamError | None = None
+        pause = 0.0
         while True:
             try:
                 async with deadline(first_by, "first_content", "The backend did not answer in time."):
-                    await self.clock.sleep(decision.delay)
+                    await self.clock.sleep(pause)
                     lease = await self._lease(account_id, attempts, failure)
             except UpstreamTimeoutError as error:
                 raise self._told(failure or error) from None
@@ -127,6 +128,11 @@ class Trials:
             log.info("account %s: %s: %s; %s", lease.account.label, type(failure).__name__, failure, decision.action)
             if decision.action == "stop":
                 raise self._told(failure)
+            pause = decision.delay
+            if decision.action == "next" and pause and not self._has_another(attempts, pause):
+                if self.claim.account_id is not None:
+                    raise self._told(failure)
+                pause = 0.0  # the lease tells at once that nobody is left
             account_id = lease.account.id if decision.action == "same" else self.claim.account_id
             if attempt.session is not None and verdict.exit_fault is not None:
                 avoid.add((attempt.session.origin, attempt.session.proxy))
@@ -153,6 +159,18 @@ class Trials:
             log.warning("cannot keep the owner of a conversation: %s", error)
 
     # Who is next
+
+    def _has_another(self, attempts: Attempts, pause: float) -> bool:
+        """Whether after that pause there may be an account for another attempt, beyond those that failed already."""
+        if self.claim.account_id is not None:
+            return False  # it must be this one
+        return self.claim.source.pool.has_another(
+            attempts.used_accounts,
+            model=self.model,
+            workspace=self._pool_workspace(),
+            allowed=self.claim.allowed,
+            within=pause,
+        )
 
     async def _lease(self, account_id: str | None, attempts: Attempts, failure: UpstreamError | None) -> Lease:
         """Lease the account for the next attempt; when there is none left, tell what the last attempt met."""

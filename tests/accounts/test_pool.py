@@ -410,7 +410,11 @@ async def test_the_page_sees_states_waits_and_leases(records: SqlRecords, clock:
     first, second = await fill(records, 2)
     pool = await make_pool(records, clock)
     await pool.cool(Cooldown(first.id, "*", clock.now() + 60, False, "human_check"))
+    assert pool.has_another({first.id}, model="gpt", within=0)
+    assert not pool.has_another({first.id}, model="gpt", allowed=frozenset([first.id]), within=60)
     await pool.cool(Cooldown(second.id, "gpt", clock.now() + 30, True, "stated_limit"))
+    only = frozenset([second.id])
+    assert [pool.has_another(set(), model="gpt", allowed=only, within=seconds) for seconds in (29, 31)] == [False, True]
     await pool.lease(model="other", account_id=second.id)
 
     views = pool.views()

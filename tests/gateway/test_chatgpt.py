@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from chat2api.accounts.budget import LEAST_RETRIES
+from chat2api.accounts.health import JITTER_SECONDS
 from chat2api.errors import (
     AccountLimitedError,
     AllAccountsCoolingError,
@@ -288,6 +289,45 @@ async def test_R3_a_turn_that_may_have_been_done_is_repeated_once(gateway: Gatew
     with pytest.raises(UpstreamError):
         await gateway.ask()
     assert gateway.turns == 2
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def pauses(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses before attempts that the test itself asks for."""
+    taken: list[float] = []
+    sleep, background = gateway.clock.sleep, asyncio.all_tasks()
+
+    async def note(seconds: float) -> None:
+        if asyncio.current_task() not in background:
+            taken.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr(gateway.clock, "sleep", note)
+    return taken
+
+
+@pytest.mark.parametrize("mine", [False, True], ids=["pool", "own token"])
+async def test_R3_with_no_account_left_the_caller_hears_at_once(
+    gateway: Gateway, pauses: list[float], mine: bool
+) -> None:
+    await gateway.fresh(0 if mine else 1)
+    caller = own(gateway.control.add_account().access_token) if mine else OPERATOR
+    gateway.control.refuse("conversation", "page_instead", times=None)
+    with pytest.raises(UpstreamProtocolError) as told:
+        await gateway.ask(caller)
+    assert told.value.final
+    assert gateway.turns == 1
+    assert not any(pauses)
+
+
+async def test_R3_before_another_account_there_is_a_pause(gateway: Gateway, pauses: list[float]) -> None:
+    await gateway.fresh(2)
+    gateway.control.refuse("conversation", "page_instead", times=None)
+    with pytest.raises(UpstreamProtocolError):
+        await gateway.ask()
+    assert gateway.turns == 2
+    (pause,) = (seconds for seconds in pauses if seconds)
+    assert JITTER_SECONDS[0] <= pause <= JITTER_SECONDS[1]
 
 
 async def test_own_tokens_stay_with_their_own_account(gateway: Gateway) -> None:
