@@ -93,6 +93,7 @@ class Timetable:
             log.warning("%s could not be done and is tried again later: %s", name, error)
             return False
         except Exception:
+            # A job's outermost loop: a mistake in one run must not end the work for good.
             log.exception("%s failed", name)
             return False
         return True

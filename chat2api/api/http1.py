@@ -257,6 +257,7 @@ class HTTP1:
         except ClientLeftError:
             pass
         except Exception:
+            # The outermost loop of a connection's app: others must not end with it, and its client still gets an end.
             log.exception("the app failed outside its own error handler")
         finally:
             exchange.app_returned()
