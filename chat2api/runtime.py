@@ -41,6 +41,7 @@ from chat2api.keys.password import Password
 from chat2api.keys.quota import Quotas
 from chat2api.keys.scope import AccountScopes
 from chat2api.keys.tier_book import TierBook
+from chat2api.keys.tier_quota import TierQuotas
 from chat2api.logs import Redactor
 from chat2api.protocol.chatgpt.drift import DriftWatch
 from chat2api.protocol.chatgpt.proof_of_work import PYTHON, variants
@@ -123,6 +124,7 @@ class Runtime:
     password: Password | None
     guesses: Guesses
     tiers: TierBook
+    tier_quotas: TierQuotas
     demo: Demo | None
 
     def __init__(self, config: Config, clock: Clock, redactor: Redactor) -> None:
@@ -242,9 +244,14 @@ class Runtime:
         if not self.config.conversation_only:  # a gateway that does the rest knows no such calls
             timetable.add("checkups", checkups.pass_over, every=600.0)
         timetable.add("sweep", self._sweep, every=3600.0)
+        timetable.add("forget addresses", self._forget_persons, every=60.0)
         timetable.start()
         self._resources.push_async_callback(timetable.aclose)
         self.spawn(timetable.watch(), name="timetable")
+
+    async def _forget_persons(self) -> None:
+        """Forget who called in a tier, once it counts for nothing."""
+        self.tier_quotas.forget()
 
     async def _sweep(self) -> None:
         """Erase what is past its time: removed accounts after their day, replaced tokens, ended waits."""
@@ -300,6 +307,7 @@ class Runtime:
         self.key_accounts = AccountScopes(self.pool.accounts, self.clock)
         used = await self.records.usage.totals(day_of(self.clock.now()))
         self.quotas = Quotas(MemoryQuotas(self.clock, used))
+        self.tier_quotas = TierQuotas(self.clock)
         self.ledger = Ledger(self.records.usage, self.clock, self.spawn)
         self._resources.push_async_callback(self._close_ledger)
         self.spawn(self.keys.run(), name="issued keys")

@@ -16,16 +16,17 @@ from quart import Response, g
 
 from chat2api.api.context import current_caller, current_runtime
 from chat2api.api.metrics import current_notes
-from chat2api.errors import StorageError
+from chat2api.errors import Chat2APIError, StorageError
 from chat2api.gateway.provider import AnswerFacts, Caller, CallerKind
 from chat2api.keys.quota import EXPECTED_COMPLETION, limits_tokens, rate_headers
 from chat2api.keys.scope import may_use_model
+from chat2api.keys.tier_quota import TierHold, counts_tokens
 from chat2api.protocol.events import Event, FileLink, Finished
 from chat2api.protocol.openai.models import model_not_found
 from chat2api.protocol.openai.usage import LONG_TEXT, CompletionMeter, Usage, prompt_tokens
 from chat2api.protocol.prompt import Message
 from chat2api.runtime import Runtime
-from chat2api.storage.quotas import Reservation
+from chat2api.storage.quotas import Reservation, Room
 from chat2api.storage.usage import UsageRow, day_of
 
 _LABELS: dict[CallerKind, str] = {
@@ -59,6 +60,7 @@ class Charge:
         self._began = runtime.clock.monotonic()
         self._day = day_of(runtime.clock.now())
         self._reservation: Reservation | None = None
+        self._hold: TierHold | None = None
         self._settled = False
         self._notes = current_notes()
         self.facts = AnswerFacts()
@@ -69,17 +71,27 @@ class Charge:
         """The id of the issued key that pays, None for other callers."""
         return self._caller.key.id if self._caller.key is not None else None
 
-    async def reserve(self, max_tokens: int | None, choices: int) -> None:
-        """Admit the request. Raises RateLimitedError, QuotaExceededError or StorageError."""
+    async def reserve(self, model: str, max_tokens: int | None, choices: int) -> None:
+        """Admit the request, by the limits of the caller's key and of their tier.
+
+        Raises RateLimitedError, QuotaExceededError or StorageError.
+        """
         await self._count_long_prompt()
-        key = self._caller.key
-        if key is None:
-            return
+        key, tier = self._caller.key, self._caller.tier
+        shared = tier.find_model(model) if tier is not None else None
         tokens = 0
-        if limits_tokens(key):
+        if (key is not None and limits_tokens(key)) or (tier and shared and counts_tokens(tier, shared)):
             tokens = self._count_prompt() + choices * (max_tokens or EXPECTED_COMPLETION)
-        self._reservation = await self._runtime.quotas.reserve(key, tokens)
-        self._day = self._reservation.day
+        if key is not None:
+            self._reservation = await self._runtime.quotas.reserve(key, tokens)
+            self._day = self._reservation.day
+        if tier is not None and shared is not None:
+            try:
+                self._hold = await self._runtime.tier_quotas.reserve(tier, self._caller.person, shared, tokens)
+            except Chat2APIError:
+                if self._reservation is not None:
+                    await self._runtime.quotas.settle(self._reservation, tokens=0, charged=False)
+                raise
 
     def add(self, events: Iterable[Event], index: int = 0) -> None:
         """Add events of one choice as they go to the caller."""
@@ -125,10 +137,11 @@ class Charge:
                     int(failed),
                 )
             )
+        tokens = usage.total_tokens
         if self._reservation is not None:
-            await self._runtime.quotas.settle(
-                self._reservation, tokens=usage.total_tokens, charged=charged, keep_rate=not failed
-            )
+            await self._runtime.quotas.settle(self._reservation, tokens=tokens, charged=charged, keep_rate=not failed)
+        if self._hold is not None:
+            await self._runtime.tier_quotas.settle(self._hold, tokens=tokens, charged=charged, keep_rate=not failed)
 
     def _count_prompt(self) -> int:
         if self._prompt_tokens is None:
@@ -157,7 +170,8 @@ async def open_charge(
     caller = current_caller()
     check_model(caller, model)
     charge = Charge(current_runtime(), caller, messages)
-    await charge.reserve(max_tokens, choices)
+    g.model = model
+    await charge.reserve(model, max_tokens, choices)
     return charge
 
 
@@ -185,12 +199,26 @@ def check_model(caller: Caller, model: str) -> None:
 
 
 async def tell_limits(response: Response) -> Response:
-    """Set the `x-ratelimit-*` headers on every answer to an issued key."""
+    """Set the `x-ratelimit-*` headers on every answer to an issued key, and to a caller of a tier."""
     caller: Caller | None = g.get("caller")
-    if caller is not None and caller.key is not None:
+    if caller is not None and (caller.key is not None or caller.tier is not None):
         try:
-            rooms = await current_runtime().quotas.rooms(caller.key)
+            rooms = await _rooms(caller)
         except StorageError:
             return response  # the answer counts for more than the numbers beside it
         response.headers.update(rate_headers(rooms))
     return response
+
+
+async def _rooms(caller: Caller) -> Iterable[Room]:
+    """Give the limits that hold for a caller; of several of one kind, the one with the least left."""
+    runtime, tier = current_runtime(), caller.tier
+    rooms = await runtime.quotas.rooms(caller.key) if caller.key is not None else ()
+    if tier is None:
+        return rooms
+    model = tier.find_model(g.model) if "model" in g else None
+    tightest: dict[str, Room] = {}
+    for room in (*rooms, *await runtime.tier_quotas.rooms(tier, caller.person, model)):
+        if room.name not in tightest or room.remaining < tightest[room.name].remaining:
+            tightest[room.name] = room
+    return tightest.values()

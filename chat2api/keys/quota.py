@@ -45,7 +45,7 @@ class Quotas:
         """
         answer = await self._state.reserve(key.id, key.limits, tokens)
         if isinstance(answer, NoRoom):
-            raise _refusal(answer)
+            raise refusal(answer)
         return answer
 
     async def settle(self, reservation: Reservation, *, tokens: int, charged: bool, keep_rate: bool = False) -> None:
@@ -63,22 +63,23 @@ def limits_tokens(key: IssuedKey) -> bool:
     return not (limits.tokens_per_minute is limits.tokens_per_day is limits.tokens_total is None)
 
 
-def _refusal(full: NoRoom) -> Chat2APIError:
+def refusal(full: NoRoom, whose: str = "this key") -> Chat2APIError:
+    """Give the error for a limit without room, and whose limit it is."""
     limit = f"Limit: {full.limit} {_WORDS[full.name]}."
     if full.asked > full.limit:
         return QuotaExceededError(
-            f"This request alone asks for up to {full.asked} tokens, more than the key may use. {limit} "
+            f"This request alone asks for up to {full.asked} tokens, too many for {whose}. {limit} "
             "Send a shorter prompt or a smaller max_tokens."
         )
     if full.name in _RATES:
         return RateLimitedError(
-            f"Rate limit reached for this key. {limit} Used: {full.used}, requested: {full.asked}.",
+            f"Rate limit reached for {whose}. {limit} Used: {full.used}, requested: {full.asked}.",
             retry_after=full.wait,
         )
     again = (
         "It is full again at midnight UTC." if full.wait is not None else "Ask the operator of this server for more."
     )
-    return QuotaExceededError(f"The quota of this key is used up. {limit} {again}", retry_after=full.wait)
+    return QuotaExceededError(f"The quota of {whose} is used up. {limit} {again}", retry_after=full.wait)
 
 
 def rate_headers(rooms: Iterable[Room]) -> dict[str, str]:

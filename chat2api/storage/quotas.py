@@ -8,7 +8,7 @@ The last minute is remembered in pieces of a tenth of a second, each counted unt
 never too much passes, at most a tenth too late, and memory stays bounded however much passes.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -29,6 +29,8 @@ LimitName = Literal[
 
 MINUTE = 60.0
 _PIECE = 0.1
+_LOOKED_AT = 1000
+"""Keys that are looked at, at most, each time that some may be forgotten; half a millisecond's work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,9 @@ class _Window:
         self._pieces: deque[Piece] = deque()
         self.total = 0
 
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
     def expire(self, now: float) -> None:
         while self._pieces and self._pieces[0].ended <= now - MINUTE:
             piece = self._pieces.popleft()
@@ -149,6 +154,7 @@ class _Counters:
     requests: int = 0
     tokens: int = 0
     running: int = 0
+    by_day: bool = False
     recent_requests: _Window = field(default_factory=_Window)
     recent_tokens: _Window = field(default_factory=_Window)
 
@@ -156,19 +162,28 @@ class _Counters:
 class MemoryQuotas:
     """`QuotaState` of a single process; the ledger tells it at the start what was used before."""
 
-    def __init__(self, clock: Clock, used: Mapping[str, KeyTotals] | None = None) -> None:
-        """Begin with what each key has used so far, as of today by that clock."""
+    def __init__(self, clock: Clock, used: Mapping[str, KeyTotals] | None = None, *, most: int | None = None) -> None:
+        """Begin with what each key has used so far, as of today by that clock.
+
+        With `most`, only what still counts is remembered, and of so many keys at most: for keys without a limit in all,
+        which come and go. The one longest unused goes first.
+        """
         self._clock = clock
+        self._most = most
         today = day_of(clock.now())
-        self._keys = {
-            key: _Counters(today, totals.requests_today, totals.tokens_today, totals.requests, totals.tokens)
+        self._keys = OrderedDict(
+            (key, _Counters(today, totals.requests_today, totals.tokens_today, totals.requests, totals.tokens))
             for key, totals in (used or {}).items()
-        }
+        )
 
     async def reserve(self, key: str, limits: KeyLimits, tokens: int) -> Reservation | NoRoom:
         """See QuotaState."""
         now = self._clock.monotonic()
+        self.forget()
         counters = self._counters(key, now)
+        if self._most is not None:
+            self._keys.move_to_end(key)  # the order is that of use
+            counters.by_day = limits.requests_per_day is not None or limits.tokens_per_day is not None
         for name, limit, used, asked, wait in self._states(counters, limits, tokens, now):
             if limit is not None and used + asked > limit:
                 never = asked > limit
@@ -223,6 +238,28 @@ class MemoryQuotas:
             for name, limit, used, _, _ in self._states(counters, limits, 0, now)
             if limit is not None
         )
+
+    @property
+    def remembered(self) -> int:
+        """Of how many keys something is remembered."""
+        return len(self._keys)
+
+    def forget(self) -> None:
+        """Drop keys that hold nothing which counts any more, the longest unused first, and those beyond `most`."""
+        if self._most is None:
+            return
+        now, today = self._clock.monotonic(), day_of(self._clock.now())
+        for _ in range(min(len(self._keys), _LOOKED_AT)):
+            key, counters = next(iter(self._keys.items()))
+            if counters.running:  # however long ago that began
+                self._keys.move_to_end(key)
+                continue
+            counters.recent_requests.expire(now)
+            counters.recent_tokens.expire(now)
+            counts = counters.recent_requests or counters.recent_tokens or (counters.by_day and counters.day >= today)
+            if counts and len(self._keys) <= self._most:
+                return
+            del self._keys[key]
 
     def _counters(self, key: str, now: float) -> _Counters:
         today = day_of(self._clock.now())

@@ -374,3 +374,109 @@ async def test_a_request_that_asks_for_more_than_the_key_may_have_is_refused_bef
             "/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {issued.secret}"}
         )
         assert answer.status_code == 200
+
+
+# Tiers
+
+
+LIMITED = """
+[free]
+base = "/free"
+[free.per_person]
+requests_per_minute = 5
+requests_at_once = "unlimited"
+tokens_per_minute = 10_000
+[free.models]
+gpt-4o = { requests_per_minute = 100, tokens_per_minute = "unlimited" }
+gpt-4o-mini = { requests_per_minute = 100, tokens_per_minute = 40 }
+"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tiers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    folder = tmp_path_factory.mktemp("limits")
+    file = folder / "tiers.toml"
+    file.write_text(LIMITED, encoding="utf-8")
+    behind_a_proxy = {"TRUSTED_PROXIES": "127.0.0.0/8"}
+    async with open_bench(folder, speed=1.0, TIERS_FILE=str(file), PUBLIC_MODE="free", **behind_a_proxy) as opened:
+        yield opened
+
+
+async def visit(tiers: Bench, address: str, model: str = "gpt-4o", **fields: Any) -> httpx.Response:
+    return await tiers.http.post(
+        "/free/v1/chat/completions",
+        json=chat_body(**({"model": model} | fields)),
+        headers={"X-Forwarded-For": address},
+    )
+
+
+async def test_an_address_has_its_own_limits_in_a_tier_and_is_told_what_is_left(tiers: Bench) -> None:
+    tiers.clock.advance(61)
+    for number in range(1, 6):
+        answer = await visit(tiers, "192.0.2.1")
+        assert answer.status_code == 200
+        assert answer.headers["x-ratelimit-limit-requests"] == "5"
+        assert answer.headers["x-ratelimit-remaining-requests"] == str(5 - number)
+        assert answer.headers["x-ratelimit-limit-tokens"] == "10000"
+    refused = await visit(tiers, "192.0.2.1")
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["type"]) == (429, "rate_limit_exceeded", "requests")
+    assert "your address" in error["message"]
+    assert 50 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+    assert (await visit(tiers, "192.0.2.2")).status_code == 200
+    assert (await visit(tiers, "2001:db8:1:2::1")).headers["x-ratelimit-remaining-requests"] == "4"
+    assert (await visit(tiers, "2001:db8:1:2:3::4")).headers["x-ratelimit-remaining-requests"] == "3", "one /64"
+    tiers.clock.advance(61)
+    assert (await visit(tiers, "192.0.2.1")).status_code == 200
+
+
+async def test_R8_of_200_calls_at_once_from_many_addresses_a_model_answers_exactly_its_100(tiers: Bench) -> None:
+    tiers.clock.advance(61)
+    before = tiers.calls
+    answers = await asyncio.gather(*(visit(tiers, f"198.51.100.{number}") for number in range(200)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 100 + [429] * 100
+    assert tiers.calls - before == 100
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert "`gpt-4o`, which all callers of the tier share" in refused.json()["error"]["message"]
+
+
+async def test_a_models_tokens_a_minute_are_shared_by_all(tiers: Bench) -> None:
+    tiers.clock.advance(61)
+    too_long = await visit(tiers, "192.0.2.1", "gpt-4o-mini", max_tokens=1000)
+    assert (too_long.status_code, too_long.json()["error"]["code"]) == (429, "insufficient_quota")
+    first = await visit(tiers, "192.0.2.1", "gpt-4o-mini", max_tokens=20)
+    assert first.status_code == 200
+    usage = first.json()["usage"]
+    assert first.headers["x-ratelimit-remaining-tokens"] == str(40 - usage["prompt_tokens"] - 20), "as reserved"
+    left = 40 - usage["total_tokens"] - usage["prompt_tokens"]
+    await until(lambda: tiers.house.in_flight == 0, "an account is leased")
+    assert (await visit(tiers, "192.0.2.2", "gpt-4o-mini", max_tokens=left + 1)).status_code == 429
+    assert (await visit(tiers, "192.0.2.2", "gpt-4o-mini", max_tokens=left)).status_code == 200
+
+
+async def test_a_key_of_a_tier_is_held_to_its_own_limits_and_to_the_tiers(tiers: Bench) -> None:
+    tiers.clock.advance(61)
+    async with tiers.case():
+        wide = await issue(tiers, KeyLimits(requests_per_minute=50), tier="free")
+        narrow = await issue(tiers, KeyLimits(requests_per_minute=2), tier="free")
+        told = [await tiers.ask(key=wide.secret, model="gpt-4o") for _ in range(6)]
+        assert [one.status for one in told] == [200] * 5 + [429]
+        assert told[0].headers["x-ratelimit-limit-requests"] == "5", "the tighter of the two"
+        assert (await used(tiers, wide))["requests_per_minute"] == 5, "what the tier refused is given back to the key"
+        told = [await tiers.ask(key=narrow.secret, model="gpt-4o") for _ in range(3)]
+        assert [one.status for one in told] == [200] * 2 + [429]
+        assert told[0].headers["x-ratelimit-limit-requests"] == "2"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_R10_who_leaves_a_tier_gives_back_what_they_did_not_use(tiers: Bench, stream: bool) -> None:
+    tiers.clock.advance(61)
+    async with tiers.case(accounts=0):
+        tiers.control.fail("conversation", Fault("stall", at="before_headers"), times=1)
+        body = chat_body(stream, model="gpt-4o-mini", max_tokens=20)
+        with pytest.raises(httpx.ReadTimeout):
+            await tiers.http.post("/free/v1/chat/completions", json=body, timeout=0.5)
+        await until(lambda: tiers.house.in_flight == 0, "the answer is still waited for")
+    again = await visit(tiers, "192.0.2.1", "gpt-4o-mini", max_tokens=20)
+    assert again.status_code == 200, "its tokens were given back"

@@ -191,3 +191,42 @@ async def test_memory_stays_bounded_however_much_passes(quotas: MemoryQuotas, cl
         clock.advance(0.01)
         await quotas.settle(await taken(quotas, limits), tokens=0, charged=True)
     assert len(quotas._keys["k"].recent_requests._pieces) <= MINUTE / 0.1 + 2
+
+
+# Keys that come and go
+
+
+async def test_of_keys_that_come_and_go_only_so_many_are_remembered(clock: FakeClock) -> None:
+    quotas = MemoryQuotas(clock, most=100)
+    limits = KeyLimits(requests_per_minute=5, requests_at_once=None)
+    kept = await quotas.reserve("busy", limits, 0)
+    for number in range(1000):
+        hold = await quotas.reserve(f"k{number}", limits, 0)
+        assert isinstance(hold, Reservation)
+        await quotas.settle(hold, tokens=0, charged=True)
+    assert quotas.remembered <= 101
+    assert isinstance(kept, Reservation)
+    (room,) = await quotas.rooms("busy", limits)
+    assert room.used == 1, "what is running is never forgotten"
+
+
+async def test_many_answers_that_run_long_do_not_keep_the_others_remembered(clock: FakeClock) -> None:
+    quotas = MemoryQuotas(clock, most=10_000)
+    limits = KeyLimits(requests_per_minute=5, requests_at_once=None)
+    for number in range(100):
+        await quotas.reserve(f"long{number}", limits, 0)
+    for number in range(500):
+        hold = await quotas.reserve(f"k{number}", limits, 0)
+        assert isinstance(hold, Reservation)
+        await quotas.settle(hold, tokens=0, charged=True)
+    clock.advance(MINUTE + 1)
+    quotas.forget()
+    assert quotas.remembered == 100
+
+
+async def test_keys_that_stay_are_never_forgotten(quotas: MemoryQuotas, clock: FakeClock) -> None:
+    hold = await taken(quotas, KeyLimits())
+    await quotas.settle(hold, tokens=0, charged=True)
+    clock.advance(10 * DAY_SECONDS)
+    quotas.forget()
+    assert quotas.remembered == 1
