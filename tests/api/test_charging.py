@@ -397,8 +397,9 @@ async def tiers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench
     folder = tmp_path_factory.mktemp("limits")
     file = folder / "tiers.toml"
     file.write_text(LIMITED, encoding="utf-8")
-    behind_a_proxy = {"TRUSTED_PROXIES": "127.0.0.0/8"}
-    async with open_bench(folder, speed=1.0, TIERS_FILE=str(file), PUBLIC_MODE="free", **behind_a_proxy) as opened:
+    async with open_bench(
+        folder, speed=1.0, TIERS_FILE=str(file), PUBLIC_MODE="free", TRUSTED_PROXIES="127.0.0.0/8"
+    ) as opened:
         yield opened
 
 
