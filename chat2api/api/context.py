@@ -59,7 +59,7 @@ def find_runtime(app: Quart) -> Runtime | None:
 
 def current_tier() -> Tier | None:
     """Give the tier under whose path the current request lies, None for all other paths."""
-    return cast("Tier | None", cast(dict[str, Any], request.scope).get(TIER))
+    return cast("Tier | None", cast(dict[str, Any], current_request().scope).get(TIER))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def install_cors(app: Quart) -> None:
             return response
         origin = asked.headers.get("Origin")
         preflight = asked.method == "OPTIONS"
-        if origin is None or not (access == "public" or _allowed(origin, preflight)):
+        if origin is None or not (access == "public" or _allowed(origin, preflight, public=access == "api")):
             return response
         response.headers["Access-Control-Allow-Origin"] = "*"
         if preflight:
@@ -41,9 +41,9 @@ def install_cors(app: Quart) -> None:
         return response
 
 
-def _allowed(origin: str, preflight: bool) -> bool:
+def _allowed(origin: str, preflight: bool, *, public: bool) -> bool:
     runtime = current_runtime()
-    keyless = in_public_tier() or (current_tier() is None and runtime.tiers.public is not None)
+    keyless = public and (in_public_tier() or (current_tier() is None and runtime.tiers.public is not None))
     if keyless or origin.rstrip("/") in runtime.config.cors_origins:
         return not preflight or "Access-Control-Request-Method" in request.headers
     if preflight:

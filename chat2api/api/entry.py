@@ -85,7 +85,7 @@ def check_route(caller: Caller, path: str) -> None:
     tier = caller.tier
     if tier is None or path in PLAIN_ROUTES or path in RULED_ROUTES:
         return
-    if tier.rules == Rules():
+    if tier.rules == Rules() and path.startswith("/v1/"):
         return
     raise PermissionDeniedError(f"The tier `{tier.name}` is for chat completions only.", code="not_in_tier")
 

@@ -1,6 +1,7 @@
 """Who comes into a tier, by which path and key; and that the tier's rules hold on every path."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from chat2api.gateway.provider import Caller
 from chat2api.keys.guesses import Guesses
 from chat2api.keys.issue import make_key
 from chat2api.keys.tiers import BUILT_IN
+from chat2api.protocol.openai.rules import Rules
 from chat2api.simulator.app import Simulator
 from chat2api.storage.keys import KeyScope
 from tests.api.tiers_house import SHARED_KEY, ask, bearer, chat, issue, open_tiers_house
@@ -186,6 +188,19 @@ async def test_a_route_whose_bodies_no_rule_knows_is_closed_to_a_tier_with_rules
     check_route(Caller("operator", owner="o"), "/v1/images/generations")
     with pytest.raises(PermissionDeniedError, match="chat completions only"):
         check_route(caller, "/v1/images/generations")
+
+
+async def test_the_websites_own_calls_are_for_no_tier(house: House, http: httpx.AsyncClient) -> None:
+    plain = Caller("issued_key", owner="o", tier=replace(BUILT_IN, rules=Rules()))
+    check_route(plain, "/v1/images/generations")
+    with pytest.raises(PermissionDeniedError):
+        check_route(plain, "/conversations")
+    answer = await http.get("/conversations", headers=bearer(await issue(house, "shared")))
+    assert answer.status_code == 403
+    preflight = await http.options(
+        "/conversations", headers={"Origin": "https://a.example.test", "Access-Control-Request-Method": "GET"}
+    )
+    assert "access-control-allow-origin" not in preflight.headers
 
 
 async def test_no_address_is_kept(house: House, http: httpx.AsyncClient) -> None:
