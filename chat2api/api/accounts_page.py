@@ -43,6 +43,9 @@ async def index() -> str:
         page=_whole(asked["page"]) or 1,
         per_page=PER_PAGE,
     )
+    texts, link = shell_of(current_app).language(), _linker(asked)
+    shown = [state for state in STATES if found.states.get(state) or asked["state"] == state]
+    counts: list[tuple[str, str, int | None]] = [("", texts.get("accounts.all_states"), sum(found.states.values()))]
     return await render_template(
         "accounts.html",
         found=found,
@@ -50,9 +53,10 @@ async def index() -> str:
         sort=sort,
         descending=descending,
         sorts=SORTS,
-        states=STATES,
+        filters=counts + [(state, texts.get(f"state.{state}"), found.states.get(state, 0)) for state in shown],
+        state_link=lambda state: link(state=state),
         actions=BULK_ACTIONS,
-        link=_linker(asked),
+        link=link,
         today=await _requests_today(runtime),
         now=runtime.clock.now(),
         failing=len(runtime.care.failed_labels()),
@@ -140,7 +144,9 @@ async def failed() -> str:
     """The accounts that do not work until the operator acts."""
     runtime = current_runtime()
     views = [view for view in runtime.pool.views() if view.account.state in ("needs_sign_in", "in_doubt")]
-    return await render_template("accounts_failed.html", views=views, now=runtime.clock.now())
+    return await render_template(
+        "accounts_failed.html", views=views[:MOST_ITEMS], count=len(views), now=runtime.clock.now()
+    )
 
 
 @blueprint.get("/removed")

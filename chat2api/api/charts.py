@@ -47,6 +47,7 @@ class Chart:
     height: float = HEIGHT
     left: float = LEFT
     right: float = WIDTH - RIGHT
+    top: float = TOP
     base: float = HEIGHT - BOTTOM
 
 
@@ -62,7 +63,7 @@ def bar_chart(points: Sequence[tuple[str, float]]) -> Chart:
             height = max(height, 2.0)  # little is not nothing
         x, y = LEFT + place * step + gap / 2, HEIGHT - BOTTOM - height
         marks.append(Mark(round(x, 2), round(y, 2), round(step - gap, 2), round(height, 2), label, value))
-    return Chart(tuple(marks), _ticks(top), _labels(points, step, step / 2))
+    return Chart(tuple(marks), _ticks(top, points), _labels(points, step, step / 2))
 
 
 def line_chart(points: Sequence[tuple[str, float]]) -> Chart:
@@ -74,7 +75,7 @@ def line_chart(points: Sequence[tuple[str, float]]) -> Chart:
         for place, (label, value) in enumerate(points)
     )
     line = " ".join(f"{mark.x:g},{mark.y:g}" for mark in marks)
-    return Chart(marks, _ticks(top), _labels(points, step, 0), line)
+    return Chart(marks, _ticks(top, points), _labels(points, step, 0), line)
 
 
 def ceiling(value: float) -> float:
@@ -97,15 +98,18 @@ def _length(value: float, top: float) -> float:
     return (HEIGHT - TOP - BOTTOM) * max(0.0, value) / top
 
 
-def _ticks(top: float) -> tuple[Tick, ...]:
-    values = (0.0, top) if top == 1 else (0.0, top / 2, top)
+def _ticks(top: float, points: Sequence[tuple[str, float]]) -> tuple[Tick, ...]:
+    """Give the lines across; where whole things are counted, none stands at half a thing."""
+    whole = all(value % 1 == 0 for _, value in points)
+    values = (0.0, top) if top == 1 or (whole and top % 2) else (0.0, top / 2, top)
     return tuple(Tick(round(HEIGHT - BOTTOM - _length(value, top), 2), spell_number(value)) for value in values)
 
 
 def _labels(points: Sequence[tuple[str, float]], step: float, offset: float) -> tuple[Tick, ...]:
+    """Give words for some of the points, the last one among them: it is today, or now."""
     every = max(1, math.ceil(len(points) / _LABELS))
     return tuple(
         Tick(round(LEFT + place * step + offset, 2), label)
         for place, (label, _) in enumerate(points)
-        if place % every == 0
+        if (len(points) - 1 - place) % every == 0
     )

@@ -88,6 +88,13 @@ def current_visitor() -> Visitor | None:
     return cast("Visitor | None", g.get("visitor"))
 
 
+def paste_owner() -> str:
+    """Give a word for the sign-in that asks, by which `runtime.pastes` keeps something for it and for nobody else."""
+    visitor = current_visitor()
+    assert visitor is not None  # only pages of people who have signed in keep anything
+    return visitor.csrf or visitor.who
+
+
 def set_caller(caller: Caller) -> None:
     """Remember who makes the current request."""
     g.caller = caller

@@ -1,16 +1,18 @@
-"""`/issued-keys`: the operator's pages for issued keys. A key itself is shown once, on the page that answers its making."""
+"""`/issued-keys`: the operator's pages for issued keys. A key itself is shown once, after its making."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from urllib.parse import quote, urlencode
 
-from quart import Blueprint, redirect, render_template, request
+from quart import Blueprint, current_app, redirect, render_template, request
 from quart.typing import ResponseReturnValue
 
-from chat2api.api.context import current_runtime, record_action
+from chat2api.api.context import current_runtime, paste_owner, record_action
 from chat2api.api.pages import api_base
-from chat2api.errors import InvalidRequestError
+from chat2api.api.shell import shell_of
+from chat2api.errors import InvalidRequestError, NotFoundError
 from chat2api.keys.issue import Issued
 from chat2api.keys.scope import unknown_names
 from chat2api.keys.terms import (
@@ -35,7 +37,7 @@ SORTS = ("created", "name", "expires", "today", "total", "last")
 STATES = ("all", "ok", "expired", "revoked")
 OVERLAPS = (0, 1, 24, 168)
 """Hours that are offered for how long an old key goes on working."""
-NOTICES = frozenset({"changed", "revoked", "stopped", "resumed"})
+NOTICES = frozenset({"changed", "revoked", "shown", "stopped", "resumed"})
 """What a page may be asked to say on top of itself, after something was done."""
 SEEN_DAYS = 30
 """Days among which the last use of a key is looked for."""
@@ -62,8 +64,11 @@ async def index() -> str:
     descending = asked.get("order") != "asc"
     search = asked.get("search", "").strip()[:100]
     state = asked.get("state", "") if asked.get("state") in STATES else "all"
+    found = [line for line in await _lines() if _is_wanted(line, search)]
+    counts = Counter(line.state for line in found)
+    texts = shell_of(current_app).language()
     lines = sorted(
-        (line for line in await _lines() if _is_wanted(line, search, state)),
+        (line for line in found if state in ("all", line.state)),
         key=lambda line: (_sort_value(line, sort), line.key.created_at),
         reverse=descending,
     )
@@ -85,7 +90,15 @@ async def index() -> str:
         descending=descending,
         search=search,
         state=state,
-        states=STATES,
+        filters=[
+            (
+                one,
+                texts.get("keys.all" if one == "all" else f"state.{one}"),
+                len(found) if one == "all" else counts[one],
+            )
+            for one in STATES
+        ],
+        state_link=lambda one: link(state=one),
         page=page,
         pages=pages,
         link=link,
@@ -100,7 +113,7 @@ async def new() -> str:
 
 @blueprint.post("/new")
 async def create() -> ResponseReturnValue:
-    """Make a key and show it, this once."""
+    """Make a key; the way leads to where it is shown, once."""
     runtime = current_runtime()
     form = await request.form
     try:
@@ -108,13 +121,20 @@ async def create() -> ResponseReturnValue:
     except InvalidRequestError as error:
         return await _form(form, error), 400
     await record_action("keys.create", issued.key.id)
-    return await _shown_once(issued, "made")
+    return _to_secret(issued)
 
 
 @blueprint.get("/<key_id>")
-async def show(key_id: str) -> str:
-    """One key: what it may, what it used, and all that can be done to it."""
-    key = current_runtime().keys.require(key_id)
+async def show(key_id: str) -> ResponseReturnValue:
+    """One key: what it may, what it used, and all that can be done to it; with `shown`, a new key itself, this once."""
+    runtime = current_runtime()
+    key = runtime.keys.require(key_id)
+    if ticket := request.args.get("shown"):
+        try:
+            secret = runtime.pastes.take(paste_owner(), ticket)
+        except NotFoundError:
+            return redirect(f"{_base()}/{_path(key)}?done=shown", 303)
+        return await _shown_once(Issued(key, secret))
     return await _page_of(key, _written(key.scope, key.limits) | {"name": key.name, "note": key.note})
 
 
@@ -138,7 +158,7 @@ async def change(key_id: str) -> ResponseReturnValue:
 
 @blueprint.post("/<key_id>/rotate")
 async def rotate(key_id: str) -> ResponseReturnValue:
-    """Replace the key and show the new one, this once; asks first where the old one would end at once."""
+    """Replace the key; the way leads to where the new one is shown, once. Asks first where the old one would end at once."""
     runtime = current_runtime()
     key = runtime.keys.require(key_id)
     form = await request.form
@@ -147,7 +167,7 @@ async def rotate(key_id: str) -> ResponseReturnValue:
         return await _ask("rotate_sure", f"{_base()}/{_path(key)}/rotate", {"overlap_hours": "0"}, key)
     issued = await runtime.keys.rotate(key_id, overlap)
     await record_action("keys.rotate", key_id)
-    return await _shown_once(issued, "rotated")
+    return _to_secret(issued)
 
 
 @blueprint.post("/<key_id>/revoke")
@@ -191,10 +211,10 @@ async def _lines() -> list[Line]:
     ]
 
 
-def _is_wanted(line: Line, search: str, state: str) -> bool:
+def _is_wanted(line: Line, search: str) -> bool:
     wanted = search.casefold()
     texts = (line.key.name, line.key.note, line.key.id, line.key.shown)
-    return state in ("all", line.state) and any(wanted in text.casefold() for text in texts)
+    return any(wanted in text.casefold() for text in texts)
 
 
 def _sort_value(line: Line, sort: str) -> tuple[float, str]:
@@ -274,14 +294,20 @@ async def _page_of(key: IssuedKey, values: Mapping[str, str], error: InvalidRequ
     )
 
 
-async def _shown_once(issued: Issued, how: str) -> str:
+def _to_secret(issued: Issued) -> ResponseReturnValue:
+    """Lead to the page that shows a new key. It waits in memory, for this sign-in: a reload makes no other key."""
+    ticket = current_runtime().pastes.hold(paste_owner(), issued.secret)
+    return redirect(f"{_base()}/{_path(issued.key)}?shown={ticket}", 303)
+
+
+async def _shown_once(issued: Issued) -> str:
     runtime = current_runtime()
     models: Sequence[str] = issued.key.scope.models or ()
     return await render_template(
         "key_once.html",
         key=issued.key,
         secret=issued.secret,
-        how=how,
+        how="rotated" if issued.key.rotated_at else "made",
         old_key_left=max(0.0, (issued.key.previous_until_at or 0) - runtime.clock.now()),
         base_url=api_base(runtime.config),
         example_model=next((model for model in models if "*" not in model), "auto"),

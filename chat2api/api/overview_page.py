@@ -56,7 +56,7 @@ async def overview_page() -> str:
     if period not in PERIODS:
         raise InvalidRequestError(f"The period is one of {', '.join(PERIODS)}.", param="period")
     runtime, hours = current_runtime(), current_metrics().hours
-    counts = {"day": _by_hour(hours), "month": await _by_day(runtime)}
+    counts = _by_hour(hours) if period == "day" else await _by_day(runtime)
     statistics = runtime.pool.statistics()
     waits = hours.hours()
     return await render_template(
@@ -67,8 +67,8 @@ async def overview_page() -> str:
         period=period,
         slot="hour" if period == "day" else "day",
         periods=PERIODS,
-        totals={name: _total(rows) for name, rows in counts.items()},
-        charts=[(what, _chart(counts[period], what)) for what in _COUNTS],
+        total=_total(counts),
+        charts=[(what, _chart(counts, what)) for what in _COUNTS],
         since_at=hours.since_at,
         uptime=hours.uptime,
         half=_seconds(quantile(waits, 0.5)),

@@ -6,8 +6,8 @@ from quart import Blueprint, redirect, render_template, request
 from quart.typing import ResponseReturnValue
 
 from chat2api.api.accounts_page import root
-from chat2api.api.context import current_runtime, current_visitor, record_action
-from chat2api.errors import NotFoundError
+from chat2api.api.context import current_runtime, paste_owner, record_action
+from chat2api.errors import NotFoundError, RateLimitedError
 
 blueprint = Blueprint("upload_page", __name__, url_prefix="/tokens/add")
 
@@ -24,10 +24,15 @@ async def upload_page() -> str:
 @blueprint.post("")
 async def preview() -> ResponseReturnValue:
     """Show what saving would do, line by line, and keep the text here until it is saved."""
-    runtime = current_runtime()
     text, error = await _read()
     if error is not None:
         return await render_template("upload.html", error=error), 400
+    return await _preview(text)
+
+
+async def _preview(text: str, *, busy: bool = False) -> str:
+    """Show the preview; `busy` says that saving has to wait for other jobs."""
+    runtime = current_runtime()
     entries = await runtime.care.preview(text)
     counts = Counter(entry.verdict for entry in entries)
     return await render_template(
@@ -35,8 +40,9 @@ async def preview() -> ResponseReturnValue:
         entries=entries[:MOST_ENTRIES],
         more=max(0, len(entries) - MOST_ENTRIES),
         counts=counts,
-        paste=runtime.pastes.hold(_owner(), text) if counts["new"] or counts["known"] else None,
+        paste=runtime.pastes.hold(paste_owner(), text) if counts["new"] or counts["known"] else None,
         now=runtime.clock.now(),
+        busy=busy,
     )
 
 
@@ -46,10 +52,13 @@ async def save() -> ResponseReturnValue:
     runtime = current_runtime()
     paste_id = (await request.form).get("paste", "")
     try:
-        text = runtime.pastes.take(_owner(), paste_id)
+        text = runtime.pastes.take(paste_owner(), paste_id)
     except NotFoundError:
         return await render_template("upload.html", error="upload.gone"), 404
-    job = runtime.care.start_save(text)
+    try:
+        job = runtime.care.start_save(text)
+    except RateLimitedError:
+        return await _preview(text, busy=True), 429  # the text is kept for another ten minutes
     await record_action("accounts.import", job.id)
     return redirect(f"{root()}/progress/{job.id}", 303)
 
@@ -57,7 +66,7 @@ async def save() -> ResponseReturnValue:
 @blueprint.post("/cancel")
 async def cancel() -> ResponseReturnValue:
     """Forget what was pasted."""
-    current_runtime().pastes.drop(_owner(), (await request.form).get("paste", ""))
+    current_runtime().pastes.drop(paste_owner(), (await request.form).get("paste", ""))
     return redirect(f"{root()}/add", 303)
 
 
@@ -72,10 +81,3 @@ async def _read() -> tuple[str, str | None]:
             return "", "upload.not_text"
     text = "\n".join(part for part in parts if part.strip())
     return text, None if text else "upload.empty"
-
-
-def _owner() -> str:
-    """Give a word for the sign-in that asks; nobody else's pages can name its pastes."""
-    visitor = current_visitor()
-    assert visitor is not None  # the access class admits operators only
-    return visitor.csrf or visitor.who

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Protocol
+from urllib.parse import urlencode
 
-from quart import Blueprint, Response, render_template, request
+from quart import Blueprint, Response, current_app, render_template, request
 
 from chat2api.api.charts import Chart, bar_chart
 from chat2api.api.context import current_runtime, current_visitor
 from chat2api.api.pages import api_base
+from chat2api.api.shell import shell_of
 from chat2api.api.usage import report
-from chat2api.errors import InvalidAPIKeyError
+from chat2api.errors import InvalidAPIKeyError, InvalidRequestError
 from chat2api.keys.terms import Json
 from chat2api.runtime import Runtime
 from chat2api.storage.keys import IssuedKey
@@ -18,18 +20,19 @@ from chat2api.storage.usage import UsageRow, day_of
 
 blueprint = Blueprint("usage_page", __name__)
 
-DAYS = 30
-"""Days that the page looks back."""
+DAYS = (7, 30, 90)
+"""Days that the page can look back; without a wish it is the middle one."""
 MOST_ROWS = 50
 """Models or keys that are shown, the most used first."""
 
 
 class Sums:
-    """Numbers of several rows together."""
+    """Numbers of several rows together; `title` is how people call it, `known` whether there is more to see of it."""
 
     def __init__(self, name: str) -> None:
         """Start with nothing."""
-        self.name = name
+        self.name = self.title = name
+        self.known = False
         self.requests = self.tokens = self.errors = 0
 
     def add(self, row: UsageRow) -> None:
@@ -49,17 +52,25 @@ async def usage_page() -> str:
     runtime = current_runtime()
     key = _own_key()
     asked = runtime.keys.require(request.args["key"]) if key is None and request.args.get("key") else None
-    days = _days(runtime)
+    period = _period()
+    days = _days(runtime, period)
     await runtime.ledger.flush()
     rows = await runtime.records.usage.rows(
         since=days[0], until=days[-1], key=one.id if (one := key or asked) else None
     )
+    texts = shell_of(current_app).language()
     by_day = {sums.name: sums for sums in group(rows, lambda row: row.day)}
     return await render_template(
         "usage.html",
         key=key,
         asked=asked,
-        accounts=group(rows, lambda row: row.account)[:MOST_ROWS] if key is None else (),
+        accounts=_accounts(runtime, group(rows, lambda row: row.account)[:MOST_ROWS]) if key is None else (),
+        period=period,
+        period_options=[(count, texts.get("usage.days", n=count), None) for count in DAYS],
+        link=lambda days: (
+            "?" + urlencode({"days": days} | ({"key": asked.id} if asked is not None else {})) + "#period"
+        ),
+        total=_total(rows),
         since=days[0],
         until=days[-1],
         state=(key.ended(runtime.clock.now()) or "ok") if key is not None else None,
@@ -97,9 +108,20 @@ def group(rows: Sequence[UsageRow], name: _Grouping) -> list[Sums]:
     return sorted(sums.values(), key=lambda one: (-one.requests, -one.errors, one.name))
 
 
-def _days(runtime: Runtime) -> list[str]:
+def _period() -> int:
+    wish = request.args.get("days", str(DAYS[1]))
+    if wish not in map(str, DAYS):
+        raise InvalidRequestError(f"The days are one of {', '.join(map(str, DAYS))}.", param="days")
+    return int(wish)
+
+
+def _days(runtime: Runtime, count: int) -> list[str]:
     today = date.fromisoformat(day_of(runtime.clock.now()))
-    return [(today - timedelta(days=back)).isoformat() for back in reversed(range(DAYS))]
+    return [(today - timedelta(days=back)).isoformat() for back in reversed(range(count))]
+
+
+def _total(rows: Sequence[UsageRow]) -> Sums:
+    return next(iter(group(rows, lambda row: "")), Sums(""))
 
 
 def _chart(days: Sequence[str], by_day: dict[str, Sums], what: str) -> Chart:
@@ -109,7 +131,14 @@ def _chart(days: Sequence[str], by_day: dict[str, Sums], what: str) -> Chart:
 def _named(runtime: Runtime, sums: Sequence[Sums]) -> Sequence[Sums]:
     for one in sums:
         key = runtime.keys.get(one.name)
-        one.name = key.name if key is not None else one.name
+        one.title, one.known = (key.name, True) if key is not None else (one.name, False)
+    return sums
+
+
+def _accounts(runtime: Runtime, sums: Sequence[Sums]) -> Sequence[Sums]:
+    labels = {account.label for account in runtime.pool.accounts()}
+    for one in sums:
+        one.known = one.name in labels
     return sums
 
 

@@ -14,6 +14,9 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 
+// Where the navigation is a row to be pushed, the present page stands in sight.
+document.querySelector(".bar nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // A key can be looked at before it is sent.
 for (const input of document.querySelectorAll("[data-reveal]")) {
   const [show, hide] = input.dataset.reveal.split("|");
@@ -77,7 +80,7 @@ for (const form of document.querySelectorAll("form[data-ask]")) {
     text.textContent = form.dataset.ask;
     text.id = "ask-text";
     buttons.className = "buttons";
-    yes.className = "danger";
+    yes.className = "danger sure";
     yes.textContent = form.dataset.yes;
     no.textContent = form.dataset.no;
     dialog.setAttribute("aria-labelledby", text.id);
@@ -98,6 +101,37 @@ for (const form of document.querySelectorAll("form[data-ask]")) {
     no.focus();
   });
 }
+
+// All accounts of a page at once, and how many are chosen.
+for (const all of document.querySelectorAll("[data-choose-all]")) {
+  const form = all.form;
+  const boxes = [...form.querySelectorAll("input[name=id]")];
+  const count = form.querySelector("[data-chosen]");
+  const tell = () => {
+    const chosen = boxes.filter((box) => box.checked).length;
+    all.checked = chosen === boxes.length;
+    all.indeterminate = chosen > 0 && chosen < boxes.length;
+    count.textContent = chosen ? count.dataset.chosen.replace("{n}", chosen) : "";
+  };
+  all.closest("[hidden]").hidden = false;
+  all.addEventListener("change", () => {
+    for (const box of boxes) box.checked = all.checked;
+    tell();
+  });
+  for (const box of boxes) box.addEventListener("change", tell);
+  tell();
+}
+
+// A form is sent once, however often its button is pressed.
+for (const form of document.querySelectorAll("form[method=post]")) {
+  form.addEventListener("submit", (event) => {
+    if (form.dataset.sent) event.preventDefault();
+    else if (!event.defaultPrevented) form.dataset.sent = "yes";
+  });
+}
+window.addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+});
 
 // Jobs tell how far they are.
 for (const box of document.querySelectorAll("[data-job]")) {

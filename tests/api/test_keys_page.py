@@ -58,10 +58,13 @@ async def test_S10_a_key_is_made_by_the_form_shown_once_and_works(page_house: Ho
             "models": "gpt-4o\r\no4-*\r\n",
         },
     )
-    assert made.status_code == 200
-    assert made.headers["cache-control"] == "no-store"
-    secret = secret_in(made)
+    assert made.status_code == 303
+    where = made.headers["location"]
+    shown = await operator.get(where)
+    assert shown.headers["cache-control"] == "no-store"
+    secret = secret_in(shown)
     assert is_well_formed(secret)
+    assert secret not in where
     key = page_house.runtime.keys.find(secret)
     assert key is not None
     assert (key.name, key.note, key.scope) == ("Ada", "her laptop", KeyScope(models=("gpt-4o", "o4-*")))
@@ -72,6 +75,21 @@ async def test_S10_a_key_is_made_by_the_form_shown_once_and_works(page_house: Ho
         assert secret not in page
     (last, *_) = await page_house.runtime.records.actions.latest(1)
     assert (last.what, last.target) == ("keys.create", key.id)
+
+
+async def test_S10_a_reload_makes_no_other_key_and_shows_none(page_house: House, operator: Person) -> None:
+    where = (await operator.post(f"{BASE}/new", {"name": "Once", "never": "yes"})).headers["location"]
+    async with Person(page_house.base) as other:
+        await other.sign_in()
+        assert "sk-c2a-" not in (await other.get(where)).headers["location"], "another sign-in is shown nothing"
+    secret = secret_in(await operator.get(where))
+    count = len(page_house.runtime.keys.all())
+    again = await operator.get(where)
+    assert again.status_code == 303
+    page = (await operator.get(again.headers["location"])).text
+    assert "was shown once" in page
+    assert secret not in page
+    assert len(page_house.runtime.keys.all()) == count
 
 
 @pytest.mark.parametrize(
@@ -147,7 +165,8 @@ async def test_a_replaced_key_works_beside_the_new_one_for_as_long_as_was_said(
     page_house: House, operator: Person
 ) -> None:
     old, key_id = await issue(page_house, "Rotated")
-    answer = await operator.post(f"{BASE}/{key_id}/rotate", {"overlap_hours": "1"})
+    sent = await operator.post(f"{BASE}/{key_id}/rotate", {"overlap_hours": "1"})
+    answer = await operator.get(sent.headers["location"])
     new = secret_in(answer)
     keys = page_house.runtime.keys
     assert new != old
@@ -156,7 +175,8 @@ async def test_a_replaced_key_works_beside_the_new_one_for_as_long_as_was_said(
     asked = await operator.post(f"{BASE}/{key_id}/rotate", {"overlap_hours": "0"})
     assert "Are you sure?" in asked.text
     assert keys.find(new) is not None
-    newest = secret_in(await operator.post(f"{BASE}/{key_id}/rotate", {"overlap_hours": "0", "sure": "yes"}))
+    sent = await operator.post(f"{BASE}/{key_id}/rotate", {"overlap_hours": "0", "sure": "yes"})
+    newest = secret_in(await operator.get(sent.headers["location"]))
     assert [keys.find(secret) is not None for secret in (old, new, newest)] == [False, False, True]
     assert (await operator.post(f"{BASE}/{key_id}/rotate", {"overlap_hours": "soon"})).status_code == 400
 

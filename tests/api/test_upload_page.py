@@ -1,5 +1,6 @@
 """New accounts by hand: pasted or from a file, looked at first, and never sent back."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -8,10 +9,11 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from chat2api.gateway.jobs import MAX_RUNNING, Job
 from tests.accounts.jwt import access_token
 from tests.api.pages_house import Person
 from tests.api.test_accounts_page import FAR, follow
-from tests.e2e.harness import House, HouseClock
+from tests.e2e.harness import House, HouseClock, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -42,7 +44,10 @@ async def test_S17_pasted_tokens_are_previewed_and_saved_without_coming_back(
     page = await operator.post("/tokens/add", {"text": text})
     assert page.status_code == 200
     assert page_house.runtime.pool.statistics().total == 0, "nothing is saved by looking"
-    rows = re.findall(r'<th scope="row" class="tight">(\d+)</th>\s*<td><span class="badge \w+">(\w+)', page.text)
+    rows = re.findall(
+        r'<th scope="row" class="tight" data-label="Line">(\d+)</th>\s*<td class="all-across"><span class="badge \w+">(\w+)',
+        page.text,
+    )
     assert rows == [("2", "New"), ("3", "New"), ("4", "Expired"), ("5", "Unreadable")]
     sent = await operator.post("/tokens/add/save", {"paste": paste_of(page)})
     assert sent.status_code == 303
@@ -72,6 +77,40 @@ async def test_S17_no_other_sign_in_can_save_or_drop_a_paste(page_house: House, 
         assert (await other.post("/tokens/add/save", {"paste": paste})).status_code == 404
         await other.post("/tokens/add/cancel", {"paste": paste})
     assert (await operator.post("/tokens/add/save", {"paste": paste})).status_code == 303
+
+
+async def test_a_paste_is_kept_while_too_many_jobs_run(page_house: House, operator: Person) -> None:
+    over = asyncio.Event()
+
+    async def wait(job: Job) -> None:
+        await over.wait()
+
+    paste = paste_of(await operator.post("/tokens/add", {"text": NEW}))
+    others = [page_house.runtime.jobs.start("test", 1, wait) for _ in range(MAX_RUNNING)]
+    refused = await operator.post("/tokens/add/save", {"paste": paste})
+    assert refused.status_code == 429
+    assert "Nothing is lost" in refused.text
+    assert NEW not in refused.text
+    over.set()
+    await until(lambda: all(job.is_over for job in others), "the jobs did not end")
+    sent = await operator.post("/tokens/add/save", {"paste": paste_of(refused)})
+    await follow(operator, sent.headers["location"])
+    assert page_house.runtime.pool.statistics().total == 1
+
+
+async def test_what_is_wrong_with_a_line_is_said_in_the_readers_language(operator: Person) -> None:
+    text = "\n".join(
+        [NEW, access_token("old", expires_at=1e9), "nonsense", '{"accessToken": "nonsense"}', NEW + ",x y"]
+    )
+    page = (await operator.post("/tokens/add", {"text": text}, **{"Accept-Language": "zh-CN"})).text
+    for words in (
+        "此 AccessToken 已到期",
+        "这不是 AccessToken",
+        "字段 accessToken 中没有可识别的令牌",
+        "不该出现的字符",
+    ):
+        assert words in page
+    assert 'lang="en"' not in page.partition("<main")[2].partition("</main>")[0]
 
 
 async def test_a_paste_waits_ten_minutes(page_house: House, operator: Person) -> None:

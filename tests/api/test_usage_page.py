@@ -145,6 +145,22 @@ async def test_the_operator_sees_accounts_and_can_look_at_one_key(page_house: Ho
     assert "model-of-another" not in page
 
 
+async def test_the_page_looks_back_as_far_as_it_is_asked_to(page_house: House) -> None:
+    secret, key_id = await issue(page_house, "Far back")
+    for days_ago in (0, 6, 7, 29, 30, 89, 90):
+        await book(page_house, key_id, "m", 10**days_ago if days_ago < 9 else days_ago, days_ago=days_ago)
+    async with await person_with(page_house, secret) as person:
+        for days, requests in ((7, 1_000_001), (30, 11_000_030), (90, 11_000_149)):
+            page = (await person.get(f"/usage?days={days}")).text
+            assert f"<dt>Requests</dt><dd>{requests:,}</dd>".replace(",", "\u202f") in page
+            assert len(re.findall(r'<tr><th scope="row">\d\d-\d\d</th>', page)) == 2 * days
+            assert f"The last {days} days" in page
+            since = re.search(r"/usage/data\?since=(\S+?)&amp;until=(\S+?)&amp;", page)
+            assert since is not None
+        assert "11\u202f000\u202f030" in (await person.get("/usage")).text
+        assert (await person.get("/usage?days=31")).status_code == 400
+
+
 async def test_S8_the_data_of_the_page_is_ones_own(page_house: House) -> None:
     mine, my_id = await issue(page_house, "Data of mine")
     _, other_id = await issue(page_house, "Data of others")

@@ -61,7 +61,9 @@ async def open_furnished(folder: Path, accounts: int = 12, keys: int = len(NAMES
     async with Simulator(SimulatorOptions(accounts=0, delay=0.0), clock=clock) as sim:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(launch, "create_app", keep)
-            opened = open_house(folder / "data", sim, clock=clock, SECRET_KEY="furnished" * 6)
+            opened = open_house(
+                folder / "data", sim, clock=clock, SECRET_KEY="furnished" * 6, PUBLIC_ORIGINS="https://chat.example.org"
+            )
             house = await opened.__aenter__()
         try:
             _count_a_day(apps[0].extensions["chat2api_metrics"].hours, clock)
@@ -71,7 +73,6 @@ async def open_furnished(folder: Path, accounts: int = 12, keys: int = len(NAMES
             ]
             new = [to_new_account(to_credential(token)) for token in tokens]
             await house.runtime.records.add_accounts(new, NOON - 20 * DAY)
-            await house.runtime.pool.reload()
             await _furnish(house, keys)
             yield house
         finally:
@@ -82,7 +83,7 @@ async def _furnish(house: House, keys: int) -> None:
     chance = random.Random(7)
     runtime = house.runtime
     now = runtime.clock.now()
-    accounts = sorted(runtime.pool.accounts(), key=lambda one: one.added_at)
+    accounts = (await runtime.records.changes()).accounts
     await _trouble(house, accounts, chance)
     ids = [await _issue(house, number, now) for number in range(keys)]
     rows = []
@@ -97,7 +98,7 @@ async def _furnish(house: House, keys: int) -> None:
                 rows.append(
                     UsageRow(day_of(now - back * DAY), key_id, chance.choice(accounts[:12]).label, model, requests=count,
                              prompt_tokens=count * chance.randint(200, 900),
-                             completion_tokens=count * chance.randint(100, 500), errors=int(count * 0.03 * chance.random()))
+                             completion_tokens=count * chance.randint(100, 500), errors=int(chance.random() < 0.08))
                 )  # fmt: skip
     await runtime.records.usage.add(rows)
     for ago, who, what, target in (
