@@ -57,8 +57,10 @@ $(DEV_STAMP): $(STAMP) requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
+# A file's tests stay in one process, since they share servers. What measures time is left for the end, alone.
 test: $(DEV_STAMP) browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not nightly and not alone"
+	$(BIN)/python -m pytest -m "alone and not nightly"
 
 # The tests of pages need a Chromium of the system. Without one they are skipped, which is said.
 browser:
@@ -77,9 +79,10 @@ check: $(DEV_STAMP)
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks
 
+# The tests of properties are run once more, with cases that nobody has tried before.
 # SOAK_SECONDS (600) and FUZZ_SECONDS (120) say how long the longest of them last.
 nightly: $(DEV_STAMP)
-	$(BIN)/python -m pytest -m nightly --timeout 3600
+	$(BIN)/python -m pytest -m "nightly or hypothesis" --hypothesis-profile new --timeout 3600
 
 lock:
 	@command -v uv >/dev/null || { echo "uv is needed to write the lock files: pip install uv"; exit 1; }

@@ -7,19 +7,27 @@ import pytest
 Note = Callable[[str], None]
 """Takes a line for the end of the run."""
 
-_FIGURES = pytest.StashKey[list[str]]()
+_FIGURE = "figure"
 
 
 @pytest.fixture
 def note(request: pytest.FixtureRequest) -> Note:
     """Give what takes a figure of this test."""
-    lines = request.config.stash.setdefault(_FIGURES, [])
-    return lambda line: lines.append(f"{request.node.name}: {line}")
+    # A test's properties come with its report, from other processes too.
+    return lambda line: request.node.user_properties.append((_FIGURE, f"{request.node.name}: {line}"))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the figures."""
-    if lines := config.stash.get(_FIGURES, []):
+    reports = [report for told in terminalreporter.stats.values() for report in told]
+    lines = [
+        str(value)
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, value in report.user_properties
+        if name == _FIGURE
+    ]
+    if lines:
         terminalreporter.section("figures")
         for line in lines:
             terminalreporter.line(line)
