@@ -1,7 +1,7 @@
 """Whatever bytes come, in whatever pieces (T3): the same result for any split, no failure but ours, nothing slow.
 
-As much is tried as FUZZ_SECONDS (default 120) allow; 5 in the suite. What is tried differs from run to run; the seed of
-a run is told when it fails.
+The suite tries the same cases each time. The long run tries new ones, as many as FUZZ_SECONDS (default 120) allow; its
+seed is told when it fails, and SEED and ROUNDS below then make the short run do the same.
 """
 
 import json
@@ -19,6 +19,10 @@ from chat2api.protocol.openai.chat import parse_chat_request
 from tests.api.test_request_bytes import CHUNKED, GET, POST, TRAILERS, A, B, C, take_all
 from tests.nightly.conftest import Note
 from tests.protocol.chatgpt.streams import DATA, decode
+
+SEED = 20261121
+ROUNDS = 1000
+"""What the suite tries, and how often: some three seconds."""
 
 SLOWEST = 1.0
 """Seconds that no single case may take."""
@@ -146,36 +150,37 @@ CASES: tuple[Case, ...] = (
 )
 
 
-@pytest.mark.parametrize(
-    "seconds",
-    [
-        pytest.param(5.0, id="briefly"),
-        pytest.param(
-            float(os.environ.get("FUZZ_SECONDS", "120")),
-            id="long",
-            marks=[pytest.mark.nightly, pytest.mark.timeout(100_000)],
-        ),
-    ],
-)
-def test_T3_any_bytes_in_any_pieces_are_survived(seconds: float, note: Note) -> None:
-    seed = random.SystemRandom().randrange(2**32)
-    rng = random.Random(seed)
+def try_all(rng: random.Random, told: str, note: Note, go_on: Callable[[int], bool]) -> None:
+    """Try every case again and again while go_on, given the number of rounds so far, says so; hold all to the limits."""
     process = psutil.Process()
     tried, through, slowest = dict.fromkeys(CASES, 0), 0, 0.0
     for case in CASES:  # what is loaded once is loaded now
-        case(rng)
-    before, until = process.memory_info().rss, time.process_time() + seconds
-    while time.process_time() < until:
+        case(random.Random(0))
+    before, rounds = process.memory_info().rss, 0
+    while go_on(rounds):
         for case in CASES:
-            state, began = rng.getstate(), time.process_time()
+            began = time.process_time()
             try:
                 through += case(rng)
             except Exception as error:
-                error.add_note(f"{case.__name__}, run of seed {seed}, state {hash(state)}")
+                error.add_note(f"{case.__name__}, {told}, round {rounds}")
                 raise
             tried[case] += 1
             slowest = max(slowest, time.process_time() - began)
-    told = ", ".join(f"{count:,} {case.__name__}" for case, count in tried.items())
-    note(f"{told}; {through / 1e6:.0f} MB; slowest {slowest * 1000:.0f} ms")
+        rounds += 1
+    counts = ", ".join(f"{count:,} {case.__name__}" for case, count in tried.items())
+    note(f"{counts}; {through / 1e6:.0f} MB; slowest {slowest * 1000:.0f} ms")
     assert slowest < SLOWEST
     assert process.memory_info().rss - before < 200 * MEBIBYTE
+
+
+def test_T3_any_bytes_in_any_pieces_are_survived(note: Note) -> None:
+    try_all(random.Random(SEED), f"seed {SEED}", note, lambda rounds: rounds < ROUNDS)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(100_000)
+def test_T3_any_bytes_in_any_pieces_are_survived_for_long(note: Note) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    until = time.process_time() + float(os.environ.get("FUZZ_SECONDS", "120"))
+    try_all(random.Random(seed), f"seed {seed}", note, lambda rounds: time.process_time() < until)
