@@ -388,13 +388,13 @@ class Caller:
 
 
 class Benches:
-    """One bench for each wire, opened when it is first asked for; an async context manager."""
+    """One bench for each wire and settings, opened when it is first asked for; an async context manager."""
 
     def __init__(self, folders: pytest.TempPathFactory, **settings: str) -> None:
         """Keep the benches' data in folders from there; `settings` are the servers'."""
         self._folders = folders
         self._settings = settings
-        self._open: dict[Wire, Bench] = {}
+        self._open: dict[tuple[Wire, frozenset[tuple[str, str]]], Bench] = {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -405,14 +405,15 @@ class Benches:
         """Close all."""
         await self._stack.aclose()
 
-    async def at(self, wire: Wire) -> Bench:
-        """Give the bench of a wire."""
-        if wire not in self._open:
+    async def at(self, wire: Wire, **settings: str) -> Bench:
+        """Give the bench of a wire whose server has these settings beside those of all."""
+        which = wire, frozenset(settings.items())
+        if which not in self._open:
             folder = self._folders.mktemp(wire)
-            self._open[wire] = await self._stack.enter_async_context(
-                open_bench(folder, wire, **cast(dict[str, Any], self._settings))
+            self._open[which] = await self._stack.enter_async_context(
+                open_bench(folder, wire, **cast(dict[str, Any], self._settings | settings))
             )
-        return self._open[wire]
+        return self._open[which]
 
 
 def answering_tasks() -> set[str]:
