@@ -1,9 +1,12 @@
 """How the suite is run: the same cases each time, and as many processes as there are cores for them."""
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 MOST_WORKERS = 4
@@ -29,3 +32,14 @@ def allowed_cores(limit: Path) -> int:
         return int(quota) // int(period)
     except (OSError, ValueError):  # no such file on other systems; "max" for no limit
         return MOST_WORKERS
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """Look for what was never closed while there still is a test that can fail for it.
+
+    pytest looks once more after the last test, but what it finds in another process then is told to nobody.
+    """
+    yield
+    for _ in range(5):  # what is freed may free more
+        gc.collect()
