@@ -24,6 +24,7 @@ from chat2api.api import (
     shell,
     static_files,
     tiers,
+    tiers_page,
     upload_page,
     usage,
     usage_page,
@@ -56,6 +57,7 @@ PAGES: tuple[tuple[Blueprint, PageAccess], ...] = (
     (journal_page.blueprint, "page"),
     (accounts_page.blueprint, "page"),
     (upload_page.blueprint, "page"),
+    (tiers_page.blueprint, "page"),
 )
 """What people's browsers ask for, with who may."""
 

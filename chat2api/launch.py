@@ -1,5 +1,6 @@
 """From settings to a running server: the process's own protection, the listener, what is said at the start."""
 
+import asyncio
 import ctypes
 import gc
 import logging
@@ -7,6 +8,7 @@ import os
 import resource
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,6 +81,7 @@ async def run_server(
         runtime.watch_shutdown(shutdown.ending)
         if handle_signals:  # the process is the server's alone
             calm_collector()
+            _reload_on_hangup(runtime)
         _log_start(runtime, unused)
         (on_ready or _show_banner)(runtime, addresses)
 
@@ -97,6 +100,13 @@ async def run_server(
         on_draining=lambda: running_runtime(app).drain(),
         handle_signals=handle_signals,
     )
+
+
+def _reload_on_hangup(runtime: Runtime) -> None:
+    """Let SIGHUP read the tiers' file anew, where there is one; without, the signal ends the process as ever."""
+    if runtime.tiers.path is not None and hasattr(signal, "SIGHUP"):
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, lambda: runtime.spawn(runtime.tiers.reload(), name="tiers"))
 
 
 def _needs_traceback(record: logging.LogRecord) -> bool:

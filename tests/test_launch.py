@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from chat2api.launch import run_server
 from chat2api.logs import Redactor
 from chat2api.runtime import Runtime
 from tests.accounts.jwt import access_token
-from tests.e2e.harness import add_tokens
+from tests.e2e.harness import add_tokens, until
 from tests.processes import running
 
 KEY = "operator-key-of-the-suite"
@@ -180,3 +181,42 @@ async def test_R17_records_that_cannot_be_read_end_the_start_in_words(
     with pytest.raises(ConfigError, match="left as they are"):
         await serve_and_stop(settings(tmp_path))
     assert not [record for record in caplog.records if record.exc_info]
+
+
+TIERS = "[{name}]\nbase = '/{name}'\nmodels.m = {{ requests_per_minute = 1, tokens_per_minute = 1 }}\n"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+async def test_SIGHUP_reads_the_tiers_anew_and_a_bad_file_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "tiers.toml"
+
+    def write(text: str) -> None:
+        file.write_text(text, encoding="utf-8")
+
+    write(TIERS.format(name="one"))
+    environ = {"PORT": "0", "AUTHORIZATION": KEY, "TIERS_FILE": str(file), "DRAIN_ACCEPT": "0"}
+    async with running("serve", cwd=tmp_path, environ=environ) as server:
+        base = await server.find(r"listens on (\S+)")
+
+        async def statuses() -> dict[str, int]:
+            async with httpx.AsyncClient(base_url=base, trust_env=False) as http:
+                return {name: (await http.get(f"/{name}/v1/models")).status_code for name in ("one", "two")}
+
+        async def hang_up(told: str) -> None:
+            server.process.send_signal(signal.SIGHUP)
+            await until(lambda: told in server.err, "it was not read")
+
+        assert await statuses() == {"one": 200, "two": 404}
+        write("[two]\nbase = '/v1'\n")
+        await hang_up("line 2, two.base")
+        assert await statuses() == {"one": 200, "two": 404}
+        write(TIERS.format(name="two"))
+        await hang_up("1 tier(s): two")
+        assert await statuses() == {"one": 404, "two": 200}
+        assert (await server.stop()).status == 0
+
+
+async def test_R23_tiers_that_cannot_be_stop_the_start_with_their_line(tmp_path: Path) -> None:
+    (tmp_path / "tiers.toml").write_text("[free]\nbase = '/tokens'\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"line 2, free\.base: '/tokens' lies under /tokens, where the server has"):
+        await serve_and_stop(settings(tmp_path / "data", TIERS_FILE=str(tmp_path / "tiers.toml")))

@@ -87,6 +87,7 @@ EXPECTED_CLASSES = {
     "/tokens/failed": "page",
     "/tokens/removed": "page",
     "/tokens/empty": "page",
+    "/tokens/tiers": "page",
     "/tokens/add": "page",
     "/tokens/add/save": "page",
     "/tokens/add/cancel": "page",

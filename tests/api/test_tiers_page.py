@@ -1,0 +1,122 @@
+"""The operator's page for tiers: what it shows, and reading the file anew while requests run."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from chat2api.simulator.app import Simulator
+from tests.api.pages_house import Person
+from tests.api.tiers_house import TIERS, ask, bearer, chat, issue, open_tiers_house
+from tests.e2e.harness import OPERATOR_KEY, House
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PATH = "/tokens/tiers"
+OPERATOR = bearer(OPERATOR_KEY)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    async with Simulator() as sim, open_tiers_house(tmp_path_factory.mktemp("tiers"), sim) as house:
+        yield house
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def person(house: House) -> AsyncIterator[Person]:
+    write(house, TIERS)
+    await house.runtime.tiers.load()
+    async with Person(house.base) as person:
+        await person.sign_in()
+        await person.get(PATH)
+        yield person
+
+
+def write(house: House, text: str) -> None:
+    path = house.runtime.tiers.path
+    assert isinstance(path, Path)
+    path.write_text(text, encoding="utf-8")
+
+
+async def test_the_page_shows_each_tier_with_its_paths_and_who_may_enter(house: House, person: Person) -> None:
+    await issue(house, "members")
+    page = (await person.get(PATH)).text
+    for word in ('href="/api/blog/shared"', "everybody, without a key", "its keys, and the shared key", "its keys<"):
+        assert word in page
+    assert "sk-free-api" not in page
+
+
+async def test_a_changed_file_holds_once_it_is_read_anew_and_that_is_in_the_journal(
+    house: House, person: Person
+) -> None:
+    write(house, TIERS.replace('"/members"', '"/club"'))
+    async with httpx.AsyncClient(base_url=house.base, trust_env=False) as http:
+        assert (await http.get("/club/v1/models")).status_code == 404
+        answer = await person.post(PATH)
+        assert (answer.status_code, answer.headers["location"]) == (303, f"{PATH}?done=reloaded")
+        assert "The file was read anew" in (await person.get(f"{PATH}?done=reloaded")).text
+        assert (await http.get("/club/v1/models")).status_code == 200
+        assert (await http.get("/members/v1/models")).status_code == 404
+    (action, *_) = await house.runtime.records.actions.latest(1)
+    assert (action.what, action.target) == ("tiers.reload", "free, shared, members")
+
+
+async def test_a_bad_file_changes_nothing_and_its_mistakes_are_told_with_line_and_field(
+    house: House, person: Person
+) -> None:
+    before = house.runtime.tiers.tiers
+    write(house, TIERS.replace('system = "drop"', 'system = "<b>keep"'))
+    answer = await person.post(PATH)
+    assert answer.headers["location"] == PATH
+    page = (await person.get(f"{PATH}?done=reloaded")).text
+    assert "line 4, free.system: expected one of" in page
+    assert "The file was read anew" not in page
+    assert house.runtime.tiers.tiers is before
+    write(house, TIERS)
+    await person.post(PATH)
+    assert "free.system" not in (await person.get(PATH)).text
+
+
+async def test_keys_of_a_tier_that_is_gone_are_told_of(house: House, person: Person) -> None:
+    await issue(house, "members")
+    await issue(house, "members")
+    write(house, TIERS.replace("[members", "[club"))
+    await person.post(PATH)
+    assert (
+        "Keys are issued for tiers that there are not now, so they open nothing: members."
+        in (await person.get(PATH)).text
+    )
+
+
+async def test_reading_anew_under_load_loses_no_request(house: House, person: Person) -> None:
+    texts = (TIERS, TIERS.replace("gpt-4o-mini", "o4-mini"), "no tiers at all", TIERS.replace('"/members"', '"/m"'))
+    done = asyncio.Event()
+
+    async def keep_reading() -> int:
+        times = 0
+        while not done.is_set():
+            write(house, texts[times % len(texts)])
+            await house.runtime.tiers.reload()
+            times += 1
+            await asyncio.sleep(0)
+        return times
+
+    reading = asyncio.get_running_loop().create_task(keep_reading())
+    async with httpx.AsyncClient(base_url=house.base, timeout=30, trust_env=False) as http:
+        asked = [ask(http, "/free", chat("gpt-3.5-turbo", stream=number % 2 == 0)) for number in range(60)]
+        answers = await asyncio.gather(*asked)
+    done.set()
+    assert await reading > 3
+    assert [answer.status_code for answer in answers] == [200] * 60
+    assert all(answer.text.endswith(("data: [DONE]\n\n", "}")) for answer in answers)
+
+
+async def test_it_is_the_operators_alone(house: House) -> None:
+    async with Person(house.base) as person:
+        answer = await person.get(PATH)
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={PATH}")
+        await person.sign_in(await issue(house, "members"))
+        assert (await person.get(PATH)).status_code == 403
