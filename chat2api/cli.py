@@ -135,7 +135,8 @@ def _add_tokens(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "confirm-restored",
         help="let tokens be renewed after an older copy was brought back",
         description="Take your word that the tokens of records that were brought back from a copy are not used up. Nothing is "
-        "renewed before: a token that was used since ends the whole sign-in when it is sent again.",
+        "renewed before: a token that was used since ends the whole sign-in when it is sent again. Issued keys work as in the "
+        "copy, so it names those to look through.",
     )
     confirm.set_defaults(run=_tokens_confirm_restored)
 
@@ -259,6 +260,13 @@ def _tokens_confirm_restored(options: argparse.Namespace, config: Config, enviro
                 return
             await records.confirm_restored()
             print("Confirmed: tokens are renewed again.")
+            now = SystemClock().now()
+            keys = [key.name for key in (await records.keys.changes()).keys if key.ended(now) is None]
+            if keys:
+                print(
+                    f"{len(keys)} key(s) work as in the copy, those too that were revoked or replaced after it was made: "
+                    f"{', '.join(keys)}. Revoke such a one again: chat2api keys revoke"
+                )
 
     asyncio.run(confirm())
     return EXIT_OK

@@ -155,15 +155,22 @@ def describe_restoration(told: Restoration, *, dry_run: bool) -> list[str]:
             "Accounts that go, for the backup has them not (`tokens remove --undo` brings them back)",
             told.accounts_removed,
         ),
+        ("Accounts in doubt, whose tokens may be used up", told.accounts_in_doubt),
         ("Keys that come", told.keys_added),
         ("Keys that change", told.keys_changed),
         ("Keys that are revoked, for the backup has them not", told.keys_revoked),
+        ("Keys that stay revoked or replaced, as they were since", told.keys_kept),
     )
     lines = [f"{text}: {len(names)} ({', '.join(names)})" for text, names in groups if names]
     if told.conversations_added:
         lines.append(f"Conversations that come back: {told.conversations_added}")
     if not lines:
         lines.append("Nothing differs.")
+    if told.keys_added:
+        lines.append(
+            "Nothing here knows the keys that come: one that was revoked or replaced after the backup was made works as it did "
+            "then. Look through `chat2api keys list`, and revoke it again."
+        )
     if told.must_confirm:
         lines.append(
             "Its tokens may be used up: no token is renewed until `chat2api tokens confirm-restored`. Say that only if "

@@ -94,6 +94,28 @@ def test_R30_a_backup_goes_to_another_machine_and_waits_for_the_operator(main: M
         assert not [secret for secret in (RT, OTHER, PASSPHRASE) if secret in told.out + told.err]
 
 
+def test_R30_an_older_copy_names_its_accounts_in_doubt_and_the_keys_that_work_again(main: Main, tmp_path: Path) -> None:
+    main("tokens", "add", "-", stdin=RT)
+    for name in ("gone", "kept"):
+        assert main("keys", "create", name).status == 0
+    (key,) = re.findall(r"^(key_\w+) .*gone", main("keys", "list").out, re.MULTILINE)
+    main("backup", "safe", "--passphrase-file", "-", stdin=PASSPHRASE)
+    main("keys", "revoke", key)
+
+    here = main("restore", "safe", "--dry-run", "--passphrase-file", "-", stdin=PASSPHRASE)
+    assert "stay revoked or replaced, as they were since: 1 (gone)" in here.out
+    assert "in doubt" not in here.out
+
+    new = {"DATA_DIR": "new"}
+    there = main("restore", "safe", "--passphrase-file", "-", stdin=PASSPHRASE, **new)
+    assert "Keys that come: 2 (gone, kept)" in there.out
+    assert "works as it did then" in there.out
+    assert re.search(r"Accounts in doubt, .*: 1 \(", there.out)
+    confirmed = main("tokens", "confirm-restored", **new)
+    assert "2 key(s) work as in the copy" in confirmed.out
+    assert "gone, kept" in confirmed.out
+
+
 def test_a_terminal_is_asked_twice_for_a_new_passphrase(main: Main, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([PASSPHRASE, PASSPHRASE, PASSPHRASE, "another one", PASSPHRASE])
     monkeypatch.setattr("getpass.getpass", lambda prompt: next(answers))
@@ -210,11 +232,12 @@ def test_S16_an_unknown_key_version_is_status_2_and_nothing_is_written(main: Mai
 
 
 def test_every_change_has_its_line() -> None:
-    told = Restoration(("a",), ("b",), ("c",), ("d",), ("e",), ("f",), ("g",), 3, must_confirm=True)
+    told = Restoration(("a",), ("b",), ("c",), ("d",), ("e",), ("f",), ("g",), ("h",), ("i",), 3, must_confirm=True)
     lines = store_commands.describe_restoration(told, dry_run=False)
-    assert [name for name in "abcdefg" if not any(line.endswith(f": 1 ({name})") for line in lines)] == []
+    assert [name for name in "abcdefghi" if not any(line.endswith(f": 1 ({name})") for line in lines)] == []
     assert "Conversations that come back: 3" in lines
-    nothing = Restoration((), (), (), (), (), (), (), 0, must_confirm=False)
+    assert any("revoked or replaced after the backup was made works" in line for line in lines)
+    nothing = Restoration((), (), (), (), (), (), (), (), (), 0, must_confirm=False)
     assert store_commands.describe_restoration(nothing, dry_run=True)[0] == "Nothing differs."
 
 

@@ -72,7 +72,8 @@ REMEDY = Phrases(
     {
         "add_account": "Add one: chat2api tokens add - (README: how to get a token).",
         "free_or_restore": "Free space on the disk, or restore a backup.",
-        "confirm_restored": "Import the newest tokens, then say so: chat2api tokens confirm-restored",
+        "confirm_restored": "Import the newest tokens, revoke again the keys that were revoked since, then say so: "
+        "chat2api tokens confirm-restored",
         "data_dir": "Make the folder that DATA_DIR names usable.",
         "free_space": "Free some space: tokens cannot be renewed on a full disk.",
         "set_clock": "Set the clock, best by a time service.",

@@ -48,8 +48,11 @@ _SECRET_COLUMNS = ("digest", "shown", "previous_digest", "previous_until_at", "r
 class Restoration:
     """What bringing a copy back changes: accounts by label, issued keys by name.
 
-    accounts_kept were renewed after the copy was made and stay as they are; accounts_removed and keys_revoked are those
-    that the copy does not know. `must_confirm`: nothing is renewed until the operator confirms.
+    accounts_kept were renewed after the copy was made and stay as they are; keys_kept were revoked or replaced after it and
+    stay so. accounts_removed and keys_revoked are those that the copy does not know. accounts_in_doubt come with a token
+    that may be consumed. `must_confirm`: nothing is renewed until the operator confirms.
+
+    keys_added were not here before, so nobody here knows whether one of them was revoked or replaced meanwhile.
     """
 
     accounts_added: tuple[str, ...]
@@ -59,6 +62,8 @@ class Restoration:
     keys_added: tuple[str, ...]
     keys_changed: tuple[str, ...]
     keys_revoked: tuple[str, ...]
+    keys_kept: tuple[str, ...]
+    accounts_in_doubt: tuple[str, ...]
     conversations_added: int
     must_confirm: bool
 
@@ -89,7 +94,8 @@ class _Restore:
         """Accounts that are taken from here, with their tokens: those kept, and those that become tombstones."""
 
     def run(self) -> Restoration:
-        must_confirm = self._must_confirm() or self._meta_here.get("restored") == "1"
+        in_doubt = self._find_doubts()
+        must_confirm = bool(in_doubt) or self._meta_here.get("restored") == "1"
         found = self._compare_accounts()
         staying = {account_id: self._secrets(account_id) for account_id in self._staying}
         children = {
@@ -110,6 +116,7 @@ class _Restore:
         return Restoration(
             **found,
             **keys,
+            accounts_in_doubt=in_doubt,
             conversations_added=sum(
                 row["conversation_id"] not in conversations_here and row["account_id"] in inserted
                 for row in children[conversations]
@@ -132,16 +139,19 @@ class _Restore:
         twins = {one for one, row in self._accounts_copy.items() if row["merge_key"] in claimed}
         return kept | (twins & both), twins - both
 
-    def _must_confirm(self) -> bool:
-        """Whether a token comes that may be consumed: nobody here has it at the same generation."""
+    def _find_doubts(self) -> tuple[str, ...]:
+        """Give the labels of accounts whose token may be consumed: nobody here has it at the same generation."""
         renewable = set(self._copy.scalars(sa.select(tokens.c.account_id).where(tokens.c.name == "renewable")))
-        for account_id in renewable - self._staying - self._folded:
-            present = self._accounts_here.get(account_id)
-            if not self._same_store or present is None:
-                return True
-            if present["generation"] != self._accounts_copy[account_id]["generation"]:
-                return True
-        return False
+        return tuple(
+            there["label"]
+            for account_id, there in self._accounts_copy.items()
+            if account_id in renewable - self._staying - self._folded and not self._is_newest(account_id)
+        )
+
+    def _is_newest(self, account_id: str) -> bool:
+        """Whether the copy's token of an account is the newest that is known here."""
+        present = self._accounts_here.get(account_id) if self._same_store else None
+        return present is not None and present["generation"] == self._accounts_copy[account_id]["generation"]
 
     def _compare_accounts(self) -> dict[str, tuple[str, ...]]:
         added, changed, kept, removed = [], [], [], []
@@ -236,12 +246,15 @@ class _Restore:
     def _put_keys(self) -> dict[str, tuple[str, ...]]:
         mine, theirs = _by_id(self._here, issued_keys), _by_id(self._copy, issued_keys)
         revision = self._next("keys_revision")
-        added, changed, revoked, rows = [], [], [], []
+        added, changed, revoked, kept, rows = [], [], [], [], []
         for key_id, there in theirs.items():
             row, present = dict(there), mine.get(key_id)
             if present is not None:
-                if (present["rotated_at"] or 0.0) > (there["rotated_at"] or 0.0):
+                was_replaced = (present["rotated_at"] or 0.0) > (there["rotated_at"] or 0.0)
+                if was_replaced:
                     row |= {name: present[name] for name in _SECRET_COLUMNS}
+                if was_replaced or (present["revoked_at"] is not None and there["revoked_at"] is None):
+                    kept.append(there["name"])
                 if present["revoked_at"] is not None:
                     row |= {name: present[name] for name in ("revoked_at", "previous_digest", "previous_until_at")}
                 if _differ(present, row):
@@ -258,7 +271,12 @@ class _Restore:
             rows.append(row | {"position": number, "revision": revision})
         self._here.execute(sa.delete(issued_keys))
         _insert(self._here, issued_keys, rows)
-        return {"keys_added": tuple(added), "keys_changed": tuple(changed), "keys_revoked": tuple(revoked)}
+        return {
+            "keys_added": tuple(added),
+            "keys_changed": tuple(changed),
+            "keys_revoked": tuple(revoked),
+            "keys_kept": tuple(kept),
+        }
 
     def _unite_others(self) -> None:
         """Add to all other tables the rows that are not here any more."""

@@ -24,7 +24,7 @@ from tests.clocks import FakeClock
 from tests.storage.accounts import NOW, add, fresh, new_account, rotating
 
 PASSPHRASE = "a long canary passphrase"
-NOTHING = Restoration((), (), (), (), (), (), (), 0, must_confirm=False)
+NOTHING = Restoration((), (), (), (), (), (), (), (), (), 0, must_confirm=False)
 
 
 @pytest.fixture(autouse=True)
@@ -198,6 +198,7 @@ async def test_R30_another_machine_gets_everything_with_its_generations(
 
     assert set(told.accounts_added) == set(await living(store))
     assert (told.keys_added, told.conversations_added, told.must_confirm) == (("anna",), 1, True)
+    assert set(told.accounts_in_doubt) == set(told.accounts_added)
     brought = await elsewhere.account(first.id)
     assert brought is not None
     assert (brought.generation, brought.note, brought.groups) == (1, "mine", ("family",))
@@ -250,7 +251,7 @@ async def test_R30_a_renewed_token_is_never_replaced_by_a_consumed_one(tmp_path:
     told = await restore(store, path)
 
     assert told == Restoration(
-        (third.label,), (second.label,), (first.label,), (added.label,), (), (), (), 0, must_confirm=False
+        (third.label,), (second.label,), (first.label,), (added.label,), (), (), (), (), (), 0, must_confirm=False
     )
     assert set(await living(store)) == {first.label, second.label, third.label}
     assert await renewable(store, first) == rotating(77)
@@ -336,6 +337,10 @@ async def test_S13_a_revoked_or_replaced_key_does_not_come_back(tmp_path: Path, 
     told = await restore(store, path, now=NOW + 5)
 
     assert (told.keys_added, told.keys_changed, told.keys_revoked) == ((), (), ("later",))
+    assert told.keys_kept == ("revoked", "replaced")
+    assert (await restore(store, path, now=NOW + 6)).keys_kept == told.keys_kept, (
+        "of all since the backup, not of the last"
+    )
     keys = {key.name: key for key in (await store.keys.changes(revision)).keys}
     assert keys["revoked"].revoked_at == NOW + 1
     assert keys["replaced"].digest == "c" * 64
