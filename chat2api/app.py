@@ -61,8 +61,16 @@ PAGES: tuple[tuple[Blueprint, PageAccess], ...] = (
 )
 """What people's browsers ask for, with who may."""
 
-OTHER_NAMES = {"backend_api": "/backend-api", "chatgpt_backend_api": "/chatgpt/backend-api"}
-"""Where the website's calls are found beside the root, by the names of those routes."""
+API: tuple[Blueprint, ...] = (chat.blueprint, models.blueprint, usage.blueprint)
+"""The routes of the OpenAI API."""
+
+OTHER_PLACES: dict[str, tuple[Blueprint, ...]] = {
+    "/backend-api": (conversations.blueprint,),
+    "/chatgpt/backend-api": (conversations.blueprint,),
+    "/imitate": API,
+    "/platform": API,
+}
+"""Where routes are found beside the place that they have at the root; their names begin with the place."""
 
 
 def create_app(
@@ -85,12 +93,11 @@ def create_app(
     app.url_map.merge_slashes = False  # it would redirect, to whatever host the caller names
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider's own setting
 
-    for blueprint in (chat.blueprint, models.blueprint, usage.blueprint):
+    for blueprint in API:
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "api")
-    for name, place in {"site": "", **OTHER_NAMES}.items():
-        app.register_blueprint(conversations.blueprint, url_prefix=(prefix + place) or None, name=name)
-        declare_access(app, f"{name}.", "site")
+    _register(app, conversations.blueprint, prefix)
+    declare_access(app, f"{conversations.blueprint.name}.", "site")
     for blueprint in (pages.blueprint, health.blueprint):
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "open")
@@ -106,8 +113,13 @@ def create_app(
     if prefix:  # health checks know no prefix
         app.register_blueprint(health.blueprint, name="bare_health")
         declare_access(app, "bare_health.", "open")
-    check_access_classes(app)
     tiers.install_tiers(app, prefix)
+    for place, blueprints in OTHER_PLACES.items():
+        for blueprint in blueprints:
+            name = f"{place}/{blueprint.name}"
+            app.register_blueprint(blueprint, url_prefix=prefix + place, name=name)
+            declare_access(app, f"{name}.", "site" if blueprint is conversations.blueprint else "api")
+    check_access_classes(app)
     taken = tiers.taken_segments(app, prefix)
 
     install_error_handler(

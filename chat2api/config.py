@@ -268,7 +268,12 @@ class Config:
     chatgpt_base_url: tuple[str, ...] = _setting(
         ("https://chatgpt.com",), _list_of(_origin), "origins of the ChatGPT backend; an account keeps to one of them"
     )
-    auth_key: str = _setting("", _key, "sent as header `authkey` to gateways named in CHATGPT_BASE_URL", secret=True)
+    auth_key: str = _setting(
+        "",
+        _key,
+        "sent as header `authkey` to gateways named in CHATGPT_BASE_URL; a gateway that sends it here may use the pool",
+        secret=True,
+    )
     proxy_url: tuple[str, ...] = _setting(
         (),
         _list_of(_proxy),

@@ -17,7 +17,7 @@ from chat2api.accounts.health import WaitReason
 from chat2api.accounts.listing import STATES
 from chat2api.accounts.views import advice_for
 from chat2api.api.errors import answer_error
-from chat2api.app import OTHER_NAMES, create_app
+from chat2api.app import OTHER_PLACES, create_app
 from chat2api.cli import main
 from chat2api.config import SAMPLE_KEYS, Config, describe_settings
 from chat2api.keys.terms import FIELD_NAMES
@@ -183,7 +183,7 @@ def real_routes(*endpoints: str) -> set[tuple[str, str]]:
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         if rule.endpoint != "static"
         and rule.endpoint.startswith(endpoints or "")
-        and rule.endpoint.partition(".")[0] not in OTHER_NAMES
+        and not rule.endpoint.startswith(tuple(OTHER_PLACES))
     }
 
 
@@ -198,7 +198,7 @@ def test_the_routes_that_readme_lists_are_those_that_there_are() -> None:
 
 def test_readme_tells_under_which_other_paths_the_routes_are_found() -> None:
     text = text_of("README.md")
-    assert all(f"`{place}`" in text for place in OTHER_NAMES.values())
+    assert all(f"`{place}`" in text for place in OTHER_PLACES)
 
 
 def test_the_guide_lists_every_route_of_the_operators_rest_and_says_that_openapi_does_not() -> None:

@@ -24,7 +24,7 @@ from chat2api.errors import (
     StorageError,
 )
 from chat2api.gateway.provider import Caller
-from chat2api.keys.digests import secret_digest
+from chat2api.keys.digests import find_digest, secret_digest
 from chat2api.keys.issue import has_key_prefix
 
 AccessClass = Literal["open", "public", "api", "site"] | PageAccess
@@ -91,7 +91,7 @@ async def authenticate(incoming: Request, *, site: bool = False) -> Caller:
         if not in_public_tier():
             raise
         bearer, workspace = None, None
-    visitor = None if site else enter_without_key(incoming, bearer)
+    visitor = _gateway_caller(incoming, bearer, workspace) if site else enter_without_key(incoming, bearer)
     caller = visitor or enter_with_key(await _find_caller(incoming, bearer, workspace))
     if caller.tier is not None and incoming.url_rule is not None:
         prefix = f"/{runtime.config.api_prefix}" if runtime.config.api_prefix else ""
@@ -114,7 +114,7 @@ async def _find_caller(incoming: Request, bearer: str | None, workspace: str | N
         return Caller("operator", owner="key:" + secret_digest(bearer).hex()[:32], workspace=workspace)
     if tell_kind(bearer) in ("access", "refresh"):
         await _admit_own_token(incoming)
-        return Caller("own_token", owner="own:" + secret_digest(bearer).hex()[:32], token=bearer, workspace=workspace)
+        return _own_token_caller(bearer, workspace)
     if keys.shut is not None:
         raise StorageError(keys.shut)
     guess.was_wrong()
@@ -122,6 +122,29 @@ async def _find_caller(incoming: Request, bearer: str | None, workspace: str | N
         "Incorrect API key provided. Use the operator key (README tells where it lies; AUTHORIZATION sets your own), or your "
         "own ChatGPT AccessToken or RefreshToken where OWN_TOKENS allows it."
     )
+
+
+def _gateway_caller(incoming: Request, bearer: str | None, workspace: str | None) -> Caller | None:
+    """Give the caller behind another server of ours that sends our AUTH_KEY; None without one, and for keys of this server.
+
+    It brings a token of its own pool, or none and uses ours. Raises InvalidAPIKeyError for a wrong key.
+    """
+    wanted = current_runtime().config.auth_key
+    presented = incoming.headers.get("authkey", "")
+    if not wanted or not presented:
+        return None
+    guess = Guess(incoming, presented)
+    if find_digest(secret_digest(presented), (secret_digest(wanted),)) is None:
+        guess.was_wrong()
+        raise InvalidAPIKeyError("Incorrect authkey. It must be the value of this server's setting AUTH_KEY.")
+    guess.was_right()
+    if bearer is None:
+        return Caller("operator", owner="authkey", workspace=workspace)
+    return _own_token_caller(bearer, workspace) if tell_kind(bearer) in ("access", "refresh") else None
+
+
+def _own_token_caller(bearer: str, workspace: str | None) -> Caller:
+    return Caller("own_token", owner="own:" + secret_digest(bearer).hex()[:32], token=bearer, workspace=workspace)
 
 
 async def authenticate_operator(incoming: Request) -> None:

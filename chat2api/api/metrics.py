@@ -242,13 +242,18 @@ async def _begin() -> None:
         route="none" if rule is None else rule.rule,
         endpoint=asked.endpoint or "",
         method=asked.method if rule is not None else "",
-        is_turn=asked.method == "POST" and access_class(current_app, asked.endpoint or "") == "api",
+        is_turn=_is_turn(asked.method, asked.endpoint or ""),
     )
 
     async def finish() -> None:
         counted.finish(notes, runtime.clock.monotonic() - notes.began)
 
     on_request_end(finish)
+
+
+def _is_turn(method: str, endpoint: str) -> bool:
+    access = access_class(current_app, endpoint)
+    return (method == "POST" and access == "api") or (access == "site" and endpoint.endswith(".create_turn"))
 
 
 async def _note_response(response: Response) -> Response:

@@ -1,16 +1,23 @@
 """The website's calls as REST: what its routes alone decide; turns and ownership are the gateway's tests."""
 
+import asyncio
+import dataclasses
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
 
+from chat2api.api.conversations import is_site_path
 from chat2api.protocol.chatgpt.stream import ConversationDecoder
 from chat2api.protocol.events import Finished, TextDelta
 from chat2api.simulator.app import Simulator
-from tests.e2e.harness import ANSWER, OPERATOR_KEY, House, open_house
+from chat2api.simulator.faults import Fault
+from chat2api.storage.keys import KeyLimits, KeyScope, NewKey
+from tests.e2e.harness import ANSWER, OPERATOR_KEY, Bench, House, open_bench, open_house, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -19,22 +26,28 @@ PLACES = ("", "/backend-api", "/chatgpt/backend-api")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def sim() -> AsyncIterator[Simulator]:
-    async with Simulator() as simulator:
-        yield simulator
+async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    async with open_bench(tmp_path_factory.mktemp("site"), ANONYMOUS="off") as bench:
+        await bench.add(bench.control.add_account().access_token)
+        yield bench
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def house(sim: Simulator, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    tokens = [sim.control.accounts[0].access_token]
-    async with open_house(tmp_path_factory.mktemp("site"), sim, tokens=tokens, ANONYMOUS="off") as house:
-        yield house
+@pytest.fixture
+def sim(bench: Bench) -> Simulator:
+    """The backend, with nothing left of what earlier tests made of it."""
+    bench.control.reset()
+    bench.open_way()
+    return bench.sim
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http(house: House) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=house.base, timeout=30, trust_env=False) as client:
-        yield client
+@pytest.fixture
+def house(bench: Bench, sim: Simulator) -> House:
+    return bench.house
+
+
+@pytest.fixture
+def http(bench: Bench, sim: Simulator) -> httpx.AsyncClient:
+    return bench.http
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -90,3 +103,266 @@ async def test_a_token_is_taken_without_the_word_bearer(http: httpx.AsyncClient,
         assert (await http.get("/conversations", headers=headers)).status_code == 200
     assert (await http.get("/v1/models", headers=bare)).status_code == 401, "only the website's calls take that"
     assert (await http.get("/conversations", headers={"Authorization": "Bearer"})).status_code == 401
+
+
+# Errors
+
+
+async def test_errors_have_the_form_that_these_callers_know(http: httpx.AsyncClient, sim: Simulator) -> None:
+    good = sim.control.add_account()
+    own = {"Authorization": f"Bearer {good.access_token}"}
+    ended = {"Authorization": f"Bearer {sim.control.make_access_token(good.user_id, lifetime=-10.0)}"}
+    missing = "/conversation/8c6c6d0e-0000-4000-8000-000000000001"
+    asked: list[tuple[int, httpx.Response]] = [
+        (403, await http.get("/conversations")),
+        (403, await http.post("/conversation", json=turn_body())),
+        (401, await http.get("/conversations", headers={"Authorization": "Bearer wrong"})),
+        (401, await http.get("/conversations", headers={"Authorization": "wrong"})),
+        (401, await http.get("/conversations", headers=ended)),
+        (404, await http.get(missing, headers=own)),
+        (404, await http.get(missing, headers=OPERATOR)),
+        (404, await http.get("/backend-api/me", headers=own)),
+        (404, await http.delete(missing, headers=own)),
+        (404, await http.get("/chatgpt/backend-api", headers=own)),
+        (404, await http.get("/conversations?account=nobody", headers=OPERATOR)),
+        (403, await http.get("/conversations?account=nobody", headers=own)),
+        (422, await http.post("/conversation", json={"messages": []}, headers=own)),
+        (422, await http.patch(missing, json={}, headers=own)),
+        (422, await http.get("/conversations?limit=1000", headers=own)),
+        (422, await http.post("/conversation", content=b"{", headers=own | {"Content-Type": "application/json"})),
+        (415, await http.post("/conversation", content=b"{}", headers=own)),
+        (413, await http.post("/conversation", json=turn_body("x" * 500_000), headers=own)),
+        (400, await http.get("/conversations", headers=[*OPERATOR.items(), *OPERATOR.items()])),
+    ]
+    for status, answer in asked:
+        expected = 422 if status == 400 else status
+        assert answer.status_code == expected, f"{answer.request.method} {answer.request.url}: {answer.text}"
+        assert list(answer.json()) == ["errorMessage"]
+        assert len(answer.json()["errorMessage"]) > 10
+        assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (Fault("answer", status=422, body='{"detail":[{"loc":["body","x"],"msg":"no"}]}'), 422),
+        (Fault("answer", named="rate_limit_exceeded", values={"clears_in": 60}), 429),
+        (Fault("answer", named="conversation_not_found"), 404),
+        (Fault("answer", status=403, body='{"detail":"Unusual activity has been detected from your device."}'), 403),
+        (Fault("answer", status=503), 502),
+    ],
+)
+async def test_what_the_backend_refuses_keeps_its_status(
+    http: httpx.AsyncClient, sim: Simulator, fault: Fault, status: int
+) -> None:
+    own = {"Authorization": f"Bearer {sim.control.add_account().access_token}"}
+    sim.control.fail("conversation", fault, times=None)
+    answer = await http.post("/conversation", json=turn_body(), headers=own)
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["errorMessage"]
+    assert ("retry-after" in answer.headers) == (status == 429)
+
+
+async def test_a_mistake_of_ours_is_a_500_that_tells_nothing(
+    house: House, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> bytes:
+        raise KeyError("secret-of-the-house")
+
+    monkeypatch.setattr(house.runtime.conversations, "page", broken)
+    answer = await http.get("/conversations", headers=OPERATOR)
+    assert answer.status_code == 500
+    assert list(answer.json()) == ["errorMessage"]
+    assert "secret-of-the-house" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "is_one"),
+    [
+        ("/conversation", True),
+        ("/conversation/", True),
+        ("/conversations", True),
+        ("/conversation/x/y/z", True),
+        ("/backend-api", True),
+        ("/backend-api/anything/at/all", True),
+        ("/chatgpt/backend-api/me", True),
+        ("/models", True),
+        ("/accounts/check", True),
+        ("/auth/login", True),
+        ("/v1/models", False),
+        ("/conversational", False),
+        ("/backend-apis", False),
+        ("/models/x", False),
+        ("/", False),
+        ("/tokens", False),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "/x"])
+async def test_the_paths_on_which_errors_have_that_form(prefix: str, path: str, is_one: bool) -> None:
+    assert is_site_path(prefix, prefix + path) is is_one
+    assert not is_site_path("/x", path) or prefix == "/x"
+
+
+async def test_errors_of_other_paths_are_as_they_were(http: httpx.AsyncClient) -> None:
+    for path in ("/v1/models", "/platform/v1/models", "/imitate/v1/models", "/nothing"):
+        assert list((await http.get(path)).json()) == ["error"]
+
+
+# Streams
+
+
+async def test_an_answer_that_breaks_off_ends_with_one_event_that_says_so(
+    http: httpx.AsyncClient, sim: Simulator
+) -> None:
+    own = {"Authorization": f"Bearer {sim.control.add_account().access_token}"}
+    sim.control.fail("conversation", Fault("cut_frame", at="mid_stream", after=2))
+    answer = await http.post("/conversation", json=turn_body(), headers=own)
+    assert answer.status_code == 200
+    *_, last, nothing = answer.content.split(b"\n\n")
+    told = json.loads(last.removeprefix(b"data: "))
+    assert (nothing, sorted(told)) == (b"", ["error", "errorMessage", "message"])
+    assert b"[DONE]" not in answer.content
+
+
+async def test_an_error_before_the_first_word_has_a_real_status(http: httpx.AsyncClient, sim: Simulator) -> None:
+    own = {"Authorization": f"Bearer {sim.control.add_account().access_token}"}
+    sim.control.fail(
+        "conversation", Fault("error_event", at="before_content", body="Something went wrong."), times=None
+    )
+    answer = await http.post("/conversation", json=turn_body(), headers=own)
+    assert answer.status_code == 502
+    assert list(answer.json()) == ["errorMessage"]
+
+
+async def test_R10_who_leaves_ends_the_turn_at_the_backend(
+    house: House, http: httpx.AsyncClient, sim: Simulator
+) -> None:
+    own = {"Authorization": f"Bearer {sim.control.add_account().access_token}"}
+    for after in (0, 2):
+        sim.control.fail("conversation", Fault("stall", at="mid_stream", after=after))
+        asking = asyncio.ensure_future(http.post("/conversation", json=turn_body(), headers=own))
+        await sim.control.wait_until(lambda: sim.control.counters.open_streams == 1)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await sim.control.wait_until(lambda: sim.control.counters.open_replies == 0)
+        assert sim.control.streams[-1].outcome == "aborted"
+        await until(lambda: not house.runtime.answers and house.in_flight == 0, "something is left")
+
+
+async def test_S13_a_key_that_is_revoked_ends_its_stream(house: House, http: httpx.AsyncClient, sim: Simulator) -> None:
+    issued = await house.runtime.keys.issue(NewKey("leaving", None))
+    sim.control.fail("conversation", Fault("stall", at="mid_stream", after=2))
+    asking = asyncio.ensure_future(
+        http.post("/conversation", json=turn_body(), headers={"Authorization": f"Bearer {issued.secret}"})
+    )
+    await sim.control.wait_until(lambda: sim.control.counters.open_streams == 1)
+    await until(lambda: len(house.runtime.answers) == 1, "the answer is not known")
+    await house.runtime.keys.revoke(issued.key.id)
+    answer = await asking
+    assert b"revoked" in answer.content
+    await sim.control.wait_until(lambda: sim.control.counters.open_replies == 0)
+
+
+# Limits and the ledger
+
+
+async def test_R8_a_keys_limits_hold_for_these_calls_as_well(house: House, http: httpx.AsyncClient) -> None:
+    limits = KeyLimits(requests_per_minute=4, requests_per_day=2)
+    issued = await house.runtime.keys.issue(NewKey("limited", None, limits=limits))
+    bearer = {"Authorization": f"Bearer {issued.secret}"}
+    assert (await http.get("/conversations", headers=bearer)).status_code == 200
+    for _ in range(2):
+        heard(await http.post("/conversation", json=turn_body(), headers=bearer))
+    refused = await http.post("/conversation", json=turn_body(), headers=bearer)
+    assert refused.status_code == 429
+    assert "day" in refused.json()["errorMessage"]
+    assert (await http.get("/conversations", headers=bearer)).status_code == 429, "the day's requests are used up"
+    issued = await house.runtime.keys.issue(NewKey("hasty", None, limits=KeyLimits(requests_per_minute=2)))
+    bearer = {"Authorization": f"Bearer {issued.secret}"}
+    statuses = [(await http.get("/models", headers=bearer)).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
+
+
+async def test_turns_are_booked_and_looks_are_not(house: House, http: httpx.AsyncClient) -> None:
+    issued = await house.runtime.keys.issue(NewKey("booked", None))
+    bearer = {"Authorization": f"Bearer {issued.secret}"}
+    heard(await http.post("/conversation", json=turn_body(), headers=bearer))
+    assert (await http.get("/conversations", headers=bearer)).json()["total"] == 1
+    await until(lambda: house.in_flight == 0, "an account is still leased")
+    used = (await http.get("/v1/usage", headers=bearer)).json()
+    assert used["total"]["requests"] == 1
+    assert used["total"]["completion_tokens"] > 3
+    assert used["total"]["prompt_tokens"] > 3
+
+
+async def test_a_keys_models_bound_its_turns_and_its_list(house: House, http: httpx.AsyncClient) -> None:
+    issued = await house.runtime.keys.issue(NewKey("narrow", None, scope=KeyScope(models=("gpt-4o*", "auto"))))
+    bearer = {"Authorization": f"Bearer {issued.secret}"}
+    listed = (await http.get("/models", headers=bearer)).json()["models"]
+    assert {model["slug"] for model in listed} == {"auto", "gpt-4o", "gpt-4o-mini"}
+    heard(await http.post("/conversation", json=turn_body(), headers=bearer))
+    custom = {"conversation_mode": {"kind": "gizmo_interaction", "gizmo_id": "g-Any"}}
+    for fields in ({"model": "o3"}, custom):
+        answer = await http.post("/conversation", json=turn_body(**fields), headers=bearer)
+        assert answer.status_code == 404, answer.text
+
+
+# Accounts, and other servers in front
+
+
+async def test_an_operator_names_the_account_unless_friends_hold_the_key(house: House, http: httpx.AsyncClient) -> None:
+    (account,) = house.runtime.pool.accounts()
+    path = f"/conversations?account={account.label}"
+    assert (await http.get(path, headers=OPERATOR)).status_code == 200
+    config = house.runtime.config
+    try:
+        house.runtime.config = dataclasses.replace(config, admin_password="a-password-of-the-suite")
+        refused = await http.get(path, headers=OPERATOR)
+    finally:
+        house.runtime.config = config
+    assert refused.status_code == 403
+    assert "ADMIN_PASSWORD" in refused.json()["errorMessage"]
+
+
+@pytest.mark.parametrize("place", ["/imitate", "/platform"])
+async def test_the_openai_routes_have_other_names(http: httpx.AsyncClient, place: str) -> None:
+    body = {"model": "auto", "messages": [{"role": "user", "content": "Name three rivers."}]}
+    answer = await http.post(f"{place}/v1/chat/completions", json=body, headers=OPERATOR)
+    assert answer.json()["choices"][0]["message"]["content"] == ANSWER
+
+
+async def test_another_server_in_front_uses_its_own_tokens_or_the_pool(sim: Simulator, tmp_path: Path) -> None:
+    key = "key-between-two-servers-0001"
+    behind_tokens = [sim.control.add_account().access_token]
+    own_token = sim.control.add_account().access_token
+    async with (
+        open_house(
+            tmp_path / "behind", sim, tokens=behind_tokens, AUTH_KEY=key, OWN_TOKENS="off", ANONYMOUS="off"
+        ) as behind,
+        open_house(
+            tmp_path / "front",
+            None,
+            tokens=[own_token],
+            AUTH_KEY=key,
+            CONVERSATION_ONLY="true",
+            CHATGPT_BASE_URL=behind.base,
+        ) as front,
+        httpx.AsyncClient(timeout=30, trust_env=False) as http,
+    ):
+        sim.control.reset()
+        body = {"model": "auto", "messages": [{"role": "user", "content": "Name three rivers."}]}
+        answer = await http.post(f"{front.base}/v1/chat/completions", json=body, headers=OPERATOR)
+        assert answer.json()["choices"][0]["message"]["content"] == ANSWER
+        (sent,) = sim.control.requests_to("conversation")
+        assert sent.request.header("authorization") == f"Bearer {own_token}"
+        assert sim.control.requests_to("requirements") or sim.control.requests_to("requirements_prepare")
+        text, _ = heard(
+            await http.post(f"{behind.base}/backend-api/conversation", json=turn_body(), headers={"authkey": key})
+        )
+        assert text == ANSWER
+        assert (
+            sim.control.requests_to("conversation")[-1].request.header("authorization") == f"Bearer {behind_tokens[0]}"
+        )
+        for headers in ({"authkey": "wrong"}, {"authkey": ""}, {}, {"Authorization": f"Bearer {own_token}"}):
+            refused = await http.post(f"{behind.base}/backend-api/conversation", json=turn_body(), headers=headers)
+            assert refused.status_code in (401, 403)

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from chat2api.errors import UpstreamProtocolError
 from chat2api.upstream.chatgpt.session import Session, accept_language, call_headers
 from chat2api.upstream.exchange import Request, Response, ResponseStream, Transport, WebSocket
+from chat2api.upstream.urls import locate
+
+_WEBSITE = frozenset({"chatgpt.com", "www.chatgpt.com", "chat.openai.com"})
+"""Hosts that are no gateway of the operator's, which alone are told its key (S5)."""
 
 _PAGE_LIMIT = 8 * 1024 * 1024
 _BODY_LIMIT = 32 * 1024 * 1024
@@ -157,7 +161,7 @@ class BackendCalls:
             route=None if route is None else session.prefix + route,
             conversation_id=conversation_id,
             build_id=build_id,
-            auth_key=self._settings.auth_key,
+            auth_key="" if locate(session.origin).host in _WEBSITE else self._settings.auth_key,
         )
 
     def _session_id(self, key: str) -> str:

@@ -1,15 +1,18 @@
 """Single calls over the wire: URL, headers, limits."""
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 
 from chat2api.errors import UpstreamProtocolError, UpstreamTimeoutError
 from chat2api.simulator.faults import Fault
 from chat2api.simulator.recorder import RequestRecord
-from chat2api.upstream.chatgpt.calls import BackendCalls
+from chat2api.upstream.chatgpt.calls import BackendCalls, CallSettings
+from chat2api.upstream.exchange import Channel, Request, Response, Transport
 from tests.origin import Exchange, Origin
 from tests.upstream.chatgpt.bench import Bench, open_bench
 
@@ -80,6 +83,34 @@ async def test_the_gateways_key_goes_with_every_call_to_the_backend() -> None:
         await bench.calls.post(session, "/sentinel/chat-requirements", b"{}")
         await (await bench.calls.open_stream(session, "/conversation", b"{}")).aclose()
         assert [record.request.header("authkey") for record in bench.control.requests] == ["gateway-key"] * 3
+
+
+class _Listening:
+    """A transport that goes nowhere."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    async def fetch(self, channel: Channel, request: Request, **limits: object) -> Response:
+        self.requests.append(request)
+        return Response(200, {}, b"{}", request.url)
+
+
+@pytest.mark.parametrize(
+    ("origin", "told"),
+    [
+        ("https://chatgpt.com", False),
+        ("https://chat.openai.com", False),
+        ("https://chatgpt.com:443", False),
+        ("https://gateway.example", True),
+    ],
+)
+async def test_S5_the_gateways_key_is_not_for_the_website_itself(bench: Bench, origin: str, told: bool) -> None:
+    transport = _Listening()
+    settings = CallSettings(1.0, 1.0, 1.0, auth_key="gateway-key")
+    calls = BackendCalls(cast("Transport", transport), settings)
+    await calls.get(dataclasses.replace(bench.session(), origin=origin), "/models")
+    assert ("authkey" in dict(transport.requests[0].headers)) is told
 
 
 async def test_a_session_id_lasts_as_long_as_the_process_and_is_the_accounts_own(bench: Bench) -> None:
