@@ -169,6 +169,20 @@ def _key(value: str) -> str:
     return value
 
 
+def _api_key(value: str) -> str:
+    if _key(value).startswith("sk-c2a-"):
+        raise ValueError("a key that begins with sk-c2a- is one of this server's own")
+    return value
+
+
+def _model_route(value: str) -> str:
+    pattern, _, targets = (part.strip() for part in value.partition("="))
+    names = [name.strip().lower() for name in targets.split("|")]
+    if not pattern or not set(names) <= {"chatgpt", "openai"} or len(set(names)) != len(names):
+        raise ValueError("each rule must be a pattern, `=` and who serves, such as gpt-4*=chatgpt|openai")
+    return f"{pattern}={'|'.join(names)}"
+
+
 def _language(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", value):
         raise ValueError("it must be a language tag such as en-US")
@@ -301,6 +315,19 @@ class Config:
     scheduled_refresh: bool = _setting(
         False, _boolean, "renew access tokens at every start and every four days at 15:00"
     )
+    openai_api_keys: tuple[str, ...] = _setting(
+        (), _list_of(_api_key), "API keys to which calls are forwarded; several take turns", secret=True
+    )
+    openai_base_url: str = _setting(
+        "https://api.openai.com/v1", _origin, "server of the OpenAI API, or of any API like it, `/v1` included"
+    )
+    model_routes: tuple[str, ...] = _setting(
+        (),
+        _list_of(_model_route),
+        "who serves a model where there are accounts and API keys: `pattern=chatgpt`, `pattern=openai`, or both with `|` "
+        "between them, the second for when the first cannot; the first pattern that fits decides; unset: accounts what "
+        "they offer, API keys the rest",
+    )
     openai_auth_token_url: str = _setting(
         "https://auth.openai.com/oauth/token", _origin, "where RefreshTokens are exchanged"
     )
@@ -349,6 +376,7 @@ class Config:
                 raise ConfigError(f"{name}{shown or ':'} {error}.") from None
         config = cls(**values)
         config._check_keys()
+        config._check_upstream()
         return config
 
     @property
@@ -395,6 +423,27 @@ class Config:
                     "opens the server to other machines. Use a long random key, for example the output of "
                     "`openssl rand -hex 32`, or leave AUTHORIZATION unset and one is made for you."
                 )
+
+    def _check_upstream(self) -> None:
+        """Refuse to forward to ourselves, as far as the settings show it; calls that come back are known by a header.
+
+        Without keys nothing is forwarded: then the variable may have been meant for a client started from the same shell.
+        """
+        if not self.openai_api_keys:
+            return
+        parts = urlsplit(self.openai_base_url)
+        host = parts.hostname or ""
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        own = {*self.host, *(("localhost", "127.0.0.1", "::1") if self._serves_loopback() else ())}
+        origins = {origin.rstrip("/") for origin in self.public_origins}
+        if (host in own and port == self.port) or f"{parts.scheme}://{parts.netloc}" in origins:
+            raise ConfigError(
+                "OPENAI_BASE_URL names this server itself. It must be the server to which calls are forwarded, such as "
+                "https://api.openai.com/v1. (Clients of this server read a variable of the same name: unset it here.)"
+            )
+
+    def _serves_loopback(self) -> bool:
+        return any(_is_loopback(address) or address in ("0.0.0.0", "::") for address in self.host)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ error object needs (`status`, `type`, `code`); an instance carries `message`, `p
     ├── QuotaExceededError             429
     ├── NoAccountError                 503
     ├── AllAccountsCoolingError        429
+    ├── LoopDetectedError              508
     ├── DrainingError                  503
     ├── StorageError                   503
     ├── ConfigError                    (the start stops with exit status 2)
@@ -26,6 +27,7 @@ error object needs (`status`, `type`, `code`); an instance carries `message`, `p
         ├── UpstreamTimeoutError       504
         ├── UpstreamServerError        502
         ├── AccountRejectedError       502
+        ├── KeyForbiddenError          403
         ├── CallerTokenRejectedError   401
         ├── AnonymousUnavailableError  401
         ├── AccountLimitedError        429
@@ -183,6 +185,14 @@ class AllAccountsCoolingError(Chat2APIError):
     default_code = "rate_limit_exceeded"
 
 
+class LoopDetectedError(Chat2APIError):
+    """The call has passed through this server before: the servers that forward it lead in a circle."""
+
+    status = 508
+    default_code = "loop_detected"
+    always_final = True
+
+
 class DrainingError(Chat2APIError):
     """The server is stopping and takes no new work."""
 
@@ -271,6 +281,15 @@ class AccountRejectedError(UpstreamError):
     def may_refresh(self) -> bool:
         """Whether a new access token may mend it."""
         return self.reason == "token_expired"
+
+
+class KeyForbiddenError(UpstreamError):
+    """The API key is good, but its project may not use this model or make this call; another key may."""
+
+    status = 403
+    type = "invalid_request_error"
+    default_code = "permission_denied"
+    always_final = True
 
 
 class CallerTokenRejectedError(UpstreamError):

@@ -29,8 +29,9 @@ from chat2api.gateway.conversations import Conversations
 from chat2api.gateway.doctor import Doctor
 from chat2api.gateway.jobs import Jobs
 from chat2api.gateway.offers import Offers
+from chat2api.gateway.openai import ApiKey, OpenAIProvider
 from chat2api.gateway.provider import Provider
-from chat2api.gateway.routing import Routing
+from chat2api.gateway.routing import Routing, parse_rules
 from chat2api.gateway.sources import AccountSource, Sources, host_of, stable_order
 from chat2api.keys.digests import find_digest, secret_digest
 from chat2api.keys.guesses import Guesses
@@ -54,13 +55,14 @@ from chat2api.storage.records import Records
 from chat2api.storage.shared import MemoryShared, SharedState
 from chat2api.storage.sql_records import SqlRecords
 from chat2api.storage.usage import day_of
-from chat2api.storage.values import ANY_MODEL, Account
+from chat2api.storage.values import ANY_MODEL, Account, NewAccount, Secrets
 from chat2api.upstream.chatgpt.calls import BackendCalls, CallSettings
 from chat2api.upstream.chatgpt.client import ChatGPTClient, ClientSettings
 from chat2api.upstream.chatgpt.requirements import RequirementsExchange
 from chat2api.upstream.chatgpt.solver import ProofSolver
 from chat2api.upstream.chatgpt.tokens import TokenExchange
 from chat2api.upstream.counting import CountedTransport
+from chat2api.upstream.openai import OpenAIClient
 from chat2api.upstream.profiles import profile_for
 from chat2api.upstream.transport import Channel, CurlTransport
 
@@ -110,6 +112,7 @@ class Runtime:
     transport: CountedTransport
     client: ChatGPTClient
     provider: Provider
+    openai: OpenAIProvider
     routing: Routing
     conversations: Conversations
     sources: Sources
@@ -218,7 +221,8 @@ class Runtime:
         self.provider = ChatGPTProvider(
             config, self.clock, self.client, self.sources, Offers(self.client, self.clock), self.drift
         )
-        self.routing = Routing(self.provider, None, (), self.clock)
+        self.openai = await self._open_openai(exits)
+        self.routing = Routing(self.provider, self.openai, parse_rules(config.model_routes), self.clock)
         self.conversations = Conversations(config, self.clock, self.client, self.sources, self.drift)
 
         self.redactor.learn(*config.authorization, config.admin_password, config.auth_key, config.secret_key)
@@ -369,6 +373,26 @@ class Runtime:
         self._resources.push_async_callback(pool.aclose)
         self.spawn(pool.run(), name="pool")
         return AccountSource(pool, keeper, records, origins, exits, upstream, token_url)
+
+    async def _open_openai(self, exits: Exits) -> OpenAIProvider:
+        """Open the provider behind API keys: they are accounts of a pool of their own, which is gone with this process."""
+        config = self.config
+        client = OpenAIClient(self.transport, config.openai_base_url, connect_timeout=config.connect_timeout)
+        records = await self._in_memory()
+        pool = AccountPool(records, self.clock, in_order=not config.random_token, guessed_limits=config.enable_limit)
+        added = await records.add_accounts(
+            [NewAccount("access", Secrets(access=secret)) for secret in config.openai_api_keys], self.clock.now()
+        )
+        keys = {
+            one.account.id: ApiKey("key-" + self.records.digest("api_key", secret)[:8], secret)
+            for one, secret in zip(added, config.openai_api_keys, strict=True)
+        }
+        await pool.start()
+        self._resources.push_async_callback(pool.aclose)
+        self.spawn(pool.run(), name="API keys")
+        self.redactor.learn(*config.openai_api_keys)
+        direct = Exits((), self.clock) if client.is_local else exits
+        return OpenAIProvider(config, self.clock, client, pool, keys, direct)
 
     async def _in_memory(self) -> Records:
         records = await SqlRecords.in_memory()

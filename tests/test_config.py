@@ -197,3 +197,48 @@ def test_the_example_env_file_names_every_setting_with_its_default() -> None:
     lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
     values = dict(line.removeprefix("# ").split("=", 1) for line in lines if re.match(r"# [A-Z0-9_]+=", line))
     assert values == {spec.name: spec.default for spec in describe_settings()}
+
+
+OWN_NAMES = [
+    {"OPENAI_BASE_URL": "http://localhost:5005/v1"},
+    {"OPENAI_BASE_URL": "http://127.0.0.1:5005/v1"},
+    {"OPENAI_BASE_URL": "http://[::1]:7000/v1", "PORT": "7000"},
+    {"OPENAI_BASE_URL": "http://localhost/v1", "PORT": "80"},
+    {"OPENAI_BASE_URL": "http://localhost:5005/v1", "HOST": "0.0.0.0", "AUTHORIZATION": "a-long-operator-key-of-ours"},
+    {"OPENAI_BASE_URL": "https://chat.example.org/v1", "PUBLIC_ORIGINS": "https://chat.example.org"},
+]
+
+
+@pytest.mark.parametrize("environ", OWN_NAMES)
+def test_forwarding_to_this_server_itself_is_refused(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="OPENAI_BASE_URL"):
+        Config.from_env(environ | {"OPENAI_API_KEYS": "sk-1"})
+    assert Config.from_env(environ).openai_api_keys == (), "without keys nothing is forwarded"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OPENAI_BASE_URL": "http://localhost:5006/v1"},
+        {"OPENAI_BASE_URL": "http://192.0.2.1:5005/v1"},
+        {
+            "OPENAI_BASE_URL": "http://127.0.0.1:5005/v1",
+            "HOST": "192.0.2.7",
+            "AUTHORIZATION": "a-long-operator-key-of-ours",
+        },
+        {"OPENAI_BASE_URL": "https://api.openai.com/v1", "PORT": "443"},
+    ],
+)
+def test_forwarding_to_another_server_is_not(environ: dict[str, str]) -> None:
+    assert Config.from_env(environ | {"OPENAI_API_KEYS": "sk-1,sk-2"}).openai_api_keys == ("sk-1", "sk-2")
+
+
+def test_a_key_of_ours_is_no_api_key() -> None:
+    with pytest.raises(ConfigError, match="sk-c2a-"):
+        Config.from_env({"OPENAI_API_KEYS": '["sk-1", "sk-c2a-ours"]'})
+
+
+def test_S18_api_keys_are_never_shown() -> None:
+    config = Config.from_env({"OPENAI_API_KEYS": "sk-very-secret"})
+    assert "very-secret" not in repr(config)
+    assert "very-secret" not in str(config.summary())

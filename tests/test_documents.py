@@ -32,6 +32,7 @@ HOSTS = {
     "localhost",
     "127.0.0.1",
     "chatgpt.com",
+    "api.openai.com",
     "auth.openai.com",
     "chat.example.org",
     "keepachangelog.com",

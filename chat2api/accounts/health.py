@@ -14,6 +14,7 @@ from chat2api.errors import (
     AccountRejectedError,
     AnswerElsewhereError,
     ChallengedError,
+    KeyForbiddenError,
     StreamInterruptedError,
     TransportError,
     UpstreamProtocolError,
@@ -110,7 +111,7 @@ def judge(error: Exception, *, model: str, strikes: int = 0, refreshed: bool = F
             return Verdict(next_account=True, exit_fault="failing", maybe_duplicate=True)
         case UpstreamServerError():
             return Verdict(same_account=True, next_account=True, exit_fault="failing")
-        case UpstreamProtocolError():
+        case UpstreamProtocolError() | KeyForbiddenError():
             return Verdict(next_account=True)
         case AnswerElsewhereError():
             return Verdict()

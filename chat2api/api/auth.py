@@ -115,12 +115,15 @@ async def _find_caller(incoming: Request, bearer: str | None, workspace: str | N
     if tell_kind(bearer) in ("access", "refresh"):
         await _admit_own_token(incoming)
         return _own_token_caller(bearer, workspace)
+    if tell_kind(bearer) == "api_key":
+        await _admit_own_token(incoming)
+        return Caller("own_key", owner="own:" + secret_digest(bearer).hex()[:32], token=bearer, workspace=workspace)
     if keys.shut is not None:
         raise StorageError(keys.shut)
     guess.was_wrong()
     raise InvalidAPIKeyError(
         "Incorrect API key provided. Use the operator key (README tells where it lies; AUTHORIZATION sets your own), or your "
-        "own ChatGPT AccessToken or RefreshToken where OWN_TOKENS allows it."
+        "own ChatGPT AccessToken, RefreshToken or OpenAI API key where OWN_TOKENS allows it."
     )
 
 
@@ -225,7 +228,7 @@ async def _admit_own_token(incoming: Request) -> None:
     peer = peer_address(incoming, config)
     if not _reaches(config.own_tokens, peer, config):
         raise InvalidAPIKeyError(
-            "Own AccessTokens and RefreshTokens are not taken here. The setting OWN_TOKENS "
+            "Own AccessTokens, RefreshTokens and API keys are not taken here. The setting OWN_TOKENS "
             f"(now `{config.own_tokens}`) would allow it; else use a key of this server."
         )
     if config.own_tokens == "loopback":

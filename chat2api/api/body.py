@@ -1,11 +1,14 @@
 """Reading a JSON request body, within its limits."""
 
+import json
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 import orjson
 
 from chat2api.api.context import current_request
 from chat2api.errors import InvalidRequestError, UnsupportedMediaTypeError
+from chat2api.protocol.openai.members import parse_body, replace_members
 
 LARGE_BODY = 20 * 1024 * 1024
 """Largest JSON body of the routes that take whole conversations and images, in bytes (S37)."""
@@ -17,8 +20,45 @@ MAX_DEPTH = 64
 
 def body_limit(path: str) -> int:
     """Give the largest body that a path takes, in bytes."""
-    large = path.rstrip("/").endswith(("/chat/completions", "/responses", "/images/generations", "/images/edits"))
-    return LARGE_BODY if large else SMALL_BODY
+    path = path.rstrip("/")
+    large = path.endswith(("/chat/completions", "/v1", "/responses", "/images/generations", "/images/edits"))
+    return LARGE_BODY if large or not path else SMALL_BODY
+
+
+@dataclass(frozen=True, slots=True)
+class JsonBody:
+    """A request's body as it came, and what it says. `odd` bodies are fit to be passed on as bytes alone."""
+
+    data: bytes
+    value: object
+    odd: bool
+
+    def changed(self, value: object) -> "JsonBody":
+        """Give the body with another value: its own bytes wherever that is the same as before."""
+        before = self.value
+        if value is before:
+            return self
+        if isinstance(before, dict) and isinstance(value, dict) and before.keys() <= value.keys():
+            changes = {name: item for name, item in value.items() if item is not before.get(name, ...)}
+            return replace(self, data=replace_members(self.data, changes), value=value)
+        return replace(self, data=json.dumps(value).encode(), value=value)
+
+    def exact(self) -> object:
+        """Give what it says. Raises InvalidRequestError for an odd one."""
+        if self.odd:
+            raise InvalidRequestError("The body has text that is not Unicode, such as half of a surrogate pair.")
+        return self.value
+
+
+async def read_body() -> JsonBody:
+    """Give the current request's JSON body, to be passed on or to be read. Raises as `read_json`."""
+    asked = current_request()
+    data = await asked.get_data(cache=False, as_text=False, parse_form_data=False)
+    _check_type(asked.mimetype)
+    value, kind = parse_body(data)
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
+    return JsonBody(data, value, kind == "odd")
 
 
 async def read_json() -> object:
@@ -56,9 +96,13 @@ def check_names(names: Iterable[str], allowed: Collection[str]) -> None:
             )
 
 
-def _decode(data: bytes, mimetype: str) -> object:
+def _check_type(mimetype: str) -> None:
     if mimetype != "application/json":
         raise UnsupportedMediaTypeError("Send the body as JSON, with the header `Content-Type: application/json`.")
+
+
+def _decode(data: bytes, mimetype: str) -> object:
+    _check_type(mimetype)
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:

@@ -61,6 +61,7 @@ class Charge:
         self._day = day_of(runtime.clock.now())
         self._reservation: Reservation | None = None
         self._hold: TierHold | None = None
+        self._measured: Usage | None = None
         self._settled = False
         self._notes = current_notes()
         self.facts = AnswerFacts()
@@ -103,8 +104,16 @@ class Charge:
             elif isinstance(event, FileLink) and event.kind == "image":
                 self._images += 1
 
+    def measure(self, usage: Usage, images: int = 0) -> None:
+        """Take what the backend itself counted, in place of what is added."""
+        self._begun = True
+        self._measured = usage
+        self._images = images
+
     def usage(self) -> Usage:
         """Give the tokens so far; what is booked in the end is the same count."""
+        if self._measured is not None:
+            return self._measured
         return self._meter.usage(self._count_prompt())
 
     async def settle(self, *, failed: bool, told: bool = True) -> None:

@@ -18,7 +18,7 @@ from chat2api.keys.issue import has_key_prefix
 from chat2api.keys.tiers import Tier
 from chat2api.protocol.openai.rules import Rules, hold_chat_to
 
-RULED_ROUTES = frozenset({"/v1/chat/completions"})
+RULED_ROUTES = frozenset({"/v1/chat/completions", "/v1", "/"})
 """Routes whose bodies are held to a tier's rules before anybody else reads them."""
 PLAIN_ROUTES = frozenset({
     "/v1/models", "/v1/models/<path:model>", "/v1/usage", "/dashboard/billing/subscription",

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, cast, get_args
 
 from chat2api.clock import Clock
 from chat2api.errors import Chat2APIError
@@ -70,6 +70,11 @@ class AccountModels(Protocol):
 class KeyModels(Protocol):
     """What routing asks of the API keys."""
 
+    @property
+    def configured(self) -> bool:
+        """Whether the operator has set API keys."""
+        ...
+
     def serves(self, caller: Caller) -> bool:
         """Whether there is an API key for this caller."""
         ...
@@ -82,8 +87,8 @@ class KeyModels(Protocol):
 class Routing:
     """Finds the provider of each request."""
 
-    def __init__(self, accounts: AccountModels, keys: KeyModels | None, rules: Sequence[Rule], clock: Clock) -> None:
-        """Route between those accounts and those API keys (None for none) by these rules, the first that fits first."""
+    def __init__(self, accounts: AccountModels, keys: KeyModels, rules: Sequence[Rule], clock: Clock) -> None:
+        """Route between those accounts and those API keys by these rules, the first that fits first."""
         self._accounts = accounts
         self._keys = keys
         self._rules = tuple(rules)
@@ -98,7 +103,8 @@ class Routing:
         """
         prefix, slash, rest = model.partition("/")
         able = self._able(caller)
-        if slash and rest and prefix in _NAMES and self._keys is not None:  # else there is nothing to choose between
+        may_name = self._keys.configured or caller.kind == "own_key"  # else there is nothing to choose between
+        if slash and rest and prefix in _NAMES and may_name:
             named = _NAMES[_NAMES.index(prefix)]
             if named not in able or (named == "chatgpt" and not await self._accounts.offered(caller, rest)):
                 raise model_not_found(model)
@@ -135,7 +141,7 @@ class Routing:
     async def _models_of(self, provider: ProviderName, caller: Caller) -> Sequence[ModelObject]:
         if provider == "chatgpt":
             return model_list(await self._accounts.models(caller))["data"]
-        return await self._keys.models(caller) if self._keys is not None else ()
+        return await self._keys.models(caller)
 
     def _able(self, caller: Caller) -> tuple[ProviderName, ...]:
         """Give the providers that can serve a caller at all; a key that is held to accounts is held to them."""
@@ -144,8 +150,8 @@ class Routing:
         if caller.tier is not None and caller.tier.provider is not None:
             return (caller.tier.provider,)
         if caller.kind == "public":  # the API keys, else sign-in-free chat
-            return ("openai",) if self._keys is not None and self._keys.serves(caller) else ("chatgpt",)
-        if caller.allowed is not None or self._keys is None or not self._keys.serves(caller):
+            return ("openai",) if self._keys.serves(caller) else ("chatgpt",)
+        if caller.allowed is not None or not self._keys.serves(caller):
             return ("chatgpt",)
         return _NAMES
 
@@ -161,13 +167,9 @@ class Routing:
 
 
 def parse_rules(written: Sequence[str]) -> tuple[Rule, ...]:
-    """Give the rules of `pattern=provider` or `pattern=provider|provider`. Raises ValueError naming what is wrong."""
+    """Give the rules of MODEL_ROUTES, each `pattern=provider` or `pattern=provider|provider`."""
     rules = []
     for item in written:
-        pattern, _, targets = item.partition("=")
-        names = [name.strip().lower() for name in targets.split("|")]
-        providers = tuple(_NAMES[_NAMES.index(name)] for name in names if name in _NAMES)
-        if not pattern.strip() or not providers or len(set(names)) != len(providers):
-            raise ValueError("each rule must be a pattern, `=` and providers, such as gpt-4*=chatgpt|openai")
-        rules.append(Rule(pattern.strip(), providers))
+        pattern, _, providers = item.partition("=")
+        rules.append(Rule(pattern, tuple(cast(ProviderName, name) for name in providers.split("|"))))
     return tuple(rules)

@@ -32,6 +32,7 @@ misunderstanding cannot pass on both sides.
 
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from chat2api.clock import Clock, SystemClock
 from chat2api.simulator.backend import Backend
@@ -60,7 +61,7 @@ class Simulator:
         self._port = port
         self._tls_port = tls_port
         self._tasks = Tasks()
-        self._backend = Backend(options or SimulatorOptions(), clock or SystemClock())
+        self._backend = self._make_backend(options or SimulatorOptions(), clock or SystemClock())
         self._plain = Listener(self._backend, self._tasks, None)
         self._certificates: Certificates | None = None
         self._secure: Listener | None = None
@@ -70,7 +71,10 @@ class Simulator:
             self._backend.ca_pem = self._certificates.ca_pem
             self._secure = Listener(self._backend, self._tasks, self._certificates.context)
 
-    async def __aenter__(self) -> "Simulator":
+    def _make_backend(self, options: SimulatorOptions, clock: Clock) -> Backend:
+        return Backend(options, clock)
+
+    async def __aenter__(self) -> Self:
         """Listen. Raises OSError when a port is taken."""
         try:
             await self._plain.start(self._host, self._port)

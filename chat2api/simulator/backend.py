@@ -68,19 +68,23 @@ class Backend:
             return
         found = find_route(self.routes, request.method, request.path)
         name = found[0].name if found is not None else _UNKNOWN
-        user_id = self.book.known_user(request)
+        user_id = self.known_caller(request)
         record = self.recorder.add_request(request, name, user_id)
         outcome: Literal["completed", "aborted", "faulted"] = "aborted"
         try:
             fault, settings = self.rules.for_call(request, name, user_id)
             options = with_settings(self.options, settings)
             reply = self._reply(request, found, options, fault)
-            delivery = Delivery(exchange, reply, fault, self._headers(), record, self.recorder, self.clock)
+            delivery = Delivery(exchange, reply, fault, self.headers(), record, self.recorder, self.clock)
             outcome = await delivery.run()
         except PeerGone:
             pass  # the record says so
         finally:
             self.recorder.end(record, outcome)
+
+    def known_caller(self, request: Request) -> str | None:
+        """Give by what name rules and records know who calls, None for nobody known."""
+        return self.book.known_user(request)
 
     async def _serve_control(self, request: Request, exchange: Exchange) -> None:
         answer = self.control.answer(request)
@@ -102,12 +106,13 @@ class Backend:
         replaced = fault is not None and fault.at in ("before_headers", "mid_headers") and fault.do != "stall"
         reply: Reply = Answer(200)
         if not replaced or (fault is not None and fault.effect):
-            reply = self._handle(request, found, options)
+            reply = self.handle(request, found, options)
         if fault is not None and fault.do == "answer":
             return _faulty_answer(fault, reply)
         return reply
 
-    def _handle(self, request: Request, found: tuple[Route, dict[str, str]] | None, options: SimulatorOptions) -> Reply:
+    def handle(self, request: Request, found: tuple[Route, dict[str, str]] | None, options: SimulatorOptions) -> Reply:
+        """Do what a request asks and give the reply."""
         if found is None:
             known_path = any(route.pattern.fullmatch(request.path) for route in self.routes)
             return named_answer("method_not_allowed" if known_path else "not_found")
@@ -135,7 +140,8 @@ class Backend:
             self.recorder.add_violation(f"{account.user_id} came with more than one Oai-Device-Id")
         return Caller(account, select_workspace(account, request), device)
 
-    def _headers(self) -> Headers:
+    def headers(self) -> Headers:
+        """Give the headers of every reply."""
         now = self.clock.now() + self.options.date_skew
         return (
             ("date", formatdate(now, usegmt=True)),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from chat2api.simulator.app import Simulator
+from chat2api.simulator.openai_api import ApiSimulator
 from chat2api.simulator.options import AnswerKind, SimulatorOptions
 
 
@@ -16,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to a parser."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8050, help="port, 0 for a free one (default: %(default)s)")
+    parser.add_argument("--openai", action="store_true", help="play the OpenAI API, not the website's backend")
     parser.add_argument("--tls", action="store_true", help="listen with TLS too, on the next port")
     parser.add_argument("--ca-file", type=Path, help="where to write the CA (default: a temporary file)")
     parser.add_argument("--seed", default="simulator", help="makes the accounts; the same seed, the same tokens")
@@ -53,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         delay=arguments.delay,
         events=arguments.events,
     )
-    simulator = _make(options, arguments.host, arguments.port, arguments.tls)
+    kind = ApiSimulator if arguments.openai else Simulator
+    simulator = _make(kind, options, arguments.host, arguments.port, arguments.tls)
     try:
         asyncio.run(_serve(simulator, arguments.tls, arguments.ca_file, arguments.verbose))
     except OSError as error:
@@ -64,12 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def serve_simulator(host: str, port: int, options: SimulatorOptions, *, tls: bool = False) -> None:
     """Serve until cancelled. Raises OSError when the port is taken."""
-    async with _make(options, host, port, tls):
+    async with _make(Simulator, options, host, port, tls):
         await asyncio.Event().wait()
 
 
-def _make(options: SimulatorOptions, host: str, port: int, tls: bool) -> Simulator:
-    return Simulator(options, host=host, port=port, tls=tls, tls_port=port + 1 if port else 0)
+def _make(kind: type[Simulator], options: SimulatorOptions, host: str, port: int, tls: bool) -> Simulator:
+    return kind(options, host=host, port=port, tls=tls, tls_port=port + 1 if port else 0)
 
 
 async def _serve(simulator: Simulator, tls: bool, ca_file: Path | None, verbose: bool) -> None:
@@ -88,6 +91,12 @@ async def _serve(simulator: Simulator, tls: bool, ca_file: Path | None, verbose:
 
 def describe(simulator: Simulator, ca_file: Path | None, verbose: bool) -> str:
     """Give the text that says where the simulator listens and which accounts it has."""
+    if isinstance(simulator, ApiSimulator):
+        lines = [f"Simulated OpenAI API on {simulator.url}/v1, with these keys:"]
+        lines += [f"  {key}" for key in simulator.keys]
+        if ca_file is not None:
+            lines.append(f"With TLS on {simulator.tls_url}/v1 (CA: {ca_file})")
+        return "\n".join([*lines, "", f"Steer it at {simulator.url}/__control__/ and stop it with Ctrl-C.", ""])
     lines = [f"Simulated ChatGPT backend on {simulator.url}"]
     if ca_file is not None:
         lines.append(f"With TLS on {simulator.tls_url} (CA: {ca_file})")

@@ -13,6 +13,8 @@ class BrowserProfile:
     the browser sends beside its User-Agent, empty for browsers that send none. They, `accept_encoding` and
     `Accept: */*` are all that a profile sends by itself: what a browser adds to a navigation or to a script's call is
     for the request to say. `header_order` holds lower-case names, and "" where all others go; empty for as given.
+
+    A client that is no browser has an empty `impersonate` and keeps no cookies (`cookies`).
     """
 
     name: str
@@ -21,6 +23,7 @@ class BrowserProfile:
     headers: tuple[tuple[str, str], ...] = field(hash=False)
     accept_encoding: str = field(default="gzip, deflate, br, zstd", hash=False)
     header_order: tuple[str, ...] = field(default=(), hash=False)
+    cookies: bool = field(default=True, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

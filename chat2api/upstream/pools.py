@@ -120,7 +120,7 @@ class Pool:
     def arrive(self, transfer: Transfer, set_cookies: list[str]) -> None:
         """Note an origin that answered, and its cookies."""
         self._reached.add(transfer.location.origin)
-        if set_cookies:
+        if set_cookies and self._channel.profile.cookies:
             self.cookies.store(transfer.url, set_cookies)
 
     def end(self, transfer: Transfer, *, failed: bool) -> None:

@@ -66,6 +66,17 @@ PROFILES: tuple[BrowserProfile, ...] = tuple(_chrome(target, platform) for targe
 """Every profile, oldest first."""
 
 
+API_CLIENT = BrowserProfile(
+    name="api-client",
+    impersonate="",
+    user_agent="chat2api",
+    headers=(),
+    accept_encoding="identity",  # what passes through is not packed on the way here, to be unpacked at once
+    cookies=False,
+)
+"""No browser: a program that calls an API, which sends no headers but its own and keeps no cookies."""
+
+
 @lru_cache(maxsize=4096)
 def profile_for(key: str) -> BrowserProfile:
     """Give the profile of an account, always the same for the same key.

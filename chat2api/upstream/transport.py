@@ -146,7 +146,8 @@ class _Easy(Curl):
 
     def _configure(self, channel: Channel) -> None:
         method, body = self.shape
-        self.impersonate(channel.profile.impersonate, default_headers=False)
+        if channel.profile.impersonate:
+            self.impersonate(channel.profile.impersonate, default_headers=False)
         for option, value in _FIXED_OPTIONS:
             self.setopt(option, value)
         self.setopt(CurlOpt.PROXY, (channel.proxy or "").encode())

@@ -11,6 +11,7 @@ from chat2api.errors import (
     ChallengedError,
     Chat2APIError,
     ExitLimitedError,
+    KeyForbiddenError,
     ProofTooHardError,
     RefusedError,
     StreamInterruptedError,
@@ -60,6 +61,7 @@ TABLE: list[tuple[str, Exception, Verdict]] = [
     ("human check", ChallengedError("", scope="account"), Verdict(wait=Wait(1800, "*", False, "human_check"))),
     ("502", BAD_GATEWAY, Verdict(same_account=True, next_account=True, exit_fault="failing")),
     ("not understood", UpstreamProtocolError(""), Verdict(next_account=True)),
+    ("a key that may not", KeyForbiddenError(""), Verdict(next_account=True)),
     ("no status line", CUT, Verdict(next_account=True, exit_fault="failing", maybe_duplicate=True)),
     (
         "no answer in time",

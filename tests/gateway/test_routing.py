@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from chat2api.errors import NoAccountError, NotFoundError, UpstreamServerError
+from chat2api.config import Config
+from chat2api.errors import ConfigError, NoAccountError, NotFoundError, UpstreamServerError
 from chat2api.gateway.provider import Caller, CallerKind
 from chat2api.gateway.routing import OFFER_SECONDS, Route, Routing, Rule, parse_rules
 from chat2api.protocol.openai.models import ModelObject
@@ -35,12 +36,13 @@ class Accounts:
 class Keys:
     """API keys with a list of models."""
 
-    def __init__(self, *names: str, failure: Exception | None = None) -> None:
+    def __init__(self, *names: str, failure: Exception | None = None, configured: bool = True) -> None:
         self.names = names
         self.failure = failure
+        self.configured = configured
 
     def serves(self, caller: Caller) -> bool:
-        return True
+        return self.configured or caller.kind == "own_key"
 
     async def models(self, caller: Caller) -> Sequence[ModelObject]:
         if self.failure is not None:
@@ -48,14 +50,21 @@ class Keys:
         return [{"id": name, "object": "model", "created": 5, "owned_by": "system"} for name in self.names]
 
 
-def make(accounts: Accounts, keys: Keys | None, *rules: str, clock: FakeClock | None = None) -> Routing:
+def make(accounts: Accounts, keys: Keys, *rules: str, clock: FakeClock | None = None) -> Routing:
     return Routing(accounts, keys, parse_rules(rules), clock or FakeClock())
 
 
 async def test_without_api_keys_everything_goes_to_the_accounts() -> None:
-    routing = make(Accounts(), None, "*=openai")
+    routing = make(Accounts(), Keys(configured=False), "*=openai")
     assert await routing.route(OPERATOR, "gpt-4o") == Route("chatgpt", "gpt-4o")
     assert await routing.route(OPERATOR, "openai/gpt-4o") == Route("chatgpt", "openai/gpt-4o")
+
+
+async def test_without_api_keys_who_brings_one_is_served_by_it() -> None:
+    routing = make(Accounts("gpt-4o"), Keys(configured=False))
+    mine = Caller("own_key", owner="own", token="sk-mine")
+    assert await routing.route(mine, "gpt-4o") == Route("openai", "gpt-4o")
+    assert await routing.route(mine, "openai/gpt-4o") == Route("openai", "gpt-4o", named=True)
 
 
 async def test_with_both_a_model_goes_to_the_accounts_that_offer_it_and_else_to_the_keys() -> None:
@@ -148,15 +157,13 @@ async def test_one_provider_that_fails_leaves_the_others_models() -> None:
 
 
 def test_rules_are_read_as_written() -> None:
-    assert parse_rules(["gpt-4* = openai", "*=ChatGPT|openai"]) == (
-        Rule("gpt-4*", ("openai",)),
-        Rule("*", ("chatgpt", "openai")),
-    )
+    rules = Config.from_env({"MODEL_ROUTES": "gpt-4* = openai, *=ChatGPT | openai"}).model_routes
+    assert parse_rules(rules) == (Rule("gpt-4*", ("openai",)), Rule("*", ("chatgpt", "openai")))
 
 
 @pytest.mark.parametrize(
     "rule", ["gpt-4", "=openai", "gpt-4=", "gpt-4=azure", "a=openai|openai", "a=openai|b", " =openai"]
 )
-def test_a_rule_that_means_nothing_is_refused(rule: str) -> None:
-    with pytest.raises(ValueError, match="pattern"):
-        parse_rules([rule])
+def test_a_rule_that_means_nothing_stops_the_start(rule: str) -> None:
+    with pytest.raises(ConfigError, match=r"MODEL_ROUTES.*pattern"):
+        Config.from_env({"MODEL_ROUTES": rule})

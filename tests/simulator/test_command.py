@@ -11,6 +11,7 @@ import pytest
 
 from chat2api.simulator.app import Simulator
 from chat2api.simulator.command import add_arguments, describe, run, serve_simulator
+from chat2api.simulator.openai_api import ApiSimulator
 from chat2api.simulator.options import SimulatorOptions
 from tests.simulator.web_client import plain_http
 
@@ -80,3 +81,13 @@ async def test_serving_goes_on_until_cancelled() -> None:
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await serving
+
+
+async def test_it_plays_the_openai_api_as_well() -> None:
+    async with ApiSimulator(SimulatorOptions(accounts=2)) as api:
+        told = describe(api, None, verbose=False)
+        assert f"{api.url}/v1" in told
+        assert all(key in told for key in api.keys)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert parser.parse_args(["--openai"]).openai

@@ -5,7 +5,7 @@ import pytest
 from curl_cffi import AsyncCurl, Curl, CurlOpt
 
 from chat2api.upstream import profiles
-from chat2api.upstream.profiles import PROFILES, profile_for
+from chat2api.upstream.profiles import API_CLIENT, PROFILES, profile_for
 from chat2api.upstream.transport import BrowserProfile, Channel, CurlTransport, Request
 from tests.origin import Exchange, Origin, Seen, ca_file
 
@@ -35,6 +35,27 @@ def test_profiles_have_names_of_their_own_and_known_targets() -> None:
     assert curl.impersonate("no-such-browser") != 0
     for profile in PROFILES:
         assert curl.impersonate(profile.impersonate, default_headers=False) == 0, profile.name
+
+
+async def test_G6_an_api_client_sends_its_own_headers_alone_and_keeps_no_cookies() -> None:
+    seen: list[Seen] = []
+
+    async def answer(exchange: Exchange) -> None:
+        seen.append(exchange.seen)
+        await exchange.respond(200, [("Set-Cookie", "__cf_bm=theirs; Path=/")])
+        await exchange.finish()
+
+    async with Origin(answer) as origin:
+        transport = CurlTransport()
+        for _ in range(2):
+            request = Request("POST", f"{origin.url}/v1/chat/completions", (("Authorization", "Bearer sk-1"),), b"{}")
+            await transport.fetch(Channel("api", None, API_CLIENT), request, connect_timeout=5, timeout=5)
+        await transport.aclose()
+    assert len(seen) == 2
+    for one in seen:
+        assert sorted(one.names()) == [
+            "accept", "accept-encoding", "authorization", "content-length", "host", "user-agent",
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)

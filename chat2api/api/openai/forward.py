@@ -1,0 +1,360 @@
+"""Calls that are forwarded to the OpenAI API: its answer goes to our caller as it comes, byte for byte.
+
+Nothing is sent before the answer has begun (its first event, or the whole of a short body), unless a stream lets its
+caller wait for longer than the keep-alive interval. While a stream flows, most of its pieces go from the socket that they
+came by to the caller's without a switch of tasks.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import orjson
+from quart import Response, request
+
+from chat2api.accounts.pool import Outcome
+from chat2api.api.charging import Charge
+from chat2api.api.context import current_caller, current_runtime, on_request_end
+from chat2api.api.dispatch import DIRECT_BODY, DirectBody, LastPiece
+from chat2api.errors import (
+    Chat2APIError,
+    LoopDetectedError,
+    StreamInterruptedError,
+    TransportError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeoutError,
+)
+from chat2api.gateway.deadlines import AnswerLimits, Watchdog
+from chat2api.gateway.openai import ApiAnswer
+from chat2api.gateway.provider import Caller
+from chat2api.protocol.event_stream import encode_comment, encode_event
+from chat2api.protocol.openai.errors import error_object
+from chat2api.protocol.openai.passing import StreamPassage, WholePassage
+from chat2api.protocol.openai.usage import Usage
+from chat2api.runtime import Runtime
+from chat2api.upstream.exchange import ResponseStream
+from chat2api.upstream.openai import VIA, ApiCall, is_safe_value, passed_through
+
+log = logging.getLogger(__name__)
+
+MAX_VIA = 8
+"""Servers of ours that a call may have passed through."""
+
+_KEEP_ALIVE = encode_comment("keep-alive")
+_PASSED = ("content-type", "content-disposition", "content-language")
+"""Headers of an answer that are passed on; the others say how, by whom or for whom it was made."""
+_LIMIT_HEADERS = ("retry-after", "retry-after-ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """What is to be forwarded. `path`, `body` and `content_type` are the API's; `kind` is how a streamed answer ends.
+
+    `stream` says that events are asked for, `asked_usage` that we alone ask for the chunk with the usage.
+    """
+
+    method: str
+    path: tuple[str, ...]
+    model: str
+    body: bytes | None = None
+    content_type: str | None = "application/json"
+    stream: bool = False
+    asked_usage: bool = False
+    kind: Literal["chat", "responses", "other"] = "other"
+    query: tuple[tuple[str, str], ...] = ()
+    affinity: str | None = None
+
+
+async def forward(forwarding: Forwarding, charge: Charge) -> Response:
+    """Give the API's answer to the current request; raise what kept it from beginning."""
+    runtime, caller = current_runtime(), current_caller()
+    limits = runtime.openai.limits(forwarding.model)
+    seconds = limits.first_content if forwarding.stream else limits.whole
+    call = ApiCall(
+        forwarding.method,
+        forwarding.path,
+        seconds,
+        body=forwarding.body,
+        content_type=forwarding.content_type if forwarding.body is not None else None,
+        accept="text/event-stream" if forwarding.stream else None,
+        query=forwarding.query,
+        headers=_headers_sent(runtime, caller),
+    )
+    relay = _Relay(runtime, caller, forwarding, call, charge, limits)
+    runtime.answers[relay] = charge.key_id
+    on_request_end(relay.finish)
+    return await relay.answer(asyncio.get_running_loop().time() + seconds)
+
+
+class _Relay:
+    """One forwarded call, from its beginning to its settlement."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        caller: Caller,
+        forwarding: Forwarding,
+        call: ApiCall,
+        charge: Charge,
+        limits: AnswerLimits,
+    ) -> None:
+        self._runtime = runtime
+        self._caller = caller
+        self._forwarding = forwarding
+        self._call = call
+        self._charge = charge
+        self._limits = limits
+        self._direct = cast(
+            "DirectBody | None", cast("dict[str, object]", request.scope.get("extensions", {})).get(DIRECT_BODY)
+        )
+        self._loop = asyncio.get_running_loop()
+        self._opening: asyncio.Task[ApiAnswer] | None = None
+        self._interruption: Chat2APIError | None = None
+        self._outcome: Outcome | Exception = Outcome.ABANDONED
+        self._begun = False
+        self._failed = False
+        self._events = StreamPassage(asked_usage=forwarding.asked_usage, kind=forwarding.kind)
+        self._whole = WholePassage()
+
+    async def answer(self, first_by: float) -> Response:
+        """Give the response."""
+        opening = self._opening = self._runtime.spawn(
+            self._runtime.openai.open(
+                self._caller,
+                self._call,
+                model=self._forwarding.model,
+                first_by=first_by,
+                facts=self._charge.facts,
+                affinity=self._forwarding.affinity,
+            ),
+            name="forwarding",
+        )
+        interval = self._runtime.config.keep_alive_interval if self._forwarding.stream else None
+        await asyncio.wait((opening,), timeout=interval)
+        if not opening.done():
+            return self._event_response(self._late_events(opening))
+        answer = self._opened()
+        headers = _headers_told(answer, self._caller)
+        if answer.is_events:
+            return self._event_response(self._pass_events(answer), answer.status, headers)
+        if answer.stream is None:
+            self._give(answer, answer.first)
+            self._outcome = Outcome.SERVED
+            return Response(answer.first, answer.status, headers)
+        response = Response(self._pass_whole(answer, answer.stream), answer.status, headers)
+        response.timeout = None
+        return response
+
+    def interrupt(self, error: Chat2APIError) -> None:
+        """End the answer with that error; what has been passed on stays."""
+        self._interruption = error
+        opening = self._opening
+        if opening is None or not opening.done():
+            if opening is not None:
+                opening.cancel()
+        elif (
+            not opening.cancelled() and opening.exception() is None and (stream := opening.result().stream) is not None
+        ):
+            self._runtime.spawn(stream.aclose(), name="interruption")  # its reader wakes up with an error
+
+    async def finish(self) -> None:
+        """End what still runs and settle what was used."""
+        self._runtime.answers.pop(self, None)
+        opening = self._opening
+        try:
+            if opening is not None:
+                if not opening.done():
+                    opening.cancel()
+                await asyncio.gather(opening, return_exceptions=True)
+                if not opening.cancelled() and opening.exception() is None:
+                    await opening.result().aclose(self._outcome)
+        finally:
+            if self._begun:
+                self._measure()
+            await self._charge.settle(failed=self._failed or not self._begun, told=self._forwarding.stream)
+
+    def _opened(self) -> ApiAnswer:
+        """Give the answer that has begun. Raises what kept it from that."""
+        assert self._opening is not None
+        if self._interruption is not None:
+            raise self._interruption
+        answer = self._opening.result()
+        if answer.status < 400:
+            self._charge.facts.model = self._forwarding.model
+        return answer
+
+    def _give(self, answer: ApiAnswer, data: bytes) -> None:
+        """Note what goes to the caller."""
+        if answer.status < 400:
+            self._begun = True
+            self._whole.feed(data)
+
+    def _measure(self) -> None:
+        """Tell what was used: as the API counted it, else an estimate."""
+        usage = self._events.usage or self._whole.usage()
+        if usage is None:
+            completion = self._events.events or self._whole.estimate()
+            estimated = self._charge.usage()
+            usage = Usage(estimated.prompt_tokens, completion)
+        self._charge.measure(usage)
+
+    def _event_response(
+        self, body: AsyncGenerator[bytes], status: int = 200, headers: dict[str, str] | None = None
+    ) -> Response:
+        response = Response(body, status, headers or {"Content-Type": "text/event-stream; charset=utf-8"})
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["X-Accel-Buffering"] = "no"
+        response.timeout = None
+        return response
+
+    async def _late_events(self, opening: "asyncio.Task[ApiAnswer]") -> AsyncGenerator[bytes]:
+        """Keep a caller alive whose answer has not begun, then pass it on; a failure is an event by now."""
+        while not opening.done():
+            yield _KEEP_ALIVE
+            await asyncio.wait((opening,), timeout=self._runtime.config.keep_alive_interval)
+        try:
+            answer = self._opened()
+        except Chat2APIError as error:
+            self._failed = True
+            yield LastPiece(_error_event(error))
+            return
+        if answer.is_events:
+            async for data in self._pass_events(answer):
+                yield data
+            return
+        # The answer has turned out to be no stream; as one event it is still what a client can read.
+        self._failed = answer.status >= 400
+        self._outcome = Outcome.SERVED
+        self._give(answer, answer.first)
+        yield LastPiece(encode_event(answer.first) + (b"" if self._failed else encode_event("[DONE]")))
+
+    async def _pass_events(self, answer: ApiAnswer) -> AsyncGenerator[bytes]:
+        """Pass a stream on."""
+        self._begun = True
+        passage, stream = self._events, answer.stream
+        watchdog = Watchdog()
+        try:
+            if first := passage.feed(answer.first):
+                yield first
+            if stream is not None:
+                async for data in self._pass_pieces(stream, watchdog):
+                    yield data
+            rest = passage.finish()
+            if not passage.whole:
+                raise StreamInterruptedError("The API's answer ended before its end.")
+            self._outcome = Outcome.SERVED
+            yield LastPiece(rest)
+        except Chat2APIError as error:
+            yield LastPiece(passage.cut() + _error_event(self._failure(error)))
+        except Exception as error:  # what the error handler is for answers that have not begun
+            log.error("unexpected failure in the middle of a forwarded answer", exc_info=error)
+            self._failed = True
+            yield LastPiece(passage.cut() + _error_event(error))
+        finally:
+            watchdog.close()
+
+    async def _pass_pieces(self, stream: ResponseStream, watchdog: Watchdog) -> AsyncGenerator[bytes]:
+        """Yield what cannot be written where it stands: the rest goes out from within `take`."""
+        passage, clock = self._events, self._loop.time
+        interval, limits = self._runtime.config.keep_alive_interval, self._limits
+        direct = self._direct
+        whole_by = clock() + limits.whole
+        heard_at = clock()
+        held = b""
+
+        def take(data: bytes) -> bool:
+            nonlocal heard_at, held
+            heard_at = clock()
+            out = passage.feed(data)
+            if out and direct is not None and direct.may_write:
+                direct.write_now(out)
+            else:
+                held = out
+            watchdog.put_off(min(heard_at + interval, whole_by))
+            return not held
+
+        while True:
+            by = min(clock() + interval, heard_at + limits.between_events, whole_by)
+            try:
+                more = await watchdog.wait(stream.pass_on(take), by)
+            except TimeoutError as error:
+                if clock() >= min(heard_at + limits.between_events, whole_by):
+                    raise UpstreamTimeoutError("The API went silent in its answer.", phase="between_events") from error
+                if passage.between_events:
+                    yield _KEEP_ALIVE
+                continue
+            if held:
+                out, held = held, b""
+                yield out
+            if not more:
+                return
+
+    async def _pass_whole(self, answer: ApiAnswer, stream: ResponseStream) -> AsyncGenerator[bytes]:
+        """Pass on a body that is no stream of events; one that breaks off breaks off for the caller, too."""
+        watchdog, clock = Watchdog(), self._loop.time
+        whole_by = clock() + self._limits.whole
+        try:
+            self._give(answer, answer.first)
+            yield answer.first
+            while True:
+                by = min(clock() + self._limits.between_events, whole_by)
+                data = await watchdog.wait(stream.read(), by)
+                if not data:
+                    break
+                self._give(answer, data)
+                yield data
+            self._outcome = Outcome.SERVED
+        except (Chat2APIError, TimeoutError) as error:
+            failure = error if isinstance(error, Chat2APIError) else UpstreamTimeoutError("", phase="between_events")
+            log.info("a forwarded answer broke off: %s", self._failure(failure))
+            raise ConnectionError("the answer broke off") from error
+        finally:
+            watchdog.close()
+
+    def _failure(self, error: Chat2APIError) -> Chat2APIError:
+        """Note what broke an answer off; give what its caller is told."""
+        self._failed = True
+        if self._interruption is not None:
+            return self._interruption
+        if isinstance(error, UpstreamError):
+            self._outcome = error
+        if isinstance(error, TransportError | UpstreamProtocolError | UpstreamTimeoutError):
+            return StreamInterruptedError(f"The answer was cut off: {error.message}")
+        return error
+
+
+def _error_event(error: BaseException) -> bytes:
+    return encode_event(orjson.dumps(error_object(error)[1]))
+
+
+def _headers_sent(runtime: Runtime, caller: Caller) -> tuple[tuple[str, str], ...]:
+    """Give the headers that go with a call: nothing of the caller's but what the API itself asks for.
+
+    Raises LoopDetectedError for a call that has come back.
+    """
+    via = passed_through(request.headers.get(VIA))
+    own = runtime.openai.id
+    if own in via or len(via) >= MAX_VIA:
+        raise LoopDetectedError("This call has passed through this server before. OPENAI_BASE_URL leads in a circle.")
+    sent = [(VIA, ", ".join([*(one for one in via if is_safe_value(one)), own]))]
+    names = ("OpenAI-Beta", "OpenAI-Organization", "OpenAI-Project") if caller.kind == "own_key" else ("OpenAI-Beta",)
+    for name in names:
+        value = request.headers.get(name)
+        if value is not None and is_safe_value(value):
+            sent.append((name, value))
+    return tuple(sent)
+
+
+def _headers_told(answer: ApiAnswer, caller: Caller) -> dict[str, str]:
+    """Give the headers of an answer that its caller sees: of whose key it was by, only the key's owner hears."""
+    told = {name.title(): answer.headers[name] for name in _PASSED if name in answer.headers}
+    if (theirs := answer.headers.get("x-request-id")) is not None:
+        told["x-upstream-request-id"] = theirs
+    if caller.kind == "own_key":
+        for name, value in answer.headers.items():
+            if name in _LIMIT_HEADERS or name.startswith("x-ratelimit-"):
+                told[name] = value
+    return told

@@ -1,0 +1,236 @@
+"""Forwarding to the OpenAI API: what is passed on, what is not, and what happens when something breaks."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import openai
+import orjson
+import pytest
+import pytest_asyncio
+
+from chat2api.simulator import openai_api
+from chat2api.simulator.faults import Fault
+from chat2api.simulator.openai_api import Prepared
+from tests.api.openai.forwarding import CHAT, OPERATOR, QUESTION, Forwarding, open_forwarding
+from tests.e2e.harness import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+STREAMED = QUESTION | {"stream": True}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Forwarding]:
+    async with open_forwarding(tmp_path_factory.mktemp("forward")) as running:
+        yield running
+
+
+@pytest.fixture
+def forwarding(running: Forwarding) -> Forwarding:
+    running.fresh()
+    return running
+
+
+async def test_an_answer_is_what_the_api_said(forwarding: Forwarding) -> None:
+    answer = await forwarding.http.post(CHAT, json=QUESTION)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.json()["choices"][0]["message"]["content"] == "Nile, Amazon, Danube."
+    assert answer.json()["system_fingerprint"] == "fp_simulated"
+
+
+async def test_a_stream_is_what_the_api_said_without_what_only_we_asked_for(forwarding: Forwarding) -> None:
+    answer = await forwarding.http.post(CHAT, json=STREAMED)
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.text.endswith("data: [DONE]\n\n")
+    chunks = [orjson.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "Nile, Amazon, Danube."
+    assert not any("usage" in chunk for chunk in chunks)
+    asked = orjson.loads(forwarding.api.control.requests[-1].request.body)
+    assert asked == STREAMED | {"stream_options": {"include_usage": True}}
+
+
+async def test_a_caller_who_asks_for_the_usage_gets_it(forwarding: Forwarding) -> None:
+    body = STREAMED | {"stream_options": {"include_usage": True}}
+    answer = await forwarding.http.post(CHAT, json=body)
+    chunks = [orjson.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    assert chunks[0]["usage"] is None
+    assert chunks[-1]["usage"]["completion_tokens"] == 3
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", CHAT])
+async def test_a_chat_is_taken_at_the_short_paths_as_well(forwarding: Forwarding, path: str) -> None:
+    answer = await forwarding.http.post(path, json=QUESTION)
+    assert (answer.status_code, answer.json()["object"]) == (200, "chat.completion")
+    assert forwarding.api.control.requests[-1].request.path == CHAT
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "param"),
+    [
+        (b"model=gpt-4.1", "application/x-www-form-urlencoded", 415, None),
+        (orjson.dumps(QUESTION), "text/plain", 415, None),
+        (orjson.dumps(QUESTION | {"stream": "yes"}), "application/json", 400, "stream"),
+        (orjson.dumps(QUESTION | {"stream": 1}), "application/json", 400, "stream"),
+        (b'{"model":"gpt-4.1","model":"gpt-4o","messages":[]}', "application/json", 400, "model"),
+        (b"{", "application/json", 400, None),
+        (b"[]", "application/json", 400, "body"),
+    ],
+)
+async def test_a_wrong_body_reaches_nobody(
+    forwarding: Forwarding, body: bytes, kind: str, status: int, param: str | None
+) -> None:
+    answer = await forwarding.http.post(CHAT, content=body, headers={"Content-Type": kind})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
+    assert forwarding.api.control.requests == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/engines", "/v1/organization/usage", "/v1/chat", "/v1/files/../models", "/v1/fine_tuning/jobs"]
+)
+async def test_another_path_is_a_404_and_reaches_nobody(forwarding: Forwarding, path: str) -> None:
+    answer = await forwarding.http.post(path, json=QUESTION)
+    assert answer.status_code in (404, 405)
+    assert forwarding.api.control.requests == []
+
+
+async def test_G6_nothing_of_the_caller_but_the_call_is_sent(forwarding: Forwarding) -> None:
+    headers = {
+        "User-Agent": "somebody/1.0",
+        "X-Forwarded-For": "203.0.113.9",
+        "X-Real-IP": "203.0.113.9",
+        "Forwarded": "for=203.0.113.9",
+        "Cookie": "session=mine",
+        "Referer": "https://private.example.org/page",
+        "Accept-Language": "gsw",
+        "X-Stainless-OS": "Linux",
+        "Origin": "https://private.example.org",
+        "OpenAI-Organization": "org-caller",
+        "OpenAI-Beta": "responses=v1",
+    }
+    assert (await forwarding.http.post(CHAT, json=QUESTION, headers=headers)).status_code == 200
+    sent = dict(forwarding.api.control.requests[-1].request.headers)
+    assert sorted(sent) == sorted([
+        "host", "authorization", "content-type", "x-chat2api-via", "user-agent", "accept", "accept-encoding", "content-length",
+        "openai-beta",
+    ])  # fmt: skip
+    assert sent["user-agent"] == "chat2api"
+    assert sent["authorization"] == f"Bearer {forwarding.api.keys[0]}"
+
+
+async def test_S5_the_operators_key_never_travels(forwarding: Forwarding) -> None:
+    await forwarding.http.post(CHAT, json=QUESTION)
+    key = OPERATOR["Authorization"].removeprefix("Bearer ")
+    for record in forwarding.api.control.requests:
+        assert key not in repr(record.request.headers)
+        assert key.encode() not in record.request.body
+
+
+async def test_what_tells_the_operator_is_not_told_on(forwarding: Forwarding) -> None:
+    for body in (QUESTION, STREAMED):
+        told = (await forwarding.http.post(CHAT, json=body)).headers
+        assert told["x-upstream-request-id"] == "req_simulated"
+        assert told["x-request-id"].startswith("req_")
+        assert told["x-request-id"] != "req_simulated"
+        for name in told:
+            assert not name.startswith(("openai-", "x-ratelimit-", "set-cookie", "cf-", "server")), name
+
+
+async def test_a_refusal_is_told_as_it_is_but_for_whose_key_it_was(forwarding: Forwarding) -> None:
+    text = (
+        "This model is not open to org-AbCdEf123456. Visit https://platform.openai.com/settings/organization/billing."
+    )
+    forwarding.api.control.fail("chat", openai_api.fault(openai_api.error(422, text, code="odd")))
+    answer = await forwarding.http.post(CHAT, json=QUESTION)
+    assert answer.status_code == 422
+    assert answer.json()["error"] == {
+        "message": "This model is not open to (masked).",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "odd",
+    }
+    unknown = await forwarding.http.post(CHAT, json=QUESTION | {"model": "gpt-nobody"})
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_a_call_that_comes_back_is_a_508(forwarding: Forwarding) -> None:
+    own = forwarding.house.runtime.openai.id
+    for via in (own, f"abc, {own}", ", ".join("abcdefgh")):
+        answer = await forwarding.http.post(CHAT, json=QUESTION, headers={"x-chat2api-via": via})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (508, "loop_detected")
+    assert forwarding.api.control.requests == []
+    assert (await forwarding.http.post(CHAT, json=QUESTION, headers={"x-chat2api-via": "another"})).status_code == 200
+    assert dict(forwarding.api.control.requests[-1].request.headers)["x-chat2api-via"] == f"another, {own}"
+
+
+async def test_a_model_may_be_named_with_its_provider(forwarding: Forwarding) -> None:
+    body = b'{ "model" : "openai/gpt-4.1", "seed": 123456789012345678901234567890, "messages": [{"role":"user",'
+    body += b'"content":"\\u0041"}] }'
+    answer = await forwarding.http.post(CHAT, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200
+    assert forwarding.api.control.requests[-1].request.body == body.replace(b"openai/", b"")
+    other = await forwarding.http.post(CHAT, json=QUESTION | {"model": "chatgpt/gpt-4o"})
+    assert (other.status_code, other.json()["error"]["code"]) == (404, "model_not_found")
+
+
+async def test_the_list_of_models_is_the_apis(forwarding: Forwarding) -> None:
+    listed = (await forwarding.http.get("/v1/models")).json()
+    assert [model["id"] for model in listed["data"]] == list(openai_api.MODELS)
+    one = await forwarding.http.get("/v1/models/whisper-1")
+    assert one.json() == {"id": "whisper-1", "object": "model", "created": 1715367049, "owned_by": "system"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_R10_a_caller_who_leaves_ends_the_call(forwarding: Forwarding, stream: bool) -> None:
+    forwarding.api.control.choose("chat", delay=0.05, events=1000)
+    if not stream:
+        forwarding.api.control.fail("chat", Fault("stall"))
+    asking = asyncio.ensure_future(forwarding.http.post(CHAT, json=QUESTION | {"stream": stream}))
+    await until(lambda: len(forwarding.api.control.replies) == 1, "the call has not arrived")
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await until(lambda: forwarding.api.control.replies[0].outcome == "aborted", "the call still runs")
+    await until(lambda: not forwarding.house.runtime.answers, "the answer is still known")
+    assert forwarding.house.runtime.openai.pool.statistics().in_flight == 0
+
+
+@pytest.mark.parametrize("do", ["reset", "close", "cut_frame", "end"])
+async def test_a_stream_that_breaks_off_ends_with_an_error_and_is_not_repeated(forwarding: Forwarding, do: str) -> None:
+    forwarding.api.control.fail("chat", Fault(do, at="mid_stream", after=2))  # type: ignore[arg-type]  # from the list
+    answer = await forwarding.http.post(CHAT, json=STREAMED)
+    assert answer.status_code == 200
+    last = [line for line in answer.text.splitlines() if line][-1]
+    assert orjson.loads(last.removeprefix("data: "))["error"]["code"] == "stream_interrupted"
+    assert "[DONE]" not in answer.text
+    assert len(forwarding.api.control.requests_to("chat")) == 1
+
+
+async def test_an_error_as_the_first_event_is_the_answers_status(forwarding: Forwarding) -> None:
+    event = b'data: {"error":{"message":"Too long for org-AbCdEf123456","type":"invalid_request_error",'
+    event += b'"code":"context_length_exceeded"}}\n\n'
+    forwarding.api.prepare(Prepared(b": hello\n\n" + event, kind="text/event-stream"))
+    answer = await forwarding.http.post(CHAT, json=STREAMED)
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json")
+    assert answer.json()["error"]["message"] == "Too long for (masked)"
+
+
+async def test_the_official_client_is_told_what_the_api_counted(forwarding: Forwarding) -> None:
+    async with forwarding.house.client() as client:
+        whole = await client.chat.completions.create(model="gpt-4.1", messages=[{"role": "user", "content": "rivers"}])
+        assert whole.usage is not None
+        assert whole.usage.completion_tokens == 3
+        with pytest.raises(openai.NotFoundError):
+            await client.chat.completions.create(model="nobody", messages=[{"role": "user", "content": "rivers"}])
+
+
+async def test_only_post_is_taken_at_the_start(forwarding: Forwarding) -> None:
+    page = await forwarding.http.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert (await forwarding.http.put("/", json=QUESTION)).status_code == 405
+
+
+async def test_without_a_key_nobody_uses_the_operators_keys(forwarding: Forwarding) -> None:
+    async with httpx.AsyncClient(base_url=forwarding.house.base, trust_env=False) as nobody:
+        for bearer in ({}, {"Authorization": "Bearer sk-c2a-unknown"}, {"Authorization": "Bearer nonsense"}):
+            await nobody.post(CHAT, json=QUESTION, headers=bearer)
+    assert forwarding.api.control.requests == []

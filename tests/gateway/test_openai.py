@@ -1,0 +1,239 @@
+"""The OpenAI provider: which key serves, which rests, and what is told when none can."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from chat2api.simulator import openai_api
+from chat2api.simulator.faults import Fault
+from chat2api.simulator.openai_api import Prepared
+from tests.api.openai.forwarding import CHAT, OPERATOR, QUESTION, Forwarding, open_forwarding
+from tests.e2e.harness import HouseClock
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+STREAMED = QUESTION | {"stream": True}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def clock() -> HouseClock:
+    return HouseClock(speed=20)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory, clock: HouseClock) -> AsyncIterator[Forwarding]:
+    async with open_forwarding(tmp_path_factory.mktemp("keys"), keys=3, clock=clock) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def three(running: Forwarding, clock: HouseClock) -> Forwarding:
+    running.fresh()
+    clock.advance(8 * 24 * 3600)  # every wait is over
+    openai = running.house.runtime.openai
+    for entry in openai.pool._entries.values():
+        entry.failures = 0
+    openai.exits.report(None, openai.client.host, None)
+    return running
+
+
+def used(three: Forwarding) -> list[str]:
+    """The keys that the calls came by, oldest first."""
+    return [str(record.account) for record in three.api.control.requests_to("chat")]
+
+
+def ends(three: Forwarding) -> list[str]:
+    return [key[-4:] for key in three.api.keys]
+
+
+async def ask(three: Forwarding, **more: object) -> tuple[int, str | None, str | None]:
+    answer = await three.http.post(CHAT, json=QUESTION | more)
+    code = answer.json()["error"]["code"] if answer.status_code >= 400 else None
+    return answer.status_code, code, answer.headers.get("retry-after")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_R3_a_limited_key_rests_for_its_time_and_the_next_one_serves(
+    three: Forwarding, stream: bool, clock: HouseClock
+) -> None:
+    three.api.control.fail("chat", openai_api.limited(time="1h"))
+    body = STREAMED if stream else QUESTION
+    assert (await three.http.post(CHAT, json=body)).status_code == 200
+    limited = used(three)[0]
+    assert used(three)[1] != limited
+    for _ in range(12):
+        assert (await ask(three))[0] == 200
+    assert used(three).count(limited) == 1
+    clock.advance(3700)
+    for _ in range(30):
+        await ask(three)
+    assert used(three).count(limited) > 1
+
+
+async def test_R7_a_wait_holds_for_its_model_alone(three: Forwarding) -> None:
+    for _ in range(3):
+        three.api.control.fail("chat", openai_api.limited(time="1h"))
+    status, code, after = await ask(three)
+    assert (status, code) == (429, "rate_limit_exceeded")
+    assert 3500 < int(after or 0) <= 3600
+    assert (await ask(three, model="gpt-4o"))[0] == 200
+    before = len(used(three))
+    assert (await ask(three))[0] == 429
+    assert len(used(three)) == before
+
+
+async def test_a_key_without_credit_is_set_aside_and_the_caller_hears_nothing_of_it(three: Forwarding) -> None:
+    three.api.control.fail("chat", openai_api.out_of_credit(), account=ends(three)[0], times=None)
+    for _ in range(10):
+        assert (await ask(three))[0] == 200
+    assert used(three).count(ends(three)[0]) <= 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 529])
+async def test_R3_a_failing_server_is_asked_again_and_then_by_another_key(three: Forwarding, status: int) -> None:
+    three.api.control.fail("chat", Fault("answer", status=status, body="<html>bad</html>"), times=2)
+    assert (await ask(three))[0] == 200
+    first, second, third = used(three)
+    assert first == second != third
+
+
+async def test_R3_what_fails_for_good_is_told_once_and_finally(three: Forwarding) -> None:
+    three.api.control.fail("chat", Fault("answer", status=503), times=None)
+    answer = await three.http.post(CHAT, json=QUESTION)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_server_error")
+    assert answer.headers["x-should-retry"] == "false"
+    assert len(used(three)) <= 4
+
+
+@pytest.mark.parametrize("at", ["before_headers", "before_content"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_R3_a_connection_that_breaks_before_the_answer_is_made_again_once(
+    three: Forwarding, at: str, stream: bool
+) -> None:
+    three.api.control.fail("chat", Fault("reset", at=at))  # type: ignore[arg-type]  # from the list
+    answer = await three.http.post(CHAT, json=STREAMED if stream else QUESTION)
+    assert answer.status_code == 200
+    assert "Nile" in answer.text
+    assert len(used(three)) == 2
+
+
+async def test_R3_a_short_answer_that_breaks_in_the_middle_is_asked_for_again(three: Forwarding) -> None:
+    three.api.control.fail("chat", Fault("reset", at="mid_stream"))
+    assert (await ask(three))[0] == 200
+    assert len(used(three)) == 2
+
+
+@pytest.mark.parametrize(
+    "prepared",
+    [
+        Prepared(b"<html><body>Just a moment</body></html>", kind="text/html"),
+        Prepared(b"", kind="application/json"),
+        Prepared(b"<html>", kind="text/event-stream"),
+        Prepared(b"", kind="text/event-stream"),
+        Prepared(b": nothing\n\n", kind="text/event-stream"),
+        Prepared(b'data: {"error":{"message":"Overloaded","type":"server_error"}}\n\n', kind="text/event-stream"),
+        Prepared(b"", status=302, headers=(("location", "https://elsewhere.example"),)),
+    ],
+)
+async def test_R3_what_is_no_answer_goes_on_to_the_next_key(three: Forwarding, prepared: Prepared) -> None:
+    three.api.prepare(prepared)
+    answer = await three.http.post(CHAT, json=STREAMED)
+    assert (answer.status_code, answer.text.count("[DONE]")) == (200, 1)
+    assert len(used(three)) == 2
+
+
+async def test_R3_a_wrong_request_is_told_at_once_and_costs_no_key_anything(three: Forwarding) -> None:
+    for status in (400, 404, 409, 413, 422):
+        three.fresh()
+        three.api.control.fail("chat", openai_api.fault(openai_api.error(status, "No.", code="why")))
+        assert (await ask(three))[:2] == (status, "why")
+        assert len(used(three)) == 1
+
+
+async def test_a_key_that_may_not_is_passed_over_for_this_request(three: Forwarding) -> None:
+    refusal = openai_api.error(
+        403, "Project `proj_AbCdEf123456` does not have access to model `gpt-4.1`.", code="model_not_found"
+    )
+    for end in ends(three)[:2]:
+        three.api.control.fail("chat", openai_api.fault(refusal), account=end, times=None)
+    for _ in range(6):
+        assert (await ask(three))[0] == 200
+    three.api.control.fail("chat", openai_api.fault(refusal), times=None)
+    assert (await ask(three))[:2] == (403, "permission_denied")
+
+
+async def test_R3a_the_official_client_does_not_multiply_the_attempts(three: Forwarding) -> None:
+    three.api.control.fail("chat", Fault("answer", status=500), times=None)
+    async with three.house.client() as client:
+        with pytest.raises(Exception, match="API failed"):
+            await client.chat.completions.create(model="gpt-4.1", messages=[{"role": "user", "content": "x"}])
+    assert len(used(three)) <= 4
+
+
+async def test_the_same_end_user_stays_with_one_key(three: Forwarding) -> None:
+    for _ in range(8):
+        await ask(three, user="somebody")
+    assert len(set(used(three))) == 1
+    three.fresh()
+    for number in range(30):
+        await ask(three, user=f"user {number}")
+    assert len(set(used(three))) == 3
+
+
+async def test_many_at_once_are_spread(three: Forwarding) -> None:
+    assert [status for status, _, _ in await asyncio.gather(*(ask(three) for _ in range(40)))] == [200] * 40
+    assert set(used(three)) == set(ends(three))
+    assert three.house.runtime.openai.pool.statistics().in_flight == 0
+
+
+async def test_a_refused_key_is_dead_until_the_operator_acts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    async with open_forwarding(tmp_path_factory.mktemp("dead"), keys=2, clock=HouseClock(20)) as two:
+        gone = two.api.keys.pop(0)
+        for _ in range(10):
+            assert (await ask(two))[0] == 200
+        records = two.api.control.requests_to("chat")
+        assert sum(gone in repr(record.request.headers) for record in records) <= 1
+        two.api.keys.clear()
+        answer = await two.http.post(CHAT, json=QUESTION)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_account")
+        assert "OPENAI_API_KEYS" in answer.text
+        assert not any(key[:12] in answer.text for key in (gone, two.api.url))
+        two.fresh()
+        assert (await ask(two))[0] == 503
+        assert two.api.control.requests == []
+
+
+async def test_own_keys_are_used_as_they_are_and_told_what_the_api_says(three: Forwarding) -> None:
+    own = {"Authorization": "Bearer " + openai_api.make_key("somebody", 9)}
+    three.api.keys.append(own["Authorization"][7:])
+    try:
+        answer = await three.http.post(CHAT, json=QUESTION, headers=own)
+        assert (answer.status_code, answer.headers["x-ratelimit-limit-requests"]) == (200, "500")
+        assert used(three) == [own["Authorization"][-4:]]
+        three.api.control.fail("chat", openai_api.limited(time="20s"))
+        limited = await three.http.post(CHAT, json=QUESTION, headers=own)
+        assert (limited.status_code, limited.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert "20s" in limited.text
+        assert "org-" not in limited.text
+        three.api.control.fail("chat", Fault("answer", status=500))
+        assert (await three.http.post(CHAT, json=QUESTION, headers=own)).status_code == 200
+        assert set(used(three)) == {own["Authorization"][-4:]}
+        listed = await three.http.get("/v1/models", headers=own)
+        assert listed.status_code == 200
+    finally:
+        three.api.keys.pop()
+    wrong = await three.http.post(CHAT, json=QUESTION, headers=own)
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert own["Authorization"][-4:] not in wrong.text
+
+
+async def test_OWN_TOKENS_decides_who_may_bring_a_key(tmp_path_factory: pytest.TempPathFactory) -> None:
+    async with open_forwarding(tmp_path_factory.mktemp("off"), OWN_TOKENS="off") as off:
+        own = {"Authorization": "Bearer " + off.api.keys[0]}
+        answer = await off.http.post(CHAT, json=QUESTION, headers=own)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+        assert "OWN_TOKENS" in answer.text
+        assert off.api.control.requests == []
+        assert (await off.http.post(CHAT, json=QUESTION, headers=OPERATOR)).status_code == 200
