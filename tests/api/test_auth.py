@@ -105,7 +105,7 @@ for _place in ("", "/backend-api", "/chatgpt/backend-api"):
         f"{_place}/accounts/check/v4-2023-04-27": "site",
     }
 _API = [path for path, kind in EXPECTED_CLASSES.items() if kind == "api"]
-EXPECTED_CLASSES |= {place + path: "api" for place in ("/imitate", "/platform") for path in _API}
+EXPECTED_CLASSES |= {place + path: "api" for place in ("/imitate", "/platform") for path in ("/", *_API)}
 """The access table of the routes that exist."""
 
 
