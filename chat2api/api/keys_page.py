@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
 from urllib.parse import quote, urlencode
 
 from quart import Blueprint, current_app, redirect, render_template, request
@@ -39,20 +38,17 @@ OVERLAPS = (0, 1, 24, 168)
 """Hours that are offered for how long an old key goes on working."""
 NOTICES = frozenset({"changed", "revoked", "shown", "stopped", "resumed"})
 """What a page may be asked to say on top of itself, after something was done."""
-SEEN_DAYS = 30
-"""Days among which the last use of a key is looked for."""
 MOST_NAMES = 30
 """Groups that are offered beneath the box for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One key of the list. `last` is the day on which it was used last, "" for none of late."""
+    """One key of the list."""
 
     key: IssuedKey
     state: str
     used: KeyTotals
-    last: str
 
 
 @blueprint.get("")
@@ -198,17 +194,9 @@ async def _lines() -> list[Line]:
     """Give all keys with their use."""
     runtime = current_runtime()
     now = runtime.clock.now()
-    today = day_of(now)
     await runtime.ledger.flush()
-    totals = await runtime.records.usage.totals(today)
-    last: dict[str, str] = {}
-    since = (date.fromisoformat(today) - timedelta(days=SEEN_DAYS - 1)).isoformat()
-    for row in await runtime.records.usage.rows(since=since, until=today):
-        last[row.key] = max(row.day, last.get(row.key, ""))
-    return [
-        Line(key, key.ended(now) or "ok", totals.get(key.id, KeyTotals()), last.get(key.id, ""))
-        for key in runtime.keys.all()
-    ]
+    totals = await runtime.records.usage.totals(day_of(now))
+    return [Line(key, key.ended(now) or "ok", totals.get(key.id, KeyTotals())) for key in runtime.keys.all()]
 
 
 def _is_wanted(line: Line, search: str) -> bool:
@@ -229,7 +217,7 @@ def _sort_value(line: Line, sort: str) -> tuple[float, str]:
         case "total":
             return line.used.requests, ""
         case "last":
-            return 0, line.last
+            return line.used.last_at or 0.0, ""
     return line.key.created_at, ""
 
 

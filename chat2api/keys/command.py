@@ -183,6 +183,8 @@ async def _show(options: argparse.Namespace, records: Records, clock: Clock) -> 
     if used is not None:
         _say(f"used today:          {used.requests_today} request(s), {used.tokens_today} token(s)")
         _say(f"used in all:         {used.requests} request(s), {used.tokens} token(s)")
+        if used.last_at is not None:
+            _say(f"used last:           {datetime.fromtimestamp(used.last_at, UTC):%Y-%m-%d %H:%M} UTC")
 
 
 async def _revoke(options: argparse.Namespace, records: Records, clock: Clock) -> None:

@@ -27,6 +27,9 @@ FLUSH_SECONDS = 0.5
 DAYS_KEPT = 30
 """Days after the end of a month for which its days are told apart."""
 
+USE_SECONDS = 60.0
+"""How precisely the last use of a key is kept: enough to see an idle key, too coarse to follow a person."""
+
 MAX_MODEL = 200
 """Longest name of a model that is booked, in characters."""
 
@@ -68,6 +71,7 @@ class Ledger:
         self._clock = clock
         self._spawn = spawn
         self._sums: dict[_Place, _Sum] = {}
+        self._uses: dict[str, float] = {}
         self._flushing = asyncio.Lock()
         self._rolled_up = ""
 
@@ -78,6 +82,7 @@ class Ledger:
         if found is None:
             found = self._sums[place] = _Sum()
         found.add(row)
+        self._uses[row.key] = self._clock.now() // USE_SECONDS * USE_SECONDS
 
     async def flush(self) -> None:
         """Return once all that was booked is on disk. Raises StorageError, and then keeps it for the next time."""
@@ -87,9 +92,11 @@ class Ledger:
 
     async def _write(self) -> None:
         sums, self._sums = self._sums, {}
+        uses, self._uses = self._uses, {}
         try:
-            await self._records.add([_to_row(place, total) for place, total in sums.items()])
+            await self._records.add([_to_row(place, total) for place, total in sums.items()], uses)
         except StorageError:
+            self._uses = uses | self._uses
             for place, total in sums.items():
                 self._sums.setdefault(place, _Sum()).add(total)
             raise

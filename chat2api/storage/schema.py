@@ -5,7 +5,7 @@ Only types and constraints that PostgreSQL has too. Instants are Unix seconds.
 
 import sqlalchemy as sa
 
-HEAD = "0005"
+HEAD = "0006"
 """The migration that makes these tables; a test compares it with the newest one in `migrations/versions`."""
 
 metadata = sa.MetaData()
@@ -163,6 +163,13 @@ usage = sa.Table(
     sa.Column("seconds", sa.Double, nullable=False),
     sa.Column("errors", sa.BigInteger, nullable=False),
     sa.Index("usage_by_key", "key", "day"),
+)
+
+key_uses = sa.Table(
+    "key_uses",
+    metadata,
+    sa.Column("key", sa.String(40), primary_key=True),  # as in the usage
+    sa.Column("last_at", sa.Double, nullable=False),
 )
 
 sign_ins = sa.Table(

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
-from chat2api.storage.schema import usage
+from chat2api.storage.schema import key_uses, usage
 from chat2api.storage.sqlite import Database
 from chat2api.storage.usage import KeyTotals, UsageRow
 
@@ -25,6 +25,10 @@ _ADD = sa.text("""
         images = usage.images + excluded.images,
         seconds = usage.seconds + excluded.seconds,
         errors = usage.errors + excluded.errors
+""")
+_USE = sa.text("""
+    INSERT INTO key_uses (key, last_at) VALUES (:key, :last_at)
+    ON CONFLICT (key) DO UPDATE SET last_at = excluded.last_at WHERE excluded.last_at > key_uses.last_at
 """)
 _FOLD = sa.text("""
     INSERT INTO usage
@@ -52,11 +56,19 @@ class SqlUsageRecords:
         """Serve this database."""
         self._database = database
 
-    async def add(self, rows: Sequence[UsageRow]) -> None:
+    async def add(self, rows: Sequence[UsageRow], uses: Mapping[str, float] | None = None) -> None:
         """See UsageRecords."""
-        if rows:
-            values = [asdict(row) for row in rows]
-            await self._database.write(lambda connection: connection.execute(_ADD, values).rowcount)
+        values = [asdict(row) for row in rows]
+        lasts = [{"key": key, "last_at": at} for key, at in (uses or {}).items()]
+
+        def change(connection: sa.Connection) -> None:
+            if values:
+                connection.execute(_ADD, values)
+            if lasts:
+                connection.execute(_USE, lasts)
+
+        if values or lasts:
+            await self._database.write(change)
 
     async def rows(
         self, *, since: str | None = None, until: str | None = None, key: str | None = None
@@ -78,15 +90,20 @@ class SqlUsageRecords:
         """See UsageRecords."""
         tokens = usage.c.prompt_tokens + usage.c.completion_tokens
         today = usage.c.day == day
-        query = sa.select(
-            usage.c.key,
-            sa.func.sum(sa.case((today, usage.c.requests), else_=0)),
-            sa.func.sum(sa.case((today, tokens), else_=0)),
-            sa.func.sum(usage.c.requests),
-            sa.func.sum(tokens),
-        ).group_by(usage.c.key)
+        sums = (
+            sa.select(
+                usage.c.key,
+                sa.func.sum(sa.case((today, usage.c.requests), else_=0)).label("requests_today"),
+                sa.func.sum(sa.case((today, tokens), else_=0)).label("tokens_today"),
+                sa.func.sum(usage.c.requests).label("requests"),
+                sa.func.sum(tokens).label("tokens"),
+            )
+            .group_by(usage.c.key)
+            .subquery()
+        )
+        query = sa.select(sums, key_uses.c.last_at).outerjoin(key_uses, key_uses.c.key == sums.c.key)
         rows = await self._database.read(lambda connection: connection.execute(query).all())
-        return {row[0]: KeyTotals(*(int(number) for number in row[1:])) for row in rows}
+        return {key: KeyTotals(*(int(number) for number in numbers), last_at) for key, *numbers, last_at in rows}
 
     async def roll_up(self, before: str) -> int:
         """See UsageRecords."""

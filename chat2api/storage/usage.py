@@ -33,19 +33,23 @@ class UsageRow:
 
 @dataclass(frozen=True, slots=True)
 class KeyTotals:
-    """What a key has used, today and in its life; tokens are those of prompts and answers."""
+    """What a key has used, today and in its life, and when last (to the minute); tokens are those of prompts and answers."""
 
     requests_today: int = 0
     tokens_today: int = 0
     requests: int = 0
     tokens: int = 0
+    last_at: float | None = None
 
 
 class UsageRecords(Protocol):
     """The rows of the ledger; every method is one atomic intention and raises StorageError."""
 
-    async def add(self, rows: Sequence[UsageRow]) -> None:
-        """Add the rows' numbers to what is stored for the same day, key, account and model; all or nothing."""
+    async def add(self, rows: Sequence[UsageRow], uses: Mapping[str, float] | None = None) -> None:
+        """Add the rows' numbers to what is stored for the same day, key, account and model; all or nothing.
+
+        `uses` tells when keys were used last; of two instants the later one stays.
+        """
         ...
 
     async def rows(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -205,7 +206,7 @@ async def test_the_switch_asks_stops_all_keys_and_lets_them_work_again(page_hous
     assert keys.find(secret) is not None
 
 
-async def test_the_list_tells_use_state_and_last_day_and_can_be_searched_and_sorted(
+async def test_the_list_tells_use_state_and_last_minute_and_can_be_searched_and_sorted(
     page_house: House, operator: Person
 ) -> None:
     now = page_house.runtime.clock.now()
@@ -215,11 +216,19 @@ async def test_the_list_tells_use_state_and_last_day_and_can_be_searched_and_sor
         UsageRow(day_of(now), busy, "a", "m", requests=1234, prompt_tokens=5),
         UsageRow(day_of(now - 86400), busy, "a", "m", requests=1000),
     ]
-    await page_house.runtime.records.usage.add(rows)
+    await page_house.runtime.records.usage.add(rows, {busy: now})
     page = (await operator.get(f"{BASE}?search=zebra&sort=today")).text
     assert page.index("Zebra busy") < page.index("Zebra idle")
     row = row_of(page, "Zebra busy")
-    for told in ("1\u202f234", "2\u202f234", day_of(now), "60 requests/min", "never", "stripes", "ok"):
+    for told in (
+        "1\u202f234",
+        "2\u202f234",
+        f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M} UTC",
+        "60 requests/min",
+        "never",
+        "stripes",
+        "ok",
+    ):
         assert told in row
     assert "expired" in row_of(page, "Zebra idle")
     page = (await operator.get(f"{BASE}?search=zebra&sort=today&order=asc")).text

@@ -55,7 +55,7 @@ async def test_requests_of_one_place_become_one_row(ledger: Ledger, store: SqlRe
 async def test_what_cannot_be_written_is_kept_and_added_up(ledger: Ledger, store: SqlRecords) -> None:
     real = store.usage.add
 
-    async def full(rows: object) -> None:
+    async def full(rows: object, uses: object) -> None:
         ledger.book(ROW)  # what comes meanwhile
         raise StorageError("The disk is full.")
 
@@ -66,6 +66,17 @@ async def test_what_cannot_be_written_is_kept_and_added_up(ledger: Ledger, store
     store.usage.add = real  # type: ignore[method-assign]  # and has space again
     await ledger.flush()
     assert [row.requests for row in await store.usage.rows()] == [2]
+    assert (await store.usage.totals(ROW.day))["key_1"].last_at is not None
+
+
+async def test_a_keys_last_use_is_kept_to_the_minute(ledger: Ledger, store: SqlRecords, clock: FakeClock) -> None:
+    used_at = clock.now()
+    ledger.book(ROW)
+    await ledger.flush()
+    last_at = (await store.usage.totals(ROW.day))["key_1"].last_at
+    assert last_at is not None
+    assert last_at % 60 == 0
+    assert 0 <= used_at - last_at < 60
 
 
 async def test_a_flush_that_is_cancelled_writes_all_the_same_and_only_once(

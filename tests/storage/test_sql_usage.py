@@ -41,6 +41,19 @@ async def test_totals_are_those_of_the_day_and_of_all_days(records: Records) -> 
     }
 
 
+async def test_the_last_use_of_a_key_is_the_latest_that_was_told(records: Records) -> None:
+    row = UsageRow(DAY, "key_1", "acc", "m", 1)
+    await records.usage.add([row, UsageRow(DAY, "key_2", "acc", "m", 1)], {"key_1": 600.0})
+    await records.usage.add([row], {"key_1": 540.0})
+    assert {key: used.last_at for key, used in (await records.usage.totals(DAY)).items()} == {
+        "key_1": 600.0,
+        "key_2": None,
+    }
+    await records.usage.add([row], {"key_1": 660.0})
+    await records.usage.roll_up("2026-12-01")
+    assert (await records.usage.totals(DAY))["key_1"].last_at == 660.0
+
+
 async def test_days_are_folded_into_their_months_and_no_sum_changes(records: Records) -> None:
     await records.usage.add([
         UsageRow("2026-09", "key_1", "acc", "m", 1, 1, 1, 1, 1.0, 1),
