@@ -103,7 +103,10 @@ class SqlUsageRecords:
         )
         query = sa.select(sums, key_uses.c.last_at).outerjoin(key_uses, key_uses.c.key == sums.c.key)
         rows = await self._database.read(lambda connection: connection.execute(query).all())
-        return {key: KeyTotals(*(int(number) for number in numbers), last_at) for key, *numbers, last_at in rows}
+        return {
+            key: KeyTotals(int(requests_today), int(tokens_today), int(requests), int(tokens), last_at)
+            for key, requests_today, tokens_today, requests, tokens, last_at in rows
+        }
 
     async def roll_up(self, before: str) -> int:
         """See UsageRecords."""

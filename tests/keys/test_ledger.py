@@ -55,7 +55,7 @@ async def test_requests_of_one_place_become_one_row(ledger: Ledger, store: SqlRe
 async def test_what_cannot_be_written_is_kept_and_added_up(ledger: Ledger, store: SqlRecords) -> None:
     real = store.usage.add
 
-    async def full(rows: object, uses: object) -> None:
+    async def full(rows: object, uses: object = None) -> None:
         ledger.book(ROW)  # what comes meanwhile
         raise StorageError("The disk is full.")
 
