@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 WIDTH = 720.0
 HEIGHT = 200.0
-LEFT, RIGHT, TOP, BOTTOM = 44.0, 6.0, 12.0, 30.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 20.0, 12.0, 30.0
 
 _STEPS = (1.0, 2.0, 5.0, 10.0)
 _LABELS = 6

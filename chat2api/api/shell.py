@@ -16,7 +16,7 @@ from chat2api.api.context import current_request, current_runtime, current_visit
 from chat2api.api.csrf import SAFE_METHODS
 from chat2api.api.errors import ErrorPage
 from chat2api.api.peers import is_loopback_host, is_secure
-from chat2api.api.texts import Catalogue, choose_language, load_catalogues
+from chat2api.api.texts import DEFAULT, Catalogue, choose_language, load_catalogues
 from chat2api.errors import Chat2APIError
 
 LANGUAGE_COOKIE = "chat2api-language"
@@ -119,11 +119,13 @@ class Shell:
         """Give the page for an error where a browser asked for a page, else None: programs get JSON."""
         if not self._asks_for_page():
             return None
+        message = self.explain(error)
         body = await render_template(
             "error.html",
             status=status,
+            foreign=self.language().tag != DEFAULT and message == getattr(error, "message", None),
             title=self.language().find(f"error.title_{status}") or self.language().get("error.title_500"),
-            message=self.explain(error),
+            message=message,
             retry_after=error.retry_after if isinstance(error, Chat2APIError) else None,
         )
         return Response(body, status=status, headers=dict(headers), content_type="text/html; charset=utf-8")

@@ -153,7 +153,9 @@ class Jobs:
     def start(self, kind: str, total: int, work: Callable[[Job], Awaitable[None]]) -> Job:
         """Begin a job of so many parts. Raises RateLimitedError while too many run."""
         if sum(not job.is_over for job in self._jobs.values()) >= MAX_RUNNING:
-            raise RateLimitedError(f"{MAX_RUNNING} jobs are running. Begin another one when they have ended.")
+            raise RateLimitedError(
+                f"{MAX_RUNNING} jobs are running. Begin another one when they have ended.", code="too_many_jobs"
+            )
         job = Job(kind, total, self._clock)
         self._jobs[job.id] = job
         ended = [one for one in self._jobs.values() if one.is_over]

@@ -28,6 +28,7 @@ NOON = datetime(2026, 11, 18, 12, 40, tzinfo=UTC).timestamp()
 
 NAMES = ("Ada's laptop", "Grace, telescope control", "Family tablet", "Homework helper", "Nightly summaries", "阅读小组",
          "Editor plug-in", "Translation desk", "Guest", "Old phone")  # fmt: skip
+NOTE = "For the weekend project"
 MODELS = (("gpt-5", 0.5), ("gpt-5-mini", 0.3), ("o4-mini", 0.15), ("gpt-4o", 0.05))
 TROUBLES: tuple[tuple[AccountState, str | None], ...] = (
     ("needs_sign_in", "refresh_token_reused"),
@@ -51,6 +52,8 @@ class StandingClock(HouseClock):
 async def open_furnished(folder: Path, accounts: int = 12, keys: int = len(NAMES)) -> AsyncIterator[House]:
     """Run a server with that many accounts and keys and a month behind it, in front of a simulator."""
     clock = StandingClock()
+    hours = HourlyCounts(clock)
+    _count_a_day(hours, clock)
     apps: list[Quart] = []
     real = create_app
 
@@ -62,11 +65,16 @@ async def open_furnished(folder: Path, accounts: int = 12, keys: int = len(NAMES
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(launch, "create_app", keep)
             opened = open_house(
-                folder / "data", sim, clock=clock, SECRET_KEY="furnished" * 6, PUBLIC_ORIGINS="https://chat.example.org"
+                folder / "data",
+                sim,
+                clock=clock,
+                SECRET_KEY="furnished" * 6,
+                PUBLIC_ORIGINS="https://chat.example.org",
+                TRUSTED_PROXIES="192.0.2.1",
             )
             house = await opened.__aenter__()
         try:
-            _count_a_day(apps[0].extensions["chat2api_metrics"].hours, clock)
+            apps[0].extensions["chat2api_metrics"].hours = hours
             tokens = [
                 sim.control.add_account(("plus", "free", "pro")[number % 3], team=number % 5 == 4).access_token
                 for number in range(accounts)
@@ -116,8 +124,8 @@ async def _trouble(house: House, accounts: Sequence[Account], chance: random.Ran
     records, now = house.runtime.records, house.runtime.clock.now()
     activity, cooldowns = [], []
     for number, account in enumerate(accounts):
-        if number % 9 in (3, 7):
-            state, reason = TROUBLES[(number // 2) % len(TROUBLES)]
+        if number % 9 in (3, 7) or number == 1:
+            state, reason = TROUBLES[number % len(TROUBLES)]
             await records.set_state(account, state, reason, now - chance.randrange(200, 200_000))
         elif number % 6 == 5:
             model = ANY_MODEL if number % 4 else "gpt-5"
@@ -147,7 +155,7 @@ async def _issue(house: House, number: int, now: float) -> str:
     scope = KeyScope(models=("gpt-5*", "o4-mini")) if number % 3 == 2 else KeyScope()
     ends = None if number == 4 else now + (number * 11 - 4) * DAY if number != 9 else now - DAY
     issued = await house.runtime.keys.issue(
-        NewKey(name, ends, note="For the weekend project" if number % 4 == 1 else "", scope=scope, limits=limits)
+        NewKey(name, ends, note=NOTE if number % 4 == 1 else "", scope=scope, limits=limits)
     )
     if number % len(NAMES) == 8:
         await house.runtime.keys.revoke(issued.key.id)

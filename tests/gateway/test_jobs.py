@@ -114,7 +114,7 @@ async def test_running_and_kept_jobs_are_bounded(jobs: Jobs, tasks: Tasks) -> No
         await go.wait()
 
     running = [jobs.start("test", 1, wait) for _ in range(MAX_RUNNING)]
-    with pytest.raises(RateLimitedError):
+    with pytest.raises(RateLimitedError, match="jobs are running"):
         jobs.start("test", 1, wait)
     go.set()
     await asyncio.gather(*tasks.all)
