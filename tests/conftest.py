@@ -18,6 +18,7 @@ settings.register_profile("new", database=None, deadline=None, max_examples=500,
 settings.load_profile("same")
 
 
+@pytest.hookimpl(optionalhook=True)  # plain pytest does without that plugin
 def pytest_xdist_auto_num_workers() -> int:
     """Give the number of processes for `-n auto`: one for each core that we may use; 0, which is none, on one core."""
     ours = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
