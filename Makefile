@@ -58,9 +58,12 @@ $(DEV_STAMP): $(STAMP) requirements-dev.txt
 	@touch $@
 
 # A file's tests stay in one process, since they share servers. What measures time is left for the end, alone.
+# What is compiled is kept, whatever the environment says: the suite starts Python a hundred times.
+test nightly: export PYTHONDONTWRITEBYTECODE =
+
 test: $(DEV_STAMP) browser
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not nightly and not alone"
-	$(BIN)/python -m pytest -m "alone and not nightly"
+	$(BIN)/python -m pytest -m "alone and not nightly" $$(grep -rl --include='test_*.py' 'pytest\.mark\.alone' tests)
 
 # The tests of pages need a Chromium of the system. Without one they are skipped, which is said.
 browser:

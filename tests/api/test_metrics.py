@@ -201,6 +201,7 @@ async def test_models_told_apart_are_bounded(bench: Bench) -> None:
     assert {"model_0", "other"} <= labels
 
 
+@pytest.mark.alone
 async def test_the_hot_path_pays_some_microseconds(bench: Bench) -> None:
     counted = Metrics(bench.house.runtime)
     notes = RequestNotes(0.0, route=CHAT, status=200, first=0.1, model="auto", usage=Usage(1, 2))

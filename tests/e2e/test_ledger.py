@@ -88,6 +88,7 @@ async def ask(client: openai.AsyncOpenAI, count: int = 1, pause: float = 0.0) ->
     return answers
 
 
+@pytest.mark.alone
 async def test_R8_kill_9_loses_a_second_of_usage_at_most_and_limits_go_on_from_there(place: Place) -> None:
     async with place.server() as (program, client):
         answers = await ask(client, 30, pause=0.08)

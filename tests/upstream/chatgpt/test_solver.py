@@ -233,6 +233,7 @@ async def test_R10_a_waiting_challenge_can_be_cancelled() -> None:
         await asyncio.gather(first, return_exceptions=True)
 
 
+@pytest.mark.alone
 @needs_native
 async def test_F9_R9_the_loop_goes_on_while_all_workers_search() -> None:
     async with solver(search_limit=60) as made:
