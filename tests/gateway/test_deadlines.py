@@ -107,8 +107,8 @@ async def test_a_watchdog_cuts_a_wait_at_its_limit_and_goes_on_watching() -> Non
 async def test_a_watchdog_whose_limit_moves_on_cuts_only_at_the_last_one() -> None:
     dog = Watchdog()
     now = asyncio.get_running_loop().time
-    for _ in range(5):
-        await dog.wait(asyncio.sleep(0.005), now() + 0.015)
+    for _ in range(11):  # longer than the first limit in all
+        await dog.wait(asyncio.sleep(0.03), now() + 0.3)
     begin = now()
     with pytest.raises(TimeoutError):
         await dog.wait(asyncio.Event().wait(), begin + 0.03)

@@ -480,14 +480,14 @@ async def test_deltas_that_were_taken_count_as_given_when_the_answer_is_read_aga
 
 
 async def test_R1_a_delta_that_was_taken_puts_the_silence_off() -> None:
-    limits = AnswerLimits(first_content=5, between_events=0.2, whole=60)
+    limits = AnswerLimits(first_content=5, between_events=0.7, whole=60)
     seen: list[float] = []
     clock = asyncio.get_running_loop().time
 
     class Slow(Offering):
         async def next(self, take: TakeEvents | None = None) -> list[Event]:
             if not self._batches:
-                for _ in range(4):
+                for _ in range(8):
                     await asyncio.sleep(0.1)
                     assert take is not None and take([TextDelta("x")])
                     seen.append(clock())
@@ -497,4 +497,4 @@ async def test_R1_a_delta_that_was_taken_puts_the_silence_off() -> None:
     follower.take = lambda events: True
     with pytest.raises(UpstreamTimeoutError) as caught:
         await events_of(follower)
-    assert (caught.value.phase, len(seen)) == ("between_events", 4)
+    assert (caught.value.phase, len(seen)) == ("between_events", 8)

@@ -54,7 +54,7 @@ async def test_closing_ends_what_runs_at_once() -> None:
         sim.control.fail("conversation", Fault("stall", at="mid_stream"))
         asking = asyncio.create_task(web.ask())
         await sim.control.wait_until(lambda: sim.control.counters.open_streams == 1)
-        await asyncio.wait_for(sim.aclose(), 1)
+        await asyncio.wait_for(sim.aclose(), 5)
         with pytest.raises(httpx.TransportError):
             await asking
         assert sim.control.counters.open_streams == 0
