@@ -326,7 +326,7 @@ def _doctor(options: argparse.Namespace, config: Config, environ: Mapping[str, s
 @asynccontextmanager
 async def open_records(config: Config) -> AsyncIterator[Records]:
     """Open the records for one command, beside a running server if there is one."""
-    records = await SqlRecords.open(config.data_dir, secret_key=config.secret_key or None)
+    records = await SqlRecords.open(config.folder, secret_key=config.secret_key or None)
     try:
         yield records
     finally:

@@ -23,6 +23,8 @@ Reach = Literal["on", "loopback", "off"]
 """From where a call without one of our keys is taken: anywhere, from this machine alone, or not at all."""
 
 _UNSET = {"", "[]", "none"}
+NO_FOLDER = "none"
+"""What DATA_DIR says where nothing is to be kept; for this setting alone the word means something."""
 _TRUE = {"true", "1", "t", "y", "yes", "on"}
 _FALSE = {"false", "0", "f", "n", "no", "off"}
 
@@ -214,7 +216,7 @@ def _network(value: str) -> str:
 def _directory(value: str) -> Path:
     if "\0" in value:
         raise ValueError("it must be a folder's path")
-    return Path(value)
+    return Path(NO_FOLDER) if value.lower() == NO_FOLDER else Path(value)
 
 
 def _path(value: str) -> str:
@@ -238,7 +240,9 @@ class Config:
         ("127.0.0.1",), _list_of(_address), "addresses to listen on; `0.0.0.0` opens the server to the network"
     )
     port: int = _setting(5005, _whole(0, 65535), "port to listen on")
-    data_dir: Path = _setting(Path("data"), _directory, "folder of the records, made with mode 0700")
+    data_dir: Path = _setting(
+        Path("data"), _directory, "folder of the records, made with mode 0700; `none` keeps nothing beyond this run"
+    )
     authorization: tuple[str, ...] = _setting(
         (),
         _list_of(_key),
@@ -380,6 +384,18 @@ class Config:
         return config
 
     @property
+    def diskless(self) -> bool:
+        """Whether nothing is kept on disk; `data_dir` then names no folder."""
+        return self.data_dir == Path(NO_FOLDER)
+
+    @property
+    def folder(self) -> Path:
+        """The data folder. Raises ConfigError where there is none."""
+        if self.diskless:
+            raise ConfigError("DATA_DIR is none, so nothing is kept that a command could work on. Name a folder in it.")
+        return self.data_dir
+
+    @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the server: loopback addresses and no reverse proxy in front."""
         return self._on_loopback and not self.trusted_proxies and not self.unnamed_proxy
@@ -490,7 +506,7 @@ def unused_settings(environ: Mapping[str, str]) -> list[str]:
 def _lookup(environ: Mapping[str, str], name: str, alias: str) -> tuple[str, str | None]:
     for candidate in (name, alias):
         raw = environ.get(candidate, "").strip() if candidate else ""
-        if raw.lower() not in _UNSET:
+        if raw.lower() not in _UNSET or (candidate == "DATA_DIR" and raw.lower() == NO_FOLDER):
             return candidate, raw
     return name, None
 

@@ -31,6 +31,10 @@ from chat2api.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
+NOT_KEPT = (
+    "DATA_DIR is none: accounts, issued keys, invitations, usage, sign-ins and the journal end with this process. Add no "
+    "RefreshToken here that others shall use later: it may be replaced, and the new one would be lost"
+)
 _PR_SET_DUMPABLE = 4
 
 _ALLOCATIONS_BETWEEN_COLLECTIONS = 10_000
@@ -130,6 +134,8 @@ def _log_start(runtime: Runtime, unused: Sequence[str]) -> None:
             "seem to be one, none counts as this machine, and who guesses keys holds up everybody. Set TRUSTED_PROXIES to "
             "the proxy's address, 127.0.0.1 if it runs on this machine"
         )
+    if runtime.config.diskless:
+        log.warning("%s", NOT_KEPT)
     if unused:
         log.warning("settings of similar servers that this one does not read: %s", ", ".join(unused))
     if runtime.operator_keys.shut is not None:
@@ -152,7 +158,9 @@ def _show_banner(runtime: Runtime, addresses: Sequence[Address]) -> None:
             "",
             *_examples(base, runtime.demo.key),
         ]
-    if not runtime.pool.statistics().total:
+    if config.diskless:
+        lines += [NOT_KEPT + ".", ""]
+    elif not runtime.pool.statistics().total:
         lines += [
             "To use your own ChatGPT account, add its token (README says how to get it), in another terminal:",
             f"  {command} tokens add -",

@@ -179,8 +179,7 @@ class Runtime:
     async def _open(self, demo: bool) -> None:
         config = self.config
         await self.tiers.load()
-        self.records = await SqlRecords.open(config.data_dir, secret_key=config.secret_key or None)
-        self._resources.push_async_callback(self.records.aclose)
+        self.records = await self._open_records()
         self.shared = MemoryShared(self.clock)
         self.transport = transport = CountedTransport(CurlTransport(ca_file=config.upstream_ca_file or None))
         self._resources.push_async_callback(transport.aclose)
@@ -229,10 +228,7 @@ class Runtime:
         if config.admin_password:
             self.password = Password(config.admin_password)
             self._resources.callback(self.password.close)
-        self.operator_keys = OperatorKeys.configured(config.authorization)
-        if not config.authorization:
-            self.operator_keys = await load_operator_key(self.records, config.data_dir)
-            self.spawn(self._follow_operator_key(), name="operator key")
+        self.operator_keys = await self._open_operator_keys()
         await self._open_keys()
         self.spawn(self._settle_doubts(), name="doubts")
         self._start_timetable()
@@ -393,6 +389,24 @@ class Runtime:
         self.redactor.learn(*config.openai_api_keys)
         direct = Exits((), self.clock) if client.is_local else exits
         return OpenAIProvider(config, self.clock, client, pool, keys, direct)
+
+    async def _open_records(self) -> Records:
+        """Open what is kept; where nothing is to be kept, records that end with this process."""
+        if self.config.diskless:
+            return await self._in_memory()
+        records = await SqlRecords.open(self.config.data_dir, secret_key=self.config.secret_key or None)
+        self._resources.push_async_callback(records.aclose)
+        return records
+
+    async def _open_operator_keys(self) -> OperatorKeys:
+        config = self.config
+        if config.authorization:
+            return OperatorKeys.configured(config.authorization)
+        if config.diskless:
+            return OperatorKeys((), shut="DATA_DIR is none, so no operator key can be kept. Set AUTHORIZATION.")
+        keys = await load_operator_key(self.records, config.data_dir)
+        self.spawn(self._follow_operator_key(), name="operator key")
+        return keys
 
     async def _in_memory(self) -> Records:
         records = await SqlRecords.in_memory()

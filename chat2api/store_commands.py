@@ -127,7 +127,7 @@ def _reseal(options: argparse.Namespace, config: Config, environ: Mapping[str, s
 
     async def run() -> None:
         if moves:
-            records = await SqlRecords.open_moved(config.data_dir, config.secret_key, former=former)
+            records = await SqlRecords.open_moved(config.folder, config.secret_key, former=former)
         else:
             records = await _open(config)
         try:
@@ -181,7 +181,7 @@ def describe_restoration(told: Restoration, *, dry_run: bool) -> list[str]:
 
 
 async def _open(config: Config) -> SqlRecords:
-    return await SqlRecords.open(config.data_dir, secret_key=config.secret_key or None)
+    return await SqlRecords.open(config.folder, secret_key=config.secret_key or None)
 
 
 async def _record(records: SqlRecords, what: str, target: str) -> None:

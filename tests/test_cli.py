@@ -552,3 +552,14 @@ def listening_ports(pid: int) -> set[int]:
     """Give the TCP ports on which a process listens."""
     connections = psutil.Process(pid).net_connections(kind="tcp")
     return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
+
+
+@pytest.mark.parametrize("command", [("tokens", "list"), ("keys", "list"), ("keys", "operator"), ("reseal",)])
+def test_without_a_data_folder_commands_have_nothing_to_work_on(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATA_DIR", "none")
+    assert cli.main(command) == 2
+    assert "DATA_DIR is none, so nothing is kept that a command could work on." in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -25,7 +25,8 @@ def test_R23_all_words_for_false_are_understood(word: str) -> None:
 
 @pytest.mark.parametrize("unset", ["", "  ", "[]", "None", "none"])
 def test_R23_empty_values_mean_unset(unset: str) -> None:
-    environ = {spec.name: unset for spec in describe_settings()}
+    # DATA_DIR=none has a meaning of its own; see below.
+    environ = {spec.name: unset for spec in describe_settings() if (spec.name, unset.lower()) != ("DATA_DIR", "none")}
     assert Config.from_env(environ) == Config()
 
 
@@ -242,3 +243,33 @@ def test_S18_api_keys_are_never_shown() -> None:
     config = Config.from_env({"OPENAI_API_KEYS": "sk-very-secret"})
     assert "very-secret" not in repr(config)
     assert "very-secret" not in str(config.summary())
+
+
+@pytest.mark.parametrize("word", ["none", "None", " NONE "])
+def test_DATA_DIR_none_keeps_nothing_and_commands_say_so(word: str) -> None:
+    config = Config.from_env({"DATA_DIR": word})
+    assert config.diskless
+    assert config.summary()["DATA_DIR"] == "none"
+    with pytest.raises(ConfigError, match="DATA_DIR is none"):
+        _ = config.folder
+
+
+@pytest.mark.parametrize("value", ["", "[]", "data", "none/x", "../none"])
+def test_every_other_DATA_DIR_is_a_folder(value: str) -> None:
+    config = Config.from_env({"DATA_DIR": value})
+    assert not config.diskless
+    assert config.folder == config.data_dir
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("", "off"), ("off", "off"), ("False", "off"), ("none", "off"), ("Free", "free"), ("a-1", "a-1")],
+)
+def test_PUBLIC_MODE_names_a_tier_or_is_off(value: str, expected: str) -> None:
+    assert Config.from_env({"PUBLIC_MODE": value}).public_mode == expected
+
+
+@pytest.mark.parametrize("value", ["on", "true", "1", "two tiers", "/free", "x" * 33])
+def test_R23_PUBLIC_MODE_is_no_switch(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"PUBLIC_MODE is .* the name of a tier"):
+        Config.from_env({"PUBLIC_MODE": value})

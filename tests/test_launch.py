@@ -6,6 +6,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -220,3 +221,19 @@ async def test_R23_tiers_that_cannot_be_stop_the_start_with_their_line(tmp_path:
     (tmp_path / "tiers.toml").write_text("[free]\nbase = '/tokens'\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"line 2, free\.base: '/tokens' lies under /tokens, where the server has"):
         await serve_and_stop(settings(tmp_path / "data", TIERS_FILE=str(tmp_path / "tiers.toml")))
+
+
+async def test_a_server_without_a_disk_says_at_once_what_it_does_not_keep(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    began = time.process_time()
+    assert await serve_and_stop(Config.from_env({"PORT": "0", "DATA_DIR": "none", "DRAIN_ACCEPT": "0"})) == 0
+    assert time.process_time() - began < 20, "ten times what a container host may wait for"
+    for told in (capsys.readouterr().out, caplog.text):
+        assert "DATA_DIR is none: accounts, issued keys, invitations, usage" in told
+        assert "operator.key" not in told
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - the server is closed

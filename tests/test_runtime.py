@@ -14,6 +14,7 @@ from chat2api.logs import Redactor
 from chat2api.runtime import Demo, Runtime
 from chat2api.simulator.app import Simulator
 from chat2api.simulator.faults import Fault
+from chat2api.storage.keys import NewKey
 from tests.e2e.harness import HouseClock, add_tokens, until
 
 KEY = "operator-key-of-the-suite"
@@ -231,3 +232,36 @@ async def test_R22_a_scheduled_refresh_begins_with_the_start(tmp_path: Path) -> 
             await sim.control.wait_until(lambda: bool(sim.control.requests_to("oauth_token")))
         finally:
             await runtime.aclose()
+
+
+async def test_without_a_disk_everything_works_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runtime = await Runtime.open(Config.from_env({"DATA_DIR": "none", "AUTHORIZATION": KEY}))
+    try:
+        issued = await runtime.keys.issue(NewKey("somebody", None))
+        assert runtime.keys.find(issued.secret) is not None
+        assert runtime.operator_keys.matches(KEY)
+        assert "disk" not in {check.name for check in runtime.doctor.checks()}
+        assert runtime.readiness() == "ready"
+    finally:
+        await runtime.aclose()
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - the server is closed
+
+
+async def test_S1_without_a_disk_no_operator_key_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runtime = await Runtime.open(Config.from_env({"DATA_DIR": "none"}))
+    try:
+        assert runtime.operator_keys.shut == "DATA_DIR is none, so no operator key can be kept. Set AUTHORIZATION."
+        assert runtime.readiness() == "degraded"
+    finally:
+        await runtime.aclose()
+    assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240 - the server is closed
+
+
+async def test_a_folder_that_cannot_be_written_stops_the_start_with_advice(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot be used: .* name another in DATA_DIR, or set DATA_DIR=none"):
+        await Runtime.open(settings(tmp_path / "file" / "data"))

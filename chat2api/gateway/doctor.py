@@ -144,9 +144,10 @@ class Doctor:
         found = [
             Check("proof-of-work", "proof of work", self._examine_proof),
             Check("store", "records", self._examine_store),
-            Check("disk", "disk", self._examine_disk),
             Check("clock", "clock", self._examine_clock),
         ]
+        if not self._config.diskless:
+            found.insert(2, Check("disk", "disk", self._examine_disk))
         if self._config.public_origins:
             found.append(Check("reverse-proxy", "reverse proxy", self._examine_proxy))
         for number, (origin, proxy) in enumerate(self._ways(), 1):

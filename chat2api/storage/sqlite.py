@@ -291,7 +291,8 @@ def prepare_folder(folder: Path) -> None:
         folder.chmod(0o700)
     except OSError as error:
         raise StorageError(
-            f"The data folder {folder} cannot be used: {error.strerror}. Give it to the server's user."
+            f"The data folder {folder} cannot be used: {error.strerror}. Give it to the server's user, name another in "
+            "DATA_DIR, or set DATA_DIR=none to keep nothing."
         ) from error
 
 
