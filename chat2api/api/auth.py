@@ -84,7 +84,6 @@ async def authenticate(incoming: Request, *, site: bool = False) -> Caller:
     With `site` it is one of the website's, where a token is taken without the word Bearer as well, and which nobody may
     make who is known by no key: conversations have owners.
     """
-    runtime = current_runtime()
     try:
         bearer, workspace = read_bearer(incoming.headers, bare=site)
     except InvalidAPIKeyError:
@@ -93,9 +92,7 @@ async def authenticate(incoming: Request, *, site: bool = False) -> Caller:
         bearer, workspace = None, None
     visitor = _gateway_caller(incoming, bearer, workspace) if site else enter_without_key(incoming, bearer)
     caller = visitor or enter_with_key(await _find_caller(incoming, bearer, workspace))
-    if caller.tier is not None and incoming.url_rule is not None:
-        prefix = f"/{runtime.config.api_prefix}" if runtime.config.api_prefix else ""
-        check_route(caller, incoming.url_rule.rule.removeprefix(prefix))
+    check_route(caller, incoming.endpoint or "", site=site)
     return caller
 
 

@@ -18,13 +18,12 @@ from chat2api.keys.issue import has_key_prefix
 from chat2api.keys.tiers import Tier
 from chat2api.protocol.openai.rules import Rules, hold_chat_to
 
-RULED_ROUTES = frozenset({"/v1/chat/completions", "/v1", "/"})
-"""Routes whose bodies are held to a tier's rules before anybody else reads them."""
-PLAIN_ROUTES = frozenset({
-    "/v1/models", "/v1/models/<path:model>", "/v1/usage", "/dashboard/billing/subscription",
-    "/v1/dashboard/billing/subscription", "/dashboard/billing/usage", "/v1/dashboard/billing/usage",
+RULED = frozenset({"chat.create_chat_completion"})
+"""Endpoints whose bodies are held to a tier's rules before anybody else reads them."""
+PLAIN = frozenset({
+    "models.list_models", "models.get_model", "usage.usage", "usage.subscription", "usage.billing_usage",
 })  # fmt: skip
-"""Routes to which no rule applies, since they take no messages and give no answers."""
+"""Endpoints to which no rule applies, since they take no messages and give no answers."""
 
 
 def enter_without_key(incoming: Request, bearer: str | None) -> Caller | None:
@@ -80,12 +79,13 @@ def enter_with_key(caller: Caller) -> Caller:
     raise InvalidAPIKeyError(f"This is no key of the tier `{asked.name}`. Ask the operator of this server for one.")
 
 
-def check_route(caller: Caller, path: str) -> None:
-    """Raise PermissionDeniedError for a route, given by its path without API_PREFIX, that the caller's tier has not."""
-    tier = caller.tier
-    if tier is None or path in PLAIN_ROUTES or path in RULED_ROUTES:
-        return
-    if tier.rules == Rules() and path.startswith("/v1/"):
+def check_route(caller: Caller, endpoint: str, *, site: bool = False) -> None:
+    """Raise PermissionDeniedError for an endpoint that the caller's tier has not, whatever path led there.
+
+    `site` says that it is one of the website's calls, which are for no tier.
+    """
+    tier, name = caller.tier, endpoint.rpartition("/")[2]  # what stands before the slash is another place of the same
+    if tier is None or name in PLAIN or name in RULED or (tier.rules == Rules() and not site):
         return
     raise PermissionDeniedError(f"The tier `{tier.name}` is for chat completions only.", code="not_in_tier")
 

@@ -7,7 +7,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from chat2api.api.entry import check_route
+from chat2api.api.entry import PLAIN, RULED, check_route
+from chat2api.app import create_app
+from chat2api.config import Config
 from chat2api.errors import PermissionDeniedError
 from chat2api.gateway.provider import Caller
 from chat2api.keys.guesses import Guesses
@@ -181,20 +183,37 @@ async def test_the_list_at_the_bare_path_holds_the_tiers_models_that_the_key_may
     assert (await http.get("/v1/models/gpt-4o", headers=narrow)).status_code == 404
 
 
-async def test_a_route_whose_bodies_no_rule_knows_is_closed_to_a_tier_with_rules() -> None:
+async def test_an_endpoint_whose_bodies_no_rule_knows_is_closed_to_a_tier_with_rules() -> None:
     caller = Caller("public", owner="o", tier=BUILT_IN)
-    check_route(caller, "/v1/chat/completions")
-    check_route(caller, "/v1/models/<path:model>")
-    check_route(Caller("operator", owner="o"), "/v1/images/generations")
+    check_route(caller, "chat.create_chat_completion")
+    check_route(caller, "/imitate/chat.create_chat_completion")
+    check_route(caller, "models.get_model")
+    check_route(Caller("operator", owner="o"), "images.create")
     with pytest.raises(PermissionDeniedError, match="chat completions only"):
-        check_route(caller, "/v1/images/generations")
+        check_route(caller, "images.create")
+
+
+async def test_the_endpoints_that_are_named_exist() -> None:
+    app = create_app(Config())
+    assert set(app.view_functions) >= PLAIN | RULED
+
+
+@pytest.mark.parametrize("path", ["/imitate/v1/chat/completions", "/v1", "/", "/free/v1", "/free"])
+async def test_the_rules_hold_on_every_path_that_leads_to_a_chat(
+    http: httpx.AsyncClient, sim: Simulator, path: str
+) -> None:
+    answer = await http.post(path, json=chat("gpt-3.5-turbo", system=True))
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["completion_tokens"] == 3
+    (sent,) = sim.control.requests_to("conversation")
+    assert b"Latin" not in sent.request.body
 
 
 async def test_the_websites_own_calls_are_for_no_tier(house: House, http: httpx.AsyncClient) -> None:
     plain = Caller("issued_key", owner="o", tier=replace(BUILT_IN, rules=Rules()))
-    check_route(plain, "/v1/images/generations")
+    check_route(plain, "images.create")
     with pytest.raises(PermissionDeniedError):
-        check_route(plain, "/conversations")
+        check_route(plain, "site.list_conversations", site=True)
     answer = await http.get("/conversations", headers=bearer(await issue(house, "shared")))
     assert answer.status_code == 403
     preflight = await http.options(
