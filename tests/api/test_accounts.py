@@ -16,6 +16,7 @@ from chat2api.simulator.app import Simulator
 from chat2api.storage.values import ANY_MODEL, Cooldown
 from tests.accounts.jwt import access_token
 from tests.clocks import FakeClock
+from tests.described import check_answer
 from tests.e2e.harness import OPERATOR_KEY, House, open_house
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -45,6 +46,8 @@ class Operator(httpx.AsyncClient):
         answer = await super().send(*arguments, **options)
         if not options.get("stream"):
             assert not [secret for secret in self.secrets if secret in answer.text]
+            if answer.headers.get("content-type") == "application/json" and answer.status_code not in (404, 405):
+                check_answer(answer.request.method, answer.request.url.path, answer.status_code, answer.json())
         return answer
 
     async def ok(self, method: str, path: str, **options: Any) -> Any:

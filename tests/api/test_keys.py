@@ -11,6 +11,7 @@ import pytest_asyncio
 from chat2api.keys.issue import KeyRing
 from chat2api.simulator.faults import Fault
 from chat2api.storage.sql_records import SqlRecords
+from tests.described import check_answer
 from tests.e2e.harness import OPERATOR_KEY, Bench, Caller, open_bench, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -25,7 +26,10 @@ async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench
 
 
 async def call(bench: Bench, method: str, path: str, **options: Any) -> httpx.Response:
-    return await bench.http.request(method, path, headers=OPERATOR, **options)
+    answer = await bench.http.request(method, path, headers=OPERATOR, **options)
+    if answer.request.url.path.startswith("/keys"):
+        check_answer(method, answer.request.url.path, answer.status_code, answer.json())
+    return answer
 
 
 async def create(bench: Bench, **fields: Any) -> dict[str, Any]:

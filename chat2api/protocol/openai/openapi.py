@@ -2,8 +2,16 @@
 
 from chat2api.protocol.openai.chat import MAX_CHOICES, MAX_STOP_LENGTH, MAX_STOPS
 from chat2api.protocol.openai.messages import MAX_MESSAGES
-
-Schema = dict[str, object]
+from chat2api.protocol.openai.openapi_operator import operator_paths, operator_schemas
+from chat2api.protocol.openai.openapi_parts import (
+    Schema,
+    errors,
+    json_content,
+    nullable,
+    object_of,
+    parameter,
+    ref,
+)
 
 _ERRORS = {
     400: "The request is wrong; `param` names the field.",
@@ -36,40 +44,16 @@ def openapi_document(version: str, prefix: str = "") -> Schema:
             f"{prefix}/v1/models": {"get": _list_models()},
             f"{prefix}/v1/models/{{model}}": {"get": _get_model()},
             f"{prefix}/v1/usage": {"get": _get_usage()},
+            **operator_paths(prefix),
             "/healthz": {"get": _get_health("healthz", "Whether the process is alive.", ("200",))},
             "/readyz": {"get": _get_health("readyz", "Whether requests can be served.", ("200", "503"))},
         },
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             "responses": {f"Error{status}": _error_response(status, text) for status, text in _ERRORS.items()},
-            "schemas": _schemas(),
+            "schemas": _schemas() | operator_schemas(),
         },
     }
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _nullable(schema: Schema) -> Schema:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def _object(properties: dict[str, Schema], required: tuple[str, ...] | None = None) -> Schema:
-    """Give an object's schema; every property is required unless some are named."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties if required is None else required),
-    }
-
-
-def _json(schema: Schema) -> Schema:
-    return {"application/json": {"schema": schema}}
-
-
-def _errors(*statuses: int) -> Schema:
-    return {str(status): {"$ref": f"#/components/responses/Error{status}"} for status in statuses}
 
 
 def _error_response(status: int, description: str) -> Schema:
@@ -84,7 +68,7 @@ def _error_response(status: int, description: str) -> Schema:
             "description": "Seconds to wait, where they are known.",
             "schema": {"type": "integer", "minimum": 1},
         }
-    return {"description": description, "headers": headers, "content": _json(_ref("Error"))}
+    return {"description": description, "headers": headers, "content": json_content(ref("Error"))}
 
 
 def _create_chat_completion() -> Schema:
@@ -102,15 +86,15 @@ def _create_chat_completion() -> Schema:
             **_rate_headers(),
         },
         "content": {
-            **_json(_ref("ChatCompletion")),
+            **json_content(ref("ChatCompletion")),
             "text/event-stream": {"schema": {"type": "string", "description": "Each data line is a ChatChunk."}},
         },
     }
     return {
         "operationId": "createChatCompletion",
         "summary": "Answer a conversation.",
-        "requestBody": {"required": True, "content": _json(_ref("ChatRequest"))},
-        "responses": {"200": answer, **_errors(*_ERRORS)},
+        "requestBody": {"required": True, "content": json_content(ref("ChatRequest"))},
+        "responses": {"200": answer, **errors(*_ERRORS)},
     }
 
 
@@ -134,26 +118,23 @@ def _rate_headers() -> Schema:
 
 
 def _get_usage() -> Schema:
-    def parameter(name: str, description: str, schema: Schema) -> Schema:
-        return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
-
     day: Schema = {"type": "string", "format": "date"}
     form: Schema = {"type": "string", "enum": ["json", "csv"]}
     return {
         "operationId": "getUsage",
         "summary": "Tell what the key used and what is left; the operator is told of all keys.",
         "parameters": [
-            parameter("since", "First day, in UTC; 30 days by default.", day),
-            parameter("until", "Last day; today by default.", day),
-            parameter("key", "One key's id; for the operator.", {"type": "string"}),
-            parameter("format", "JSON by default.", form),
+            parameter("since", "query", "First day, in UTC; 30 days by default.", day),
+            parameter("until", "query", "Last day; today by default.", day),
+            parameter("key", "query", "One key's id; for the operator.", {"type": "string"}),
+            parameter("format", "query", "JSON by default.", form),
         ],
         "responses": {
             "200": {
                 "description": "Sums for each day and model.",
-                "content": {**_json(_ref("UsageReport")), "text/csv": {"schema": {"type": "string"}}},
+                "content": {**json_content(ref("UsageReport")), "text/csv": {"schema": {"type": "string"}}},
             },
-            **_errors(400, 401, 403, 429, 500, 503),
+            **errors(400, 401, 403, 429, 500, 503),
         },
     }
 
@@ -163,8 +144,8 @@ def _list_models() -> Schema:
         "operationId": "listModels",
         "summary": "List what the accounts offer.",
         "responses": {
-            "200": {"description": "All models.", "content": _json(_ref("ModelList"))},
-            **_errors(401, 403, 429, 500, 502, 503, 504),
+            "200": {"description": "All models.", "content": json_content(ref("ModelList"))},
+            **errors(401, 403, 429, 500, 502, 503, 504),
         },
     }
 
@@ -175,8 +156,8 @@ def _get_model() -> Schema:
         "summary": "Describe one model.",
         "parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}],
         "responses": {
-            "200": {"description": "The model.", "content": _json(_ref("Model"))},
-            **_errors(401, 403, 404, 429, 500, 502, 503, 504),
+            "200": {"description": "The model.", "content": json_content(ref("Model"))},
+            **errors(401, 403, 404, 429, 500, 502, 503, 504),
         },
     }
 
@@ -193,8 +174,8 @@ def _get_health(name: str, summary: str, statuses: tuple[str, ...]) -> Schema:
 
 def _schemas() -> Schema:
     return {
-        "Error": _object({"error": _error_schema()}),
-        "Model": _object(
+        "Error": object_of({"error": _error_schema()}),
+        "Model": object_of(
             {
                 "id": {"type": "string"},
                 "object": {"const": "model"},
@@ -202,38 +183,38 @@ def _schemas() -> Schema:
                 "owned_by": {"type": "string"},
             }
         ),
-        "ModelList": _object({"object": {"const": "list"}, "data": {"type": "array", "items": _ref("Model")}}),
+        "ModelList": object_of({"object": {"const": "list"}, "data": {"type": "array", "items": ref("Model")}}),
         "Usage": _usage_schema(),
         "UsageReport": _usage_report_schema(),
         "Message": _message_schema(),
         "ChatRequest": _request_schema(),
         "ChatCompletion": _answer_schema(
-            "chat.completion", _object(_choice("message", _reply_message_schema(), {"type": "string"})), _ref("Usage")
+            "chat.completion", object_of(_choice("message", _reply_message_schema(), {"type": "string"})), ref("Usage")
         ),
         "ChatChunk": _answer_schema(
             "chat.completion.chunk",
-            _object(_choice("delta", _delta_schema(), _nullable({"type": "string"}))),
-            _nullable(_ref("Usage")),
+            object_of(_choice("delta", _delta_schema(), nullable({"type": "string"}))),
+            nullable(ref("Usage")),
         ),
     }
 
 
 def _error_schema() -> Schema:
     text_or_null: Schema = {"type": ["string", "null"]}
-    return _object(
+    return object_of(
         {"message": {"type": "string"}, "type": {"type": "string"}, "param": text_or_null, "code": text_or_null}
     )
 
 
 def _usage_schema() -> Schema:
     count: Schema = {"type": "integer", "minimum": 0}
-    return _object(
+    return object_of(
         {
             "prompt_tokens": count,
             "completion_tokens": count,
             "total_tokens": count,
-            "prompt_tokens_details": _object({"cached_tokens": count, "audio_tokens": count}),
-            "completion_tokens_details": _object(
+            "prompt_tokens_details": object_of({"cached_tokens": count, "audio_tokens": count}),
+            "completion_tokens_details": object_of(
                 {
                     "reasoning_tokens": count,
                     "audio_tokens": count,
@@ -250,12 +231,12 @@ def _usage_report_schema() -> Schema:
     count: Schema = {"type": "integer", "minimum": 0}
     names = ("requests", "prompt_tokens", "completion_tokens", "images", "errors", "total_tokens")
     sums: dict[str, Schema] = dict.fromkeys(names, count) | {"seconds": {"type": "number"}}
-    groups: Schema = {"type": "array", "items": _object(sums)}
+    groups: Schema = {"type": "array", "items": object_of(sums)}
     properties: dict[str, Schema] = {
         "object": {"const": "usage"},
         "since": {"type": "string"},
         "until": {"type": "string"},
-        "total": _object(sums),
+        "total": object_of(sums),
         "days": groups,
         "models": groups,
         "keys": groups,
@@ -264,13 +245,13 @@ def _usage_report_schema() -> Schema:
         "key": {"type": "object"},
         "left": {"type": "array", "items": {"type": "object"}},
     }
-    return _object(properties, ("object", "since", "until", "total", "days", "models"))
+    return object_of(properties, ("object", "since", "until", "total", "days", "models"))
 
 
 def _message_schema() -> Schema:
     kinds = ["text", "input_text", "output_text", "refusal", "thinking", "redacted_thinking", "reasoning"]
-    part = _object({"type": {"type": "string", "enum": kinds}}, ("type",))
-    return _object(
+    part = object_of({"type": {"type": "string", "enum": kinds}}, ("type",))
+    return object_of(
         {
             "role": {"type": "string", "enum": ["system", "developer", "user", "assistant", "tool", "function"]},
             "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": part}, {"type": "null"}]},
@@ -288,18 +269,18 @@ def _request_schema() -> Schema:
     stop: Schema = {"type": "string", "maxLength": MAX_STOP_LENGTH}
     efforts = ["none", "minimal", "low", "medium", "high", "xhigh", "max", None]
     conversation: Schema = {"type": ["string", "null"], "pattern": "^[A-Za-z0-9_-]{0,128}$"}
-    return _object(
+    return object_of(
         {
-            "messages": {"type": "array", "minItems": 1, "maxItems": MAX_MESSAGES, "items": _ref("Message")},
+            "messages": {"type": "array", "minItems": 1, "maxItems": MAX_MESSAGES, "items": ref("Message")},
             "model": {"type": ["string", "null"], "minLength": 1},
             "stream": {"type": ["boolean", "null"]},
-            "stream_options": _nullable(_object({"include_usage": {"type": ["boolean", "null"]}}, ())),
+            "stream_options": nullable(object_of({"include_usage": {"type": ["boolean", "null"]}}, ())),
             "max_completion_tokens": {"type": ["integer", "null"], "minimum": -1},
             "max_tokens": {"type": ["integer", "null"], "minimum": -1},
             "stop": {"anyOf": [stop, {"type": "array", "maxItems": MAX_STOPS, "items": stop}, {"type": "null"}]},
             "n": {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_CHOICES},
             "reasoning_effort": {"enum": efforts},
-            "reasoning": _nullable(_object({"effort": {"enum": efforts}}, ())),
+            "reasoning": nullable(object_of({"effort": {"enum": efforts}}, ())),
             "user": {"type": ["string", "object", "null"]},
             "conversation_id": conversation,
             "parent_message_id": conversation,
@@ -310,7 +291,7 @@ def _request_schema() -> Schema:
 
 
 def _reply_message_schema() -> Schema:
-    return _object(
+    return object_of(
         {
             "role": {"const": "assistant"},
             "content": {"type": ["string", "null"]},
@@ -322,7 +303,7 @@ def _reply_message_schema() -> Schema:
 
 
 def _delta_schema() -> Schema:
-    return _object(
+    return object_of(
         {"role": {"const": "assistant"}, "content": {"type": "string"}, "reasoning_content": {"type": "string"}}, ()
     )
 
@@ -333,7 +314,7 @@ def _choice(name: str, content: Schema, reason: Schema) -> dict[str, Schema]:
 
 def _answer_schema(kind: str, choice: Schema, usage: Schema) -> Schema:
     required = ("id", "object", "created", "model", "choices", *(("usage",) if kind == "chat.completion" else ()))
-    return _object(
+    return object_of(
         {
             "id": {"type": "string"},
             "object": {"const": kind},
