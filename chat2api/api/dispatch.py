@@ -148,10 +148,12 @@ class LeanContext(RequestContext):
     """What `request`, `g` and `current_app` stand for while one request is handled; see LeanQuart."""
 
     app: "LeanQuart"
+    request: Request = None  # type: ignore[assignment]  # in place of a property, which is asked for at each step
 
     def __init__(self, app: "LeanQuart", request: Request) -> None:
         """Make the context of a request; enter it by `async with`."""
         super().__init__(app, request, _NO_SESSION)
+        self.request = request
 
     def match_request(self) -> None:
         """Find the request's route; those without arguments are known by heart once they have been found."""

@@ -73,7 +73,6 @@ class AnswerRelay(Generic[Batch]):
         """Set by the response while it flows: takes a batch of a choice at once, or answers False to have it held."""
         sources = [open_source(partial(self._offer, index)) for index in range(choices)]
         self._pumps = [spawn(self._pump(index, source), "answer") for index, source in enumerate(sources)]
-        self._running = len(self._pumps)
         self._broken = False
         for pump in self._pumps:
             pump.add_done_callback(self._pump_ended)
@@ -98,7 +97,6 @@ class AnswerRelay(Generic[Batch]):
         return True
 
     def _pump_ended(self, pump: "asyncio.Task[None]") -> None:
-        self._running -= 1
         self._broken = self._broken or pump.cancelled() or pump.exception() is not None
         self._wake()
 
@@ -189,7 +187,8 @@ class AnswerRelay(Generic[Batch]):
         return any(pump.done() and not pump.cancelled() and pump.exception() is not None for pump in self._pumps)
 
     def _over(self) -> bool:
-        return self._running == 0 or self._broken or self._interruption is not None
+        # A pump that has ended is asked for here, as what it called back by comes a turn of the loop later.
+        return self._interruption is not None or self._broken or all([pump.done() for pump in self._pumps])
 
 
 def size_of_events(events: Sequence[Event]) -> int:

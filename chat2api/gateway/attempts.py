@@ -103,7 +103,8 @@ class Trials:
         while True:
             try:
                 async with deadline(first_by, "first_content", "The backend did not answer in time."):
-                    await self.clock.sleep(pause)
+                    if pause:
+                        await self.clock.sleep(pause)
                     lease = await self._lease(account_id, attempts, failure)
             except UpstreamTimeoutError as error:
                 raise self._told(failure or error) from None

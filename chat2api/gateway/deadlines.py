@@ -107,19 +107,26 @@ class deadline:  # noqa: N801 - it stands where a function would
 
     def __init__(self, at: float, phase: str, message: str) -> None:
         """Limit a block, by `async with`."""
-        self._limit = asyncio.timeout_at(at)
+        self._at = at
         self._phase = phase
         self._message = message
+        self._rang = False
 
     async def __aenter__(self) -> None:
         """Begin the block."""
-        await self._limit.__aenter__()
+        self._task = cast("asyncio.Task[object]", asyncio.current_task())
+        self._asked_before = self._task.cancelling()
+        self._timer = self._task.get_loop().call_at(self._at, self._ring)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End it."""
-        try:
-            await self._limit.__aexit__(kind, error, trace)
-        except TimeoutError as late:
-            raise UpstreamTimeoutError(self._message, phase=self._phase) from late
+        self._timer.cancel()
+        # A cancel from elsewhere that came as well is not ours to swallow.
+        if self._rang and self._task.uncancel() <= self._asked_before and kind is asyncio.CancelledError:
+            raise UpstreamTimeoutError(self._message, phase=self._phase) from error
+
+    def _ring(self) -> None:
+        self._rang = True
+        self._task.cancel()

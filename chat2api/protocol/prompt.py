@@ -43,7 +43,7 @@ class Message:
     @property
     def text(self) -> str:
         """All text of the message, parts joined by a line break."""
-        return "\n".join(part.text for part in self.parts)
+        return "\n".join([part.text for part in self.parts])
 
 
 @dataclass(frozen=True, slots=True)

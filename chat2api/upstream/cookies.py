@@ -26,6 +26,7 @@ MAX_BYTES = 4096
 """Of a cookie's name and value together; a longer one is ignored, as browsers do."""
 
 _KEPT_HEADERS = 128
+_AGE = re.compile(r"-?[0-9]{1,15}")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 _Key = tuple[str, str, str]
@@ -188,7 +189,7 @@ def _keeps_promises(cookie: _Cookie, location: Location, attributes: dict[str, s
 def _end(attributes: dict[str, str], now: float) -> float:
     """Give when the cookie ends: Max-Age before Expires, neither for one that stays."""
     age = attributes.get("max-age", "")
-    if re.fullmatch(r"-?[0-9]{1,15}", age):
+    if _AGE.fullmatch(age):
         return now + int(age) if int(age) > 0 else -inf
     if "expires" in attributes:
         instant = _read_date(attributes["expires"])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable
+from functools import lru_cache
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ _KINDS = (
 """By what a path holds, the narrower before the wider; `home page` and `other` come beside these."""
 
 
+@lru_cache(maxsize=256)
 def kind_of(url: str) -> str:
     """Give the kind of call that an address stands for: one of a few words, never a part of the address."""
     path = urlsplit(url).path
@@ -35,6 +37,7 @@ def kind_of(url: str) -> str:
     return next((kind for part, kind in _KINDS if part in path), "other")
 
 
+@lru_cache(maxsize=256)
 def outcome_of(status: int) -> str:
     """Give a status as an outcome: those that mean something of their own by themselves, others by their class."""
     return str(status) if status in (401, 403, 404, 429) else f"{status // 100}xx"

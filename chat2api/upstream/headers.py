@@ -93,10 +93,11 @@ class HeaderBlock:
 
         Raises UpstreamProtocolError when the head is too long or its status unreadable.
         """
-        self._left -= len(line)
+        size = len(line)
+        self._left -= size
         if self._left < 0:
             raise UpstreamProtocolError("The upstream's headers are too long.")
-        if len(line) > 2 and not self.complete:
+        if size > 2 and not self.complete:
             if line.startswith(b"HTTP/"):
                 self._begin(line)
             else:

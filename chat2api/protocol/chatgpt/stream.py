@@ -331,7 +331,7 @@ class ConversationDecoder:
             self._turn.is_blocked = True
 
     def _read_side_event(self, kind: str, event: dict[str, Json]) -> None:
-        if (conversation_id := text_of(event.get("conversation_id"))) and not self._turn.conversation_id:
+        if not self._turn.conversation_id and (conversation_id := text_of(event.get("conversation_id"))):
             self._turn.conversation_id = conversation_id
         if kind == "message_marker":
             self._turn.mark(text_of(event.get("message_id")), text_of(event.get("marker")).split("|"))

@@ -47,6 +47,7 @@ from chat2api.protocol.events import (
 )
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_VISIBLE_TOKENS = frozenset({"user_visible_token", "final_channel_token"})
 _TAIL = 24
 """Characters of a text's end that are looked for in its rewritten form."""
 _MAX_CUT = 32 * 1024
@@ -221,12 +222,18 @@ class Turn:
     def mark(self, message_id: str, markers: Iterable[str]) -> None:
         """Take a marker of a message's tokens; it may come before the message."""
         names = set(markers)
-        if names & {"user_visible_token", "final_channel_token"}:
-            self._cot_ids.discard(message_id)
+        if not names.isdisjoint(_VISIBLE_TOKENS):
+            is_cot = False
         elif "cot_token" in names:
-            self._cot_ids.add(message_id)
+            is_cot = True
         else:
             return
+        if is_cot == (message_id in self._cot_ids):
+            return
+        if is_cot:
+            self._cot_ids.add(message_id)
+        else:
+            self._cot_ids.discard(message_id)
         view = self._views.get(message_id)
         if view is not None and not view.has_written:
             self._read_content(view)

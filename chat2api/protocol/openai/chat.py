@@ -423,14 +423,15 @@ class ChatFolder:
 
 
 _CHUNK = "chat.completion.chunk"
-_ID_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+_ID_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+_LETTER_OF = bytes(_ID_LETTERS[byte % len(_ID_LETTERS)] for byte in range(256))
 
 
 def completion_id(entropy: bytes) -> str:
     """Give `chatcmpl-` and 29 letters and digits, made of at least 29 random bytes."""
     if len(entropy) < 29:
         raise ValueError("29 random bytes are needed")
-    return "chatcmpl-" + "".join(_ID_LETTERS[byte % len(_ID_LETTERS)] for byte in entropy[:29])
+    return "chatcmpl-" + entropy[:29].translate(_LETTER_OF).decode()
 
 
 def render_link(link: FileLink) -> str:

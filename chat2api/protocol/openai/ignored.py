@@ -24,13 +24,18 @@ def read_ignored(body: JsonObject) -> tuple[str, ...]:
     A parameter that changes nothing as things are (`tool_choice` without tools) is not named. Raises
     InvalidRequestError with `param` for one of the wrong type or outside its bounds.
     """
-    asked = {
+    if _NAMES.isdisjoint(body):
+        return ()
+    return tuple(sorted(name for name, is_asked in _asked(body).items() if is_asked))
+
+
+def _asked(body: JsonObject) -> dict[str, bool]:
+    return {
         **_sampling_asked(body),
         **_output_asked(body),
         **_tools_asked(body),
         **_bookkeeping_asked(body),
     }
-    return tuple(sorted(name for name, is_asked in asked.items() if is_asked))
 
 
 def _sampling_asked(body: JsonObject) -> dict[str, bool]:
@@ -111,3 +116,7 @@ def _bookkeeping_asked(body: JsonObject) -> dict[str, bool]:
         "service_tier": read_word(body, "service_tier", tiers) not in (None, "auto", "default"),
         "store": read_flag(body, "store") or False,
     }
+
+
+_NAMES = frozenset(_asked({}))
+"""Most requests have none of them."""
