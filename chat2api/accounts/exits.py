@@ -6,13 +6,32 @@ while its exit cannot be used.
 
 import hashlib
 from collections.abc import Sequence, Set
+from dataclasses import dataclass
 
-from chat2api.accounts.health import DISTRUST_SECONDS, EXIT_SECONDS, Breaker, ExitFault, clamp_stated
+from chat2api.accounts.health import (
+    DISTRUST_SECONDS,
+    EXIT_SECONDS,
+    Breaker,
+    BreakerState,
+    ExitFault,
+    clamp_stated,
+)
 from chat2api.clock import Clock
 from chat2api.errors import AllAccountsCoolingError
 
 Exit = str | None
 """The URL of a proxy, or None for the direct way."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitState:
+    """How an exit is for one host. `name` is its place in PROXY_URL, from 1, or `direct`: a proxy's address may hold a
+    password. `seconds` is for how long it may not be used."""
+
+    name: str
+    host: str
+    state: BreakerState
+    seconds: float
 
 
 class Exits:
@@ -74,6 +93,15 @@ class Exits:
     def blocked_for(self, used: Exit, host: str) -> float:
         """Give for how many seconds an exit may not be used for a host; 0 when it may."""
         return self._breaker(used, host).blocked_for(self._clock.monotonic())
+
+    def states(self) -> list[ExitState]:
+        """Give how each exit is for each host that it was used for."""
+        now = self._clock.monotonic()
+        names = {one: "direct" if one is None else str(place) for place, one in enumerate(self._exits, 1)}
+        return [
+            ExitState(names[used], host, breaker.state(now), breaker.blocked_for(now))
+            for (used, host), breaker in self._breakers.items()
+        ]
 
     def _share_may_open(self, host: str, now: float) -> bool:
         """Whether statistics may close one more exit: never more than half, or a bad hour would close them all."""

@@ -224,6 +224,10 @@ class Attempts:
         return Decision("next", delay=0.0 if at_once else delay)
 
 
+BreakerState = Literal["closed", "open", "half_open"]
+"""closed: calls go through. open: none does. half_open: one does, as the probe."""
+
+
 class Breaker:
     """Whether one exit may be used for one host: closed, open for a while, then one probe.
 
@@ -253,6 +257,12 @@ class Breaker:
             return self._open_until - now
         # While a probe is out, others wait for its outcome, but not for ever.
         return max(0.0, self._probe_until - now) if self._probe_until is not None else 0.0
+
+    def state(self, now: float) -> BreakerState:
+        """Give the state as it is now."""
+        if self._open_until is None:
+            return "closed"
+        return "open" if now < self._open_until else "half_open"
 
     def start(self, now: float) -> None:
         """Tell that a call is sent now; after an opening this call is the probe."""

@@ -284,7 +284,13 @@ class _Snapshot(Collector):
             calls.add_metric((kind, outcome), count)
         yield calls
         yield from self._attempts()
+        yield from self._exits()
         yield from self._accounts()
+        yield CounterMetricFamily(
+            "chat2api_guesses_refused",
+            "Keys and passwords that were not compared, since their address had sent too many wrong ones.",
+            value=runtime.guesses.refused,
+        )
         yield from self._refreshes()
         yield GaugeMetricFamily("chat2api_open_answers", "Answers on their way.", value=len(runtime.answers))
         yield from self._drift()
@@ -300,6 +306,28 @@ class _Snapshot(Collector):
             "Attempts that the retry budget did not allow.",
             value=sum(budget.refused for budget in budgets),
         )
+
+    def _exits(self) -> Iterator[Metric]:
+        states = self._runtime.sources.pool.exits.states()
+        count = Tally({"closed": 0, "open": 0, "half_open": 0})
+        count.update(one.state for one in states)
+        family = GaugeMetricFamily(
+            "chat2api_exits", "Exits by the state of their breakers, each once for every host.", labels=("state",)
+        )
+        for state, number in count.items():
+            family.add_metric((state,), number)
+        yield family
+        rests = GaugeMetricFamily(
+            "chat2api_exit_rest_seconds",
+            "For how long an exit (its place in PROXY_URL, or direct) is not used for some host; 0 when it is for all.",
+            labels=("exit",),
+        )
+        longest: dict[str, float] = {}
+        for one in states:
+            longest[one.name] = max(one.seconds, longest.get(one.name, 0.0))
+        for name, seconds in longest.items():
+            rests.add_metric((name,), seconds)
+        yield rests
 
     def _accounts(self) -> Iterator[Metric]:
         statistics = self._runtime.pool.statistics()

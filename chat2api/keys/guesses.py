@@ -52,6 +52,8 @@ class Guesses:
         self._known: dict[tuple[str, bytes], None] = {}
         self._recent: deque[float] = deque(maxlen=ALARM_GUESSES)
         self._alarm_until = 0.0
+        self.refused = 0
+        """Secrets so far that were not compared, since their address had to wait."""
 
     @property
     def alarm(self) -> bool:
@@ -70,6 +72,7 @@ class Guesses:
             return
         left = entry.waits_until - self._clock.monotonic()
         if left > 0:
+            self.refused += 1
             raise RateLimitedError(
                 "Too many wrong keys or passwords came from your address. Wait, then try again.", retry_after=left
             )

@@ -126,3 +126,19 @@ def test_R3_a_probe_whose_caller_left_lets_another_be_the_probe(clock: FakeClock
     exits.report(None, "host", "distrusted")
     exits.abandon(None, "host")
     assert exits.blocked_for(None, "host") > 60
+
+
+def test_R5_states_are_told_by_place_and_host_without_an_address(clock: FakeClock) -> None:
+    exits = Exits(["http://someone:canary@one", "http://two"], clock)
+    exits.report("http://two", "host", None)
+    exits.report("http://someone:canary@one", "host", "unreachable")
+    told = {one.name: (one.host, one.state, one.seconds) for one in exits.states()}
+    assert told == {"1": ("host", "open", 30), "2": ("host", "closed", 0)}
+    assert "canary" not in str(exits.states())
+    clock.advance(30)
+    assert {one.name: one.state for one in exits.states()} == {"1": "half_open", "2": "closed"}
+    exits.report("http://someone:canary@one", "host", None)
+    assert {one.state for one in exits.states()} == {"closed"}
+    direct = Exits([], clock)
+    direct.report(None, "host", None)
+    assert [one.name for one in direct.states()] == ["direct"]

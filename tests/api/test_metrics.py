@@ -5,12 +5,17 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
 from chat2api.api.metrics import LAG_SECONDS, MAX_MODELS, Metrics, RequestNotes, request_line
+from chat2api.errors import RateLimitedError
+from chat2api.gateway.sources import host_of
+from chat2api.keys.digests import secret_digest
+from chat2api.keys.guesses import GUESSES
 from chat2api.protocol.openai.usage import Usage
 from chat2api.simulator.faults import Fault
 from tests.e2e.harness import OPERATOR_KEY, Bench, Caller, open_bench, until
@@ -112,6 +117,27 @@ async def test_failures_retries_and_waits_are_counted(bench: Bench, caplog: pyte
     assert grown(before, during, "chat2api_answers_cut_total", route=CHAT) == 1
     assert grown(before, during, "chat2api_upstream_calls_total", kind="conversation", outcome="429") == 1
     assert grown(before, during, "chat2api_requests_total", route=CHAT, status="400", model="") == 1
+
+
+async def test_R5_S14_exits_that_rest_and_refused_guesses_are_told(bench: Bench) -> None:
+    async with bench.case(1):
+        exits, host = bench.house.runtime.sources.pool.exits, host_of(bench.sim.url)
+        guesses = bench.house.runtime.guesses
+        before = await scrape(bench)
+        exits.report(None, host, "distrusted")
+        for number in range(GUESSES + 1):
+            with suppress(RateLimitedError):
+                guesses.check("198.51.100.7", secret_digest(f"wrong {number}"))
+            guesses.failed("198.51.100.7", secret_digest(f"wrong {number}"))
+        during = await scrape(bench)
+        bench.clock.advance(3600)
+        exits.report(None, host, None)
+        after = await scrape(bench)
+    assert grown(before, during, "chat2api_exits", state="open") == 1
+    assert 0 < value(during, "chat2api_exit_rest_seconds", exit="direct") <= 60
+    assert value(after, "chat2api_exit_rest_seconds", exit="direct") == 0
+    assert value(after, "chat2api_exits", state="open") == 0
+    assert grown(before, during, "chat2api_guesses_refused_total") == 1
 
 
 async def test_a_client_that_leaves_is_noted_as_that(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

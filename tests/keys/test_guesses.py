@@ -32,6 +32,7 @@ def test_S14_ten_thousand_guesses_in_a_minute_are_ten_comparisons() -> None:
         compared += guess(guesses, HERE, number)
         clock.advance(59 / 10_000)
     assert compared == GUESSES
+    assert guesses.refused == 10_000 - GUESSES
 
 
 def test_S14_the_wait_doubles_to_a_quarter_of_an_hour_and_is_forgiven_after_a_quiet_one() -> None:
