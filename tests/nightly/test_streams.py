@@ -12,7 +12,7 @@ from tests.nightly.conftest import Note
 pytestmark = pytest.mark.nightly
 
 STREAMS = 1000
-KEPT = 40
+KEPT = STREAMS // 10
 """Descriptors of connections that are kept for the next requests."""
 
 KIBIBYTE = 1024
