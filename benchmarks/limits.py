@@ -95,7 +95,7 @@ async def _measure(rounds: int, requests: int) -> dict[str, float]:
         caller = Caller("issued_key", owner=f"issued:{key.id}", key=key, allowed=scopes.allowed(key))
         check_model(caller, "gpt-5")
         charge = Charge(runtime, caller, _MESSAGES)
-        await charge.reserve(500, 1)
+        await charge.reserve("gpt-5", 500, 1)
         charge.facts.account, charge.facts.model = await pick(caller.owner, caller.allowed), "gpt-5"
         charge.add(_EVENTS)
         await parts.quotas.rooms(key)  # for the answer's headers

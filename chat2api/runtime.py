@@ -181,7 +181,9 @@ class Runtime:
         await self.tiers.load()
         self.records = await self._open_records()
         self.shared = MemoryShared(self.clock)
-        self.transport = transport = CountedTransport(CurlTransport(ca_file=config.upstream_ca_file or None, clock=self.clock))
+        self.transport = transport = CountedTransport(
+            CurlTransport(ca_file=config.upstream_ca_file or None, clock=self.clock)
+        )
         self._resources.push_async_callback(transport.aclose)
         native = variants()[0] != PYTHON
         solver = ProofSolver(search_limit=config.proof_timeout if native else config.proof_fallback_timeout)
