@@ -48,6 +48,7 @@ SAY = Phrases(
         "restored_copy": "The records are an older copy. Add the newest tokens, or confirm that the copy may be refreshed.",
         "workspace_not_allowed": "Add its token again with the id of a workspace that it belongs to, or with none.",
         "token_expired": "Its access token has ended, and it has nothing to renew it with. Add a new token.",
+        "invalid_jwt": "The backend does not take this for an access token. Copy it again, whole, and add it.",
         "human_check": "Sign in with a browser and do what the website asks for.",
         "distrusted": "Use another exit address (PROXY_URL), or wait: the backend distrusts this one.",
         "upstream_challenge": "Use another exit address (PROXY_URL), or sign in with a browser and do what it asks for.",
@@ -123,7 +124,8 @@ def show_account(
     reason = whole.reason if cooling and whole is not None else account.reason
     advice = ""
     if reason is not None or account.state != "ok":
-        advice = advice_for(reason or account.state)
+        known = reason is not None and (account.usable or reason in SAY)
+        advice = advice_for(reason if known and reason is not None else account.state)
     return AccountView(
         account=account,
         state="cooling" if cooling else account.state,

@@ -62,6 +62,12 @@ async def test_every_state_that_is_not_well_has_advice(
     assert (view.state == "cooling") is changed.usable
 
 
+async def test_a_reason_that_nobody_knows_leaves_the_advice_of_the_state(account: Account, records: SqlRecords) -> None:
+    changed = await records.set_state(account, "needs_sign_in", "never heard of", 0.0)
+    assert changed is not None
+    assert show(changed).advice == advice_for("needs_sign_in")
+
+
 def test_every_reason_of_ours_is_known_to_the_adviser() -> None:
     source = "".join(path.read_text() for path in Path(chat2api.__file__).parent.rglob("*.py"))
     reasons = set(re.findall(r'reason="([a-z_]+)"', source))

@@ -1,8 +1,9 @@
 """A server as it looks after a month of use: accounts in every state, keys, a ledger, hours, a journal. Nothing in it is real."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from chat2api.simulator.app import Simulator
 from chat2api.simulator.options import SimulatorOptions
 from chat2api.storage.actions import Action
 from chat2api.storage.keys import KeyLimits, KeyScope, NewKey
+from chat2api.storage.sql_records import SqlRecords
 from chat2api.storage.usage import UsageRow, day_of
-from chat2api.storage.values import ANY_MODEL, Account, AccountState, Activity, Cooldown
+from chat2api.storage.values import ANY_MODEL, Account, AccountFacts, AccountState, Activity, Cooldown
 from tests.e2e.harness import House, HouseClock, open_house
 
 DAY = 86400.0
@@ -37,6 +39,7 @@ TROUBLES: tuple[tuple[AccountState, str | None], ...] = (
     ("suspect", "distrusted"),
     ("disabled", "by_operator"),
 )
+SECRET = "furnished" * 6
 ERRORS = ("upstream_timeout", "rate_limit_exceeded", "proof_of_work_too_hard", "upstream_challenge")
 
 
@@ -61,38 +64,79 @@ async def open_furnished(folder: Path, accounts: int = 12, keys: int = len(NAMES
         apps.append(real(*args, **options))
         return apps[-1]
 
-    async with Simulator(SimulatorOptions(accounts=0, delay=0.0), clock=clock) as sim:
+    async with Simulator(SimulatorOptions(accounts=0, delay=0.0), clock=clock) as sim, AsyncExitStack() as house_stack:
+        tokens = [
+            sim.control.add_account(("plus", "free", "pro")[number % 3], team=number % 5 == 4).access_token
+            for number in range(accounts)
+        ]
+        labels = await _furnish(folder / "data", tokens)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(launch, "create_app", keep)
             opened = open_house(
-                folder / "data",
-                sim,
-                clock=clock,
-                SECRET_KEY="furnished" * 6,
-                PUBLIC_ORIGINS="https://chat.example.org",
-                TRUSTED_PROXIES="192.0.2.1",
-            )
-            house = await opened.__aenter__()
-        try:
-            apps[0].extensions["chat2api_metrics"].hours = hours
-            tokens = [
-                sim.control.add_account(("plus", "free", "pro")[number % 3], team=number % 5 == 4).access_token
-                for number in range(accounts)
-            ]
-            new = [to_new_account(to_credential(token)) for token in tokens]
-            await house.runtime.records.add_accounts(new, NOON - 20 * DAY)
-            await _furnish(house, keys)
-            yield house
-        finally:
-            await opened.__aexit__(None, None, None)
+                folder / "data", sim, clock=clock, SECRET_KEY=SECRET,
+                PUBLIC_ORIGINS="https://chat.example.org", TRUSTED_PROXIES="192.0.2.1",
+            )  # fmt: skip
+            house = await house_stack.enter_async_context(opened)
+        apps[0].extensions["chat2api_metrics"].hours = hours
+        await _issue_all(house, keys, labels)
+        yield house
 
 
-async def _furnish(house: House, keys: int) -> None:
+async def _furnish(folder: Path, tokens: Sequence[str]) -> list[str]:
+    """Write accounts with all that a month does to them; give their labels."""
     chance = random.Random(7)
-    runtime = house.runtime
-    now = runtime.clock.now()
-    accounts = (await runtime.records.changes()).accounts
-    await _trouble(house, accounts, chance)
+    await asyncio.to_thread(folder.mkdir, parents=True)
+    records = await SqlRecords.open(folder, secret_key=SECRET)
+    try:
+        added = await records.add_accounts([to_new_account(to_credential(token)) for token in tokens], NOON - 20 * DAY)
+        for one in added:
+            await records.put_facts(one.account.id, AccountFacts(models=tuple(name for name, _ in MODELS)), NOON - DAY)
+        await _trouble(records, [one.account for one in added], chance)
+        for ago, what, target in (
+            (19 * DAY, "accounts.import", "job_7d1c02a94be05f13"),
+            (17 * DAY, "keys.create", "key_3c6e0b8a9c15224a"),
+            (6 * DAY, "account.refresh", added[0].account.label),
+            (2 * DAY, "keys.change", "key_3c6e0b8a9c15224a"),
+            (7200.0, "sign in", ""),
+        ):
+            await records.actions.add(Action(NOON - ago, "operator key c83a9266", what, target))
+        return [one.account.label for one in added]
+    finally:
+        await records.aclose()
+
+
+async def _trouble(records: SqlRecords, accounts: Sequence[Account], chance: random.Random) -> None:
+    """Give accounts the states that accounts come to, notes, groups and errors."""
+    activity, cooldowns = [], []
+    for number, account in enumerate(accounts):
+        if number % 9 in (3, 7) or number == 1:
+            state, reason = TROUBLES[number % len(TROUBLES)]
+            current = await records.account(account.id)
+            assert current is not None
+            await records.set_state(current, state, reason, NOON - chance.randrange(200, 200_000))
+        elif number % 6 == 5:
+            model = ANY_MODEL if number % 4 else "gpt-5"
+            cooldowns.append(Cooldown(account.id, model, NOON + chance.randrange(1200, 9000), True, "stated_limit"))
+        note = ("shared with the study group", "backup", "travel")[number % 3] if number % 4 == 1 else None
+        groups = (("family", "work")[number % 2],) if number % 3 == 0 else None
+        await records.set_details(account.id, note=note, groups=groups)
+        failed = number % 5 == 2
+        activity.append(
+            Activity(
+                account.id,
+                last_used_at=NOON - chance.randrange(20, 90_000),
+                last_error=ERRORS[number // 5 % len(ERRORS)] if failed else None,
+                last_error_at=NOON - chance.randrange(600, 300_000) if failed else None,
+            )
+        )
+    await records.put_activity(activity)
+    await records.put_cooldowns(cooldowns)
+
+
+async def _issue_all(house: House, keys: int, labels: Sequence[str]) -> None:
+    """Issue keys, and book what they used."""
+    chance = random.Random(5)
+    now = house.runtime.clock.now()
     ids = [await _issue(house, number, now) for number in range(keys)]
     rows = []
     for back in range(90):
@@ -104,48 +148,11 @@ async def _furnish(house: House, keys: int) -> None:
                 if not count:
                     continue
                 rows.append(
-                    UsageRow(day_of(now - back * DAY), key_id, chance.choice(accounts[:12]).label, model, requests=count,
+                    UsageRow(day_of(now - back * DAY), key_id, chance.choice(labels[:12]), model, requests=count,
                              prompt_tokens=count * chance.randint(200, 900),
                              completion_tokens=count * chance.randint(100, 500), errors=int(chance.random() < 0.08))
                 )  # fmt: skip
-    await runtime.records.usage.add(rows)
-    for ago, who, what, target in (
-        (19 * DAY, "operator key c83a9266", "accounts.import", "job_7d1c02a94be05f13"),
-        (17 * DAY, "operator key c83a9266", "keys.create", ids[0]),
-        (6 * DAY, "operator key c83a9266", "account.refresh", accounts[0].label),
-        (2 * DAY, "operator key c83a9266", "keys.change", ids[0]),
-        (7200.0, "operator key c83a9266", "sign in", ""),
-    ):
-        await runtime.records.actions.add(Action(now - ago, who, what, target))
-
-
-async def _trouble(house: House, accounts: Sequence[Account], chance: random.Random) -> None:
-    """Give accounts the states that accounts come to, notes, groups and errors."""
-    records, now = house.runtime.records, house.runtime.clock.now()
-    activity, cooldowns = [], []
-    for number, account in enumerate(accounts):
-        if number % 9 in (3, 7) or number == 1:
-            state, reason = TROUBLES[number % len(TROUBLES)]
-            await records.set_state(account, state, reason, now - chance.randrange(200, 200_000))
-        elif number % 6 == 5:
-            model = ANY_MODEL if number % 4 else "gpt-5"
-            cooldowns.append(Cooldown(account.id, model, now + chance.randrange(300, 9000), True, "stated_limit"))
-        if number % 4 == 1:
-            await records.set_details(account.id, note=("shared with the study group", "backup", "travel")[number % 3])
-        if number % 3 == 0:
-            await records.set_details(account.id, groups=(("family", "work")[number % 2],))
-        failed = number % 5 == 2
-        activity.append(
-            Activity(
-                account.id,
-                last_used_at=now - chance.randrange(20, 90_000),
-                last_error=ERRORS[number // 5 % len(ERRORS)] if failed else None,
-                last_error_at=now - chance.randrange(600, 300_000) if failed else None,
-            )
-        )
-    await records.put_activity(activity)
-    await records.put_cooldowns(cooldowns)
-    await house.runtime.pool.reload()
+    await house.runtime.records.usage.add(rows, {key_id: now - chance.randrange(60, 50_000) for key_id in ids})
 
 
 async def _issue(house: House, number: int, now: float) -> str:

@@ -78,6 +78,20 @@ LOOK = """() => {
   const all = (selector) => [...document.querySelectorAll(selector)];
   const shown = (e) => e.checkVisibility();
   const strange = (text) => /[A-Za-z']+(?:,? [A-Za-z']+){3,}/.exec(text)?.[0];
+  const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255)
+    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0);
+  const contrast = (one, other) => {
+    const [dark, bright] = [light(one), light(other)].sort((a, b) => a - b);
+    return (bright + 0.05) / (dark + 0.05);
+  };
+  const behind = (e) => {
+    for (let at = e; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if (!/, 0\\)$|transparent/.test(colour)) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
   const texts = [];
   const walk = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
@@ -101,6 +115,12 @@ LOOK = """() => {
     small: all("main button, main a.button, main input:not([type=hidden]), main select").filter(shown)
       .filter((e) => Math.min(e.getBoundingClientRect().height, e.getBoundingClientRect().width) < 18).map((e) => e.outerHTML),
     english: texts.map(strange).filter(Boolean),
+    faint: all("main *, header *, footer *").filter(shown)
+      .filter((e) => [...e.childNodes].some((one) => one.nodeType === 3 && one.data.trim()))
+      .filter((e) => !e.closest("svg, .unseen, .skip"))
+      .map((e) => [e, contrast(getComputedStyle(e).color, behind(e)), getComputedStyle(e)])
+      .filter(([, ratio, style]) => ratio < (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 600 ? 3 : 4.5))
+      .map(([e, ratio]) => `${ratio.toFixed(2)} ${e.outerHTML.slice(0, 90)}`),
     headless: all("table").filter((e) => !e.querySelector("thead th[scope=col]")).length,
   };
 }"""
@@ -119,6 +139,7 @@ async def look_at(page: Page, path: str) -> None:
     assert (seen["ids"], seen["pointers"], seen["order"], seen["headless"]) == (0, [], 0, 0), path
     assert seen["wide"] <= 0, path
     assert seen["small"] == [], path
+    assert seen["faint"] == [], path
     assert seen["title"], path
     if seen["lang"] != "en":
         assert [
