@@ -85,7 +85,7 @@ async def test_a_pool_that_cannot_serve_is_an_alarm(bench: Bench) -> None:
         await bench.ask()
         page = await look(bench)
     assert "No account can serve now." in page
-    assert "1 account(s) are signed out." in page
+    assert "Accounts signed out: 1." in page
     assert "Nothing needs you now." not in page
 
 

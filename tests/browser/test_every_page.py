@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
+from chat2api.api.shell import NAVIGATION
 from chat2api.gateway.account_care import SAY
 from chat2api.gateway.jobs import Job, JobItem
 from tests.accounts.jwt import access_token
@@ -66,7 +67,7 @@ def paths(house: House) -> list[str]:
     return [
         "/", "/tokens", "/tokens?search=nobody", f"/tokens/account/{failed.account.id}", f"/tokens/account/{dead.account.id}",
         "/tokens/add", "/tokens/failed", "/tokens/removed", "/tokens/overview", "/tokens/overview?period=month",
-        "/tokens/checkup", "/tokens/journal", "/issued-keys", "/issued-keys/new", f"/issued-keys/{keys[1].id}",
+        "/tokens/checkup", "/tokens/journal", "/tokens/tiers", "/issued-keys", "/issued-keys/new", f"/issued-keys/{keys[1].id}",
         "/usage", f"/usage?days=7&key={keys[0].id}", "/usage?days=90", "/tokens/account/nobody",
     ]  # fmt: skip
 
@@ -162,6 +163,7 @@ async def test_everybody_can_use_every_page(
     page = await rooms.open("/login", width=width, language=language, dark=dark, script=script)
     await look_at(page, "/login")
     await sign_in(rooms, page)
+    assert {target for _, target, _ in NAVIGATION} <= set(paths(furnished))
     for path in paths(furnished):
         await page.goto(path)
         assert await page.locator("html").get_attribute("lang") == language.removesuffix("-US")
