@@ -37,7 +37,7 @@ from chat2api.api.context import CLEAN_UPS, CleanUps, bind_runtime, current_requ
 from chat2api.api.cors import install_cors
 from chat2api.api.dispatch import LeanQuart
 from chat2api.api.errors import install_error_handler
-from chat2api.api.openai import chat, models
+from chat2api.api.openai import chat, models, operations
 from chat2api.clock import Clock
 from chat2api.config import Config
 from chat2api.logs import Redactor
@@ -61,7 +61,7 @@ PAGES: tuple[tuple[Blueprint, PageAccess], ...] = (
 )
 """What people's browsers ask for, with who may."""
 
-API: tuple[Blueprint, ...] = (chat.blueprint, models.blueprint, usage.blueprint)
+API: tuple[Blueprint, ...] = (chat.blueprint, models.blueprint, operations.blueprint, usage.blueprint)
 """The routes of the OpenAI API."""
 
 OTHER_PLACES: dict[str, tuple[Blueprint, ...]] = {

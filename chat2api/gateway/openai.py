@@ -27,6 +27,7 @@ from chat2api.errors import (
     AllAccountsCoolingError,
     Chat2APIError,
     NoAccountError,
+    NotFoundError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeoutError,
@@ -43,6 +44,9 @@ log = logging.getLogger(__name__)
 
 FIRST_LIMIT = 256 * 1024
 """Bytes of an answer that are held before it is decided that it has begun."""
+
+LIST_LIMIT = 8 * 1024 * 1024
+"""Bytes of a list that is read here."""
 
 MODELS_SECONDS = 300.0
 """How long the API's list of models is used."""
@@ -129,18 +133,35 @@ class OpenAIProvider:
         return AnswerLimits(config.first_content_timeout, config.event_timeout, config.answer_timeout)
 
     async def open(
-        self, caller: Caller, call: ApiCall, *, model: str, first_by: float, facts: AnswerFacts, affinity: str | None
+        self,
+        caller: Caller,
+        call: ApiCall,
+        *,
+        model: str,
+        first_by: float,
+        facts: AnswerFacts,
+        affinity: str | None = None,
+        key: str | None = None,
     ) -> ApiAnswer:
         """Give the answer to a call once it has begun; until then other keys are tried.
 
-        `first_by` is an instant of the loop's clock. A refusal that is about the request is an answer as well, masked.
-        Raises the last attempt's error when no key could serve.
+        `first_by` is an instant of the loop's clock. `key` is the label of the key that alone can serve, of the operator's;
+        None for any. A refusal that is about the request is an answer as well, masked. Raises the last attempt's error
+        when no key could serve, and NotFoundError when the one that was named is not there any more.
         """
         share = self.budget.admit()
+        pinned = self._id_of(key) if key is not None and caller.kind != "own_key" else None
         with share:
-            return await _Opening(
-                self, self._clock, self._config, caller, call, model, first_by, facts, affinity, share
-            ).run(self._rng)
+            opening = _Opening(
+                self, self._clock, self._config, caller, call, model, first_by, facts, affinity, share, pinned
+            )
+            return await opening.run(self._rng)
+
+    def _id_of(self, label: str) -> str:
+        for account_id, key in self.keys.items():
+            if key.label == label:
+                return account_id
+        raise NotFoundError("The API key that made this object is not configured any more.")
 
     async def models(self, caller: Caller) -> Sequence[ModelObject]:
         """Give the API's list of models, kept for a while; of the caller's own key, as it is now."""
@@ -155,25 +176,25 @@ class OpenAIProvider:
         seconds = self._config.preparation_timeout
         loop = asyncio.get_running_loop()
         call = ApiCall("GET", ("models",), seconds)
-        answer = await self.open(
-            caller, call, model="models", first_by=loop.time() + seconds, facts=AnswerFacts(), affinity=None
-        )
+        answer = await self.open(caller, call, model="models", first_by=loop.time() + seconds, facts=AnswerFacts())
+        return read_models(await self.read_whole(answer, seconds)) if answer.status < 400 else ()
+
+    async def read_whole(self, answer: ApiAnswer, seconds: float) -> bytes:
+        """Give the whole body of a short answer and close it. Raises UpstreamError."""
         outcome: Outcome | Exception = Outcome.ABANDONED
         try:
             pieces = [answer.first]
             async with asyncio.timeout(seconds):
                 while answer.stream is not None and (data := await answer.stream.read()):
                     pieces.append(data)
-                    if sum(map(len, pieces)) > 4 * 1024 * 1024:
-                        raise UpstreamProtocolError("The API's list of models is too long.")
+                    if sum(map(len, pieces)) > LIST_LIMIT:
+                        raise UpstreamProtocolError("The API's list is too long.")
             outcome = Outcome.SERVED
         except TimeoutError as error:
-            raise UpstreamTimeoutError("The API did not list its models in time.", phase="whole") from error
+            raise UpstreamTimeoutError("The API did not end its answer in time.", phase="whole") from error
         finally:
             await answer.aclose(outcome)
-        if answer.status >= 400:
-            return ()
-        return read_models(b"".join(pieces))
+        return b"".join(pieces)
 
 
 @dataclass(slots=True)
@@ -190,13 +211,15 @@ class _Opening:
     facts: AnswerFacts
     affinity: str | None
     share: BudgetShare
+    pinned: str | None = None
+    """The account's id of the only key that can serve."""
     made: int = 0
 
     async def run(self, rng: random.Random) -> ApiAnswer:
         """Try until an answer begins. Raises the last failure as the caller is told it."""
         attempts = Attempts(self.config.retry_times, self.share, guessed_limits=self.config.enable_limit)
         avoid: set[Exit] = set()
-        decision, key_id = Decision("next"), None
+        decision, key_id = Decision("next"), self.pinned
         failure: UpstreamError | None = None
         while True:
             try:
@@ -219,7 +242,8 @@ class _Opening:
             verdict = await attempt.finish(failure)
             decision = attempts.decide(failure, verdict, attempt.id, jitter=rng.random())
             log.info("API key %s: %s: %s; %s", attempt.label, type(failure).__name__, failure, decision.action)
-            if decision.action == "stop" or (decision.action == "next" and attempt.lease is None):
+            only = attempt.lease is None or self.pinned is not None
+            if decision.action == "stop" or (decision.action == "next" and only):
                 raise self._told(failure)
             key_id = attempt.id if decision.action == "same" else None
             if verdict.exit_fault is not None and attempt.proxy is not None:
@@ -239,7 +263,9 @@ class _Opening:
                 owner=self.caller.owner,
             )
         except AllAccountsCoolingError as error:
-            if key_id is not None:  # it has been set aside for what it has just met: the next one then
+            if (
+                key_id is not None and self.pinned is None
+            ):  # it has been set aside for what it has just met: the next one then
                 return await self._begin(None, attempts, failure)
             if failure is not None and not isinstance(failure, AccountLimitedError):
                 raise self._told(failure) from None

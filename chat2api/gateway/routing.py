@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, Protocol, cast, get_args
 
 from chat2api.clock import Clock
-from chat2api.errors import Chat2APIError
+from chat2api.errors import Chat2APIError, NotFoundError
 from chat2api.gateway.provider import Caller, CallerKind
 from chat2api.protocol.openai.models import ModelObject, model_list, model_not_found
 
@@ -115,6 +115,23 @@ class Routing:
             if fnmatchcase(model, rule.pattern):
                 return Route(rule.providers[0], model, fallback=next(iter(rule.providers[1:]), None))
         return Route("chatgpt" if await self._is_offered(caller, model) else "openai", model)
+
+    def route_to_keys(self, caller: Caller, model: str) -> Route:
+        """Give where a request goes that API keys alone can serve.
+
+        Raises NotFoundError where there is none for this caller, or another provider was named.
+        """
+        prefix, slash, rest = model.partition("/")
+        if "openai" not in self._able(caller):
+            raise NotFoundError(
+                "Only API keys serve this call, and there is none for you here. The operator can set OPENAI_API_KEYS; you "
+                "can send a key of your own where OWN_TOKENS allows it."
+            )
+        if slash and rest and prefix in _NAMES:
+            if prefix != "openai":
+                raise model_not_found(model)
+            return Route("openai", rest, named=True)
+        return Route("openai", model)
 
     async def models(self, caller: Caller) -> list[ModelObject]:
         """Give all models that the caller may ask for, the accounts' first, each name once.

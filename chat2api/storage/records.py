@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from chat2api.storage.actions import ActionRecords
+from chat2api.storage.api_objects import ApiObjectRecords
 from chat2api.storage.keys import KeyRecords
 from chat2api.storage.sign_ins import SignInRecords
 from chat2api.storage.usage import UsageRecords
@@ -49,6 +50,11 @@ class Records(Protocol):
     @property
     def sign_ins(self) -> SignInRecords:
         """Who is signed in to the pages."""
+        ...
+
+    @property
+    def api_objects(self) -> ApiObjectRecords:
+        """Whose the files and responses are that were made by API keys."""
         ...
 
     @property

@@ -5,7 +5,7 @@ Only types and constraints that PostgreSQL has too. Instants are Unix seconds.
 
 import sqlalchemy as sa
 
-HEAD = "0006"
+HEAD = "0007"
 """The migration that makes these tables; a test compares it with the newest one in `migrations/versions`."""
 
 metadata = sa.MetaData()
@@ -181,6 +181,17 @@ sign_ins = sa.Table(
     sa.Column("key_id", sa.String(40)),
     sa.Column("began_at", sa.Double, nullable=False),
     sa.Column("used_at", sa.Double, nullable=False),
+)
+
+api_objects = sa.Table(
+    "api_objects",
+    metadata,
+    sa.Column("id", sa.String(200), primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("key", sa.String(32), nullable=False),
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Index("api_objects_by_owner", "owner", "kind", "created_at"),
 )
 
 actions = sa.Table(

@@ -28,6 +28,7 @@ from chat2api.storage.sealing import (
     write_private,
 )
 from chat2api.storage.sql_actions import SqlActionRecords
+from chat2api.storage.sql_api_objects import SqlApiObjectRecords
 from chat2api.storage.sql_keyring import (
     Keys,
     move_keyring,
@@ -92,6 +93,7 @@ class SqlRecords:
         self.usage = SqlUsageRecords(database)
         self.sign_ins = SqlSignInRecords(database)
         self.actions = SqlActionRecords(database)
+        self.api_objects = SqlApiObjectRecords(database)
         self._database = database
         self._sealer = Sealer(ring)
         self._secret = secret

@@ -21,6 +21,7 @@ from chat2api.api.dispatch import DIRECT_BODY, DirectBody, LastPiece
 from chat2api.errors import (
     Chat2APIError,
     LoopDetectedError,
+    StorageError,
     StreamInterruptedError,
     TransportError,
     UpstreamError,
@@ -29,12 +30,13 @@ from chat2api.errors import (
 )
 from chat2api.gateway.deadlines import AnswerLimits, Watchdog
 from chat2api.gateway.openai import ApiAnswer
-from chat2api.gateway.provider import Caller
+from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.protocol.event_stream import encode_comment, encode_event
 from chat2api.protocol.openai.errors import error_object
-from chat2api.protocol.openai.passing import StreamPassage, WholePassage
+from chat2api.protocol.openai.passing import StreamPassage, WholePassage, find_id
 from chat2api.protocol.openai.usage import Usage
 from chat2api.runtime import Runtime
+from chat2api.storage.api_objects import ApiObject, ObjectKind
 from chat2api.upstream.exchange import ResponseStream
 from chat2api.upstream.openai import VIA, ApiCall, is_safe_value, passed_through
 
@@ -65,11 +67,22 @@ class Forwarding:
     asked_usage: bool = False
     kind: Literal["chat", "responses", "other"] = "other"
     query: tuple[tuple[str, str], ...] = ()
+    images: int = 0
+    """Pictures that are asked for."""
     affinity: str | None = None
+    key: str | None = None
+    """The label of the only key that can serve."""
+    makes: ObjectKind | None = None
+    """What the call makes: it is its caller's, and stays with the key."""
+    deletes: str | None = None
+    """The id of what the call takes away."""
 
 
-async def forward(forwarding: Forwarding, charge: Charge) -> Response:
-    """Give the API's answer to the current request; raise what kept it from beginning."""
+async def forward(forwarding: Forwarding, charge: Charge | None) -> Response:
+    """Give the API's answer to the current request; raise what kept it from beginning.
+
+    `charge` None is for calls that make no model work.
+    """
     runtime, caller = current_runtime(), current_caller()
     limits = runtime.openai.limits(forwarding.model)
     seconds = limits.first_content if forwarding.stream else limits.whole
@@ -79,12 +92,12 @@ async def forward(forwarding: Forwarding, charge: Charge) -> Response:
         seconds,
         body=forwarding.body,
         content_type=forwarding.content_type if forwarding.body is not None else None,
-        accept="text/event-stream" if forwarding.stream else None,
+        accept="text/event-stream" if forwarding.stream else "*/*" if forwarding.path[-1] == "content" else None,
         query=forwarding.query,
         headers=_headers_sent(runtime, caller),
     )
     relay = _Relay(runtime, caller, forwarding, call, charge, limits)
-    runtime.answers[relay] = charge.key_id
+    runtime.answers[relay] = caller.key.id if caller.key is not None else None
     on_request_end(relay.finish)
     return await relay.answer(asyncio.get_running_loop().time() + seconds)
 
@@ -98,7 +111,7 @@ class _Relay:
         caller: Caller,
         forwarding: Forwarding,
         call: ApiCall,
-        charge: Charge,
+        charge: Charge | None,
         limits: AnswerLimits,
     ) -> None:
         self._runtime = runtime
@@ -106,6 +119,7 @@ class _Relay:
         self._forwarding = forwarding
         self._call = call
         self._charge = charge
+        self._facts = charge.facts if charge is not None else AnswerFacts()
         self._limits = limits
         self._direct = cast(
             "DirectBody | None", cast("dict[str, object]", request.scope.get("extensions", {})).get(DIRECT_BODY)
@@ -127,8 +141,9 @@ class _Relay:
                 self._call,
                 model=self._forwarding.model,
                 first_by=first_by,
-                facts=self._charge.facts,
+                facts=self._facts,
                 affinity=self._forwarding.affinity,
+                key=self._forwarding.key,
             ),
             name="forwarding",
         )
@@ -137,6 +152,7 @@ class _Relay:
         if not opening.done():
             return self._event_response(self._late_events(opening))
         answer = self._opened()
+        await self._note_object(answer)
         headers = _headers_told(answer, self._caller)
         if answer.is_events:
             return self._event_response(self._pass_events(answer), answer.status, headers)
@@ -172,9 +188,8 @@ class _Relay:
                 if not opening.cancelled() and opening.exception() is None:
                     await opening.result().aclose(self._outcome)
         finally:
-            if self._begun:
-                self._measure()
-            await self._charge.settle(failed=self._failed or not self._begun, told=self._forwarding.stream)
+            if self._charge is not None:
+                await self._settle(self._charge)
 
     def _opened(self) -> ApiAnswer:
         """Give the answer that has begun. Raises what kept it from that."""
@@ -183,7 +198,7 @@ class _Relay:
             raise self._interruption
         answer = self._opening.result()
         if answer.status < 400:
-            self._charge.facts.model = self._forwarding.model
+            self._facts.model = self._forwarding.model
         return answer
 
     def _give(self, answer: ApiAnswer, data: bytes) -> None:
@@ -192,14 +207,29 @@ class _Relay:
             self._begun = True
             self._whole.feed(data)
 
-    def _measure(self) -> None:
-        """Tell what was used: as the API counted it, else an estimate."""
-        usage = self._events.usage or self._whole.usage()
-        if usage is None:
-            completion = self._events.events or self._whole.estimate()
-            estimated = self._charge.usage()
-            usage = Usage(estimated.prompt_tokens, completion)
-        self._charge.measure(usage)
+    async def _settle(self, charge: Charge) -> None:
+        """Book what was used: as the API counted it, else an estimate."""
+        if self._begun:
+            usage = self._events.usage or self._whole.usage()
+            if usage is None:
+                completion = self._events.events or self._whole.estimate()
+                usage = Usage(charge.usage().prompt_tokens, completion)
+            charge.measure(usage, self._forwarding.images)
+        await charge.settle(failed=self._failed or not self._begun, told=self._forwarding.stream)
+
+    async def _note_object(self, answer: ApiAnswer) -> None:
+        """Keep whose an object is before its caller learns its id, or forget one that is gone."""
+        forwarding, objects = self._forwarding, self._runtime.records.api_objects
+        if self._caller.kind == "own_key" or answer.status >= 300 or not (forwarding.makes or forwarding.deletes):
+            return
+        try:
+            if forwarding.deletes is not None:
+                await objects.forget(forwarding.deletes)
+            elif forwarding.makes is not None and (made := find_id(answer.first)) is not None:
+                key, now = self._facts.account or "", self._runtime.clock.now()
+                await objects.put(ApiObject(made, forwarding.makes, key, self._caller.owner, now))
+        except StorageError as error:
+            log.warning("cannot keep whose an object is: %s", error)
 
     def _event_response(
         self, body: AsyncGenerator[bytes], status: int = 200, headers: dict[str, str] | None = None
@@ -221,6 +251,7 @@ class _Relay:
             self._failed = True
             yield LastPiece(_error_event(error))
             return
+        await self._note_object(answer)
         if answer.is_events:
             async for data in self._pass_events(answer):
                 yield data

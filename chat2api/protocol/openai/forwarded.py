@@ -10,6 +10,7 @@ MAX_TEXT = 4 * 1024 * 1024
 """Characters of a prompt that are counted."""
 
 _TEXT_MEMBERS = ("messages", "input", "prompt", "instructions", "text")
+_REFERENCES = frozenset({"file_id", "file_ids", "previous_response_id", "conversation", "vector_store_ids"})
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
@@ -75,3 +76,21 @@ def _texts(root: object) -> Iterator[str]:
             todo += reversed(value)
         elif isinstance(value, dict):
             todo += [value[name] for name in ("text", "content", "arguments", "output") if name in value]
+
+
+def references(value: object) -> set[str]:
+    """Give the ids of files, responses and conversations that a body refers to, wherever in it."""
+    found: set[str] = set()
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, list):
+            todo += item
+        elif isinstance(item, dict):
+            todo += item.values()
+            for name in _REFERENCES & item.keys():
+                named = item[name]
+                found.update(one for one in (named if isinstance(named, list) else [named]) if isinstance(one, str))
+            if isinstance(conversation := item.get("conversation"), dict):
+                found.update(one for one in (conversation.get("id"),) if isinstance(one, str))
+    return found

@@ -28,6 +28,7 @@ WHOLE_LIMIT = 256 * 1024
 
 _MARK = b"\xef\xbb\xbf"  # a byte order mark may stand in front
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
+_OBJECT_ID = re.compile(rb'"id"\s*:\s*"((?:resp|file)[-_][A-Za-z0-9_-]{1,190})"')
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,')
 _USAGE = re.compile(r'"usage"\s*:\s*(?=\{)')
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"|\[DONE\]')
@@ -212,6 +213,12 @@ def _answer_texts(value: object) -> list[str]:
             text for part in parts if isinstance(text := part.get("text") if isinstance(part, dict) else part, str)
         ]
     return texts
+
+
+def find_id(data: bytes) -> str | None:
+    """Give the id of the file or response that an answer begins with; None when it tells none."""
+    match = _OBJECT_ID.search(data)
+    return match[1].decode() if match else None
 
 
 def last_usage(data: bytes) -> Usage | None:

@@ -1,0 +1,251 @@
+"""The API's other operations, forwarded: responses, embeddings, moderations, images, speech, files, completions.
+
+What calls by the operator's keys make (files, stored responses) belongs to the caller who made it: to everybody else it is
+not there (S8), and it stays with the key that made it. Who sends a key of their own is held to nothing of that: the API
+itself knows whose it is.
+"""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import orjson
+from quart import Blueprint, Response, request
+
+from chat2api.api.body import check_names, read_body
+from chat2api.api.charging import held_to_rate, open_charge
+from chat2api.api.context import current_caller, current_runtime
+from chat2api.api.openai.forward import Forwarding, forward
+from chat2api.errors import InvalidRequestError, NotFoundError
+from chat2api.gateway.attempts import affinity_of
+from chat2api.gateway.provider import AnswerFacts, Caller
+from chat2api.protocol.openai.fields import is_object, require_text, wrong_type
+from chat2api.protocol.openai.forwarded import prepare_body, references
+from chat2api.protocol.prompt import Message, TextPart
+from chat2api.storage.api_objects import ApiObject
+from chat2api.upstream.openai import ApiCall
+
+blueprint = Blueprint("operations", __name__)
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_QUERY = ("after", "before", "include", "include[]", "limit", "order", "purpose", "starting_after", "stream")
+"""Parameters that are passed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation with a JSON body. `model` is what the API takes where a body names none, None where it must."""
+
+    path: tuple[str, ...]
+    kind: Literal["chat", "responses", "other"] = "other"
+    model: str | None = None
+
+
+OPERATIONS = {
+    "/v1/responses": Operation(("responses",), "responses"),
+    "/v1/completions": Operation(("completions",)),
+    "/v1/embeddings": Operation(("embeddings",)),
+    "/v1/moderations": Operation(("moderations",), model="omni-moderation-latest"),
+    "/v1/images/generations": Operation(("images", "generations"), model="dall-e-2"),
+    "/v1/audio/speech": Operation(("audio", "speech")),
+}
+"""By route."""
+
+
+@blueprint.post("/v1/responses")
+@blueprint.post("/v1/completions")
+@blueprint.post("/v1/embeddings")
+@blueprint.post("/v1/moderations")
+@blueprint.post("/v1/images/generations")
+@blueprint.post("/v1/audio/speech")
+async def operate() -> Response:
+    """Forward an operation whose body names its model."""
+    caller = current_caller()
+    path = "/v1/" + request.path.rstrip("/").rpartition("/v1/")[2]
+    operation = OPERATIONS[path]
+    body = await read_body()
+    if not is_object(body.value):
+        raise wrong_type("body", "an object", body.value)
+    model = operation.model if body.value.get("model") is None else None
+    route = current_runtime().routing.route_to_keys(caller, model or require_text(body.value, "model"))
+    forwarded = prepare_body(
+        body.data,
+        body.value,
+        model=route.model if route.named else None,
+        is_chat=operation.path == ("completions",),
+    )
+    key = await _key_of(caller, references(body.value))
+    charge = await open_charge(
+        (Message("user", (TextPart(forwarded.text),)),),
+        model=route.model,
+        max_tokens=forwarded.max_tokens if operation.kind == "responses" or forwarded.asked_usage else 1,
+        choices=1,
+    )
+    is_response = operation.kind == "responses" and body.value.get("store") is not False
+    forwarding = Forwarding(
+        "POST",
+        operation.path,
+        route.model,
+        body=forwarded.data,
+        stream=forwarded.stream,
+        asked_usage=forwarded.asked_usage,
+        kind="chat" if operation.path == ("completions",) else operation.kind,
+        images=forwarded.choices if operation.path[0] == "images" else 0,
+        affinity=f"{caller.owner}\0{forwarded.user}" if forwarded.user else affinity_of(caller),
+        key=key,
+        makes="response" if is_response else None,
+    )
+    return await forward(forwarding, charge)
+
+
+# Responses that are kept
+
+
+@blueprint.get("/v1/responses/<identifier>")
+async def get_response(identifier: str) -> Response:
+    """Forward a look at a stored response."""
+    return await _forward_object("GET", ("responses", identifier), identifier)
+
+
+@blueprint.delete("/v1/responses/<identifier>")
+async def delete_response(identifier: str) -> Response:
+    """Forward the removal of a stored response."""
+    return await _forward_object("DELETE", ("responses", identifier), identifier, deletes=True)
+
+
+@blueprint.post("/v1/responses/<identifier>/cancel")
+async def cancel_response(identifier: str) -> Response:
+    """Forward the end of a response that is made in the background."""
+    return await _forward_object("POST", ("responses", identifier, "cancel"), identifier)
+
+
+@blueprint.get("/v1/responses/<identifier>/input_items")
+async def list_input_items(identifier: str) -> Response:
+    """Forward a look at what a stored response was given."""
+    return await _forward_object("GET", ("responses", identifier, "input_items"), identifier)
+
+
+# Files
+
+
+@blueprint.get("/v1/files")
+async def list_files() -> Response:
+    """Forward the list of files: of the caller's own key as it is, by the operator's keys those of the caller."""
+    caller = current_caller()
+    current_runtime().routing.route_to_keys(caller, "files")
+    async with held_to_rate():
+        if caller.kind == "own_key":
+            return await forward(Forwarding("GET", ("files",), "files", query=_query()), None)
+        return _page_of(await _own_files(caller))
+
+
+@blueprint.get("/v1/files/<identifier>")
+async def get_file(identifier: str) -> Response:
+    """Forward a look at a file."""
+    return await _forward_object("GET", ("files", identifier), identifier)
+
+
+@blueprint.get("/v1/files/<identifier>/content")
+async def get_file_content(identifier: str) -> Response:
+    """Forward a file's content."""
+    return await _forward_object("GET", ("files", identifier, "content"), identifier)
+
+
+@blueprint.delete("/v1/files/<identifier>")
+async def delete_file(identifier: str) -> Response:
+    """Forward the removal of a file."""
+    return await _forward_object("DELETE", ("files", identifier), identifier, deletes=True)
+
+
+async def _forward_object(method: str, path: tuple[str, ...], identifier: str, *, deletes: bool = False) -> Response:
+    caller = current_caller()
+    current_runtime().routing.route_to_keys(caller, path[0])
+    if _ID.fullmatch(identifier) is None:
+        raise _not_there(identifier)
+    key = await _key_of(caller, {identifier})
+    forwarding = Forwarding(
+        method, path, path[0], query=_query(), key=key, deletes=identifier if deletes else None, body=None
+    )
+    async with held_to_rate():
+        return await forward(forwarding, None)
+
+
+async def _key_of(caller: Caller, identifiers: set[str]) -> str | None:
+    """Give the label of the key that knows these objects, None for any key.
+
+    Raises NotFoundError for one that is not the caller's, InvalidRequestError where no key knows them all.
+    """
+    if caller.kind == "own_key":
+        return None
+    keys = {(await _own(caller, identifier)).key for identifier in sorted(identifiers)}
+    if len(keys) > 1:
+        raise InvalidRequestError(
+            "These objects were made by different API keys and cannot be used together. Upload the files again in one go.",
+            code="objects_of_different_keys",
+        )
+    return next(iter(keys), None)
+
+
+async def _own(caller: Caller, identifier: str) -> ApiObject:
+    made = await current_runtime().records.api_objects.find(identifier)
+    if made is None or made.owner != caller.owner:
+        raise _not_there(identifier)
+    return made
+
+
+async def _own_files(caller: Caller) -> list[dict[str, object]]:
+    """Give the caller's files as the API tells them now, asked of each key that has some."""
+    runtime = current_runtime()
+    owned = await runtime.records.api_objects.of(caller.owner, "file")
+    seconds = runtime.config.preparation_timeout
+    listed: list[dict[str, object]] = []
+    for key in sorted({one.key for one in owned}):
+        call = ApiCall("GET", ("files",), seconds, query=(("limit", "10000"),))
+        first_by = asyncio.get_running_loop().time() + seconds
+        try:
+            answer = await runtime.openai.open(
+                caller, call, model="files", first_by=first_by, facts=AnswerFacts(), key=key
+            )
+        except NotFoundError:
+            continue  # its key is not configured any more
+        value = orjson.loads(await runtime.openai.read_whole(answer, seconds))
+        known = {one.id for one in owned if one.key == key}
+        listed += [one for one in value.get("data") or () if isinstance(one, dict) and one.get("id") in known]
+    return listed
+
+
+def _page_of(files: list[dict[str, object]]) -> Response:
+    """Give the part of a list that the current request asks for."""
+    check_names(request.args, ("after", "limit", "order", "purpose"))
+    purpose, order, after = (request.args.get(name) for name in ("purpose", "order", "after"))
+    limit = request.args.get("limit", "10000")
+    if (
+        not limit.isascii()
+        or not limit.isdigit()
+        or not 1 <= int(limit) <= 10_000
+        or order not in (None, "asc", "desc")
+    ):
+        raise InvalidRequestError("`limit` is a number from 1 to 10000, `order` asc or desc.", param="limit")
+    chosen = [one for one in files if purpose is None or one.get("purpose") == purpose]
+    chosen.sort(key=lambda one: (cast(int, one.get("created_at") or 0), str(one["id"])), reverse=order != "asc")
+    if after is not None:
+        places = [place for place, one in enumerate(chosen) if one["id"] == after]
+        chosen = chosen[places[0] + 1 :] if places else []
+    page, more = chosen[: int(limit)], len(chosen) > int(limit)
+    told = {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": more,
+    }
+    return Response(orjson.dumps(told), content_type="application/json")
+
+
+def _query() -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in request.args.items(multi=True) if name in _QUERY)
+
+
+def _not_there(identifier: str) -> NotFoundError:
+    return NotFoundError(f"No such object: {identifier[:200]}", param="id", code="not_found")
