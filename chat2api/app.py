@@ -28,6 +28,7 @@ from chat2api.api import (
     upload_page,
     usage,
     usage_page,
+    users,
 )
 from chat2api.api.admission import PageAccess
 from chat2api.api.auth import check_access_classes, declare_access, guard_request
@@ -98,7 +99,7 @@ def create_app(
         declare_access(app, f"{blueprint.name}.", "api")
     _register(app, conversations.blueprint, prefix)
     declare_access(app, f"{conversations.blueprint.name}.", "site")
-    for blueprint in (pages.blueprint, health.blueprint):
+    for blueprint in (pages.blueprint, health.blueprint, users.blueprint):
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "open")
     declare_access(app, "pages.start_page", "login")

@@ -1,4 +1,4 @@
-"""The command line: serve, simulate, tokens, keys, doctor; backup, restore and reseal are in store_commands."""
+"""The command line: serve, simulate, tokens, keys, users, doctor; backup, restore and reseal are in store_commands."""
 
 import argparse
 import asyncio
@@ -16,6 +16,7 @@ from chat2api.clock import SystemClock
 from chat2api.config import Config, describe_settings, load_environment, unused_settings
 from chat2api.errors import Chat2APIError, ConfigError, NotFoundError, StorageError
 from chat2api.keys import command as key_command
+from chat2api.keys import user_command
 from chat2api.keys.operator import KEY_FILE, load_operator_key, make_operator_key
 from chat2api.launch import protect_process, run_server
 from chat2api.logs import Redactor, configure_logging
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_tokens(commands)
     _add_keys(commands)
+    _add_users(commands)
     store_commands.add_commands(commands)
 
     doctor = commands.add_parser(
@@ -158,6 +160,13 @@ def _add_keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     operator.add_argument("--new", action="store_true", help="make a new key; the old one stops working")
     operator.set_defaults(run=_keys_operator)
     for action in key_command.add_actions(actions):
+        action.set_defaults(run=_keys)
+
+
+def _add_users(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    users = commands.add_parser("users", help="manage the local users", description="Manage who signs in by name.")
+    actions = users.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for action in user_command.add_actions(actions):
         action.set_defaults(run=_keys)
 
 

@@ -10,6 +10,7 @@ error object needs (`status`, `type`, `code`); an instance carries `message`, `p
     │   ├── PayloadTooLargeError       413
     │   └── UnsupportedMediaTypeError  415
     ├── InvalidAPIKeyError             401
+    │   └── MissingAPIKeyError         401
     ├── PermissionDeniedError          403
     ├── NotFoundError                  404
     ├── MethodNotAllowedError          405
@@ -114,6 +115,10 @@ class InvalidAPIKeyError(Chat2APIError):
     type = "invalid_request_error"
     default_code = "invalid_api_key"
     always_final = True
+
+
+class MissingAPIKeyError(InvalidAPIKeyError):
+    """No key at all; those who speak the website's language are told another status."""
 
 
 class PermissionDeniedError(Chat2APIError):

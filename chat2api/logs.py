@@ -26,6 +26,7 @@ _PATTERNS = re.compile(
     r"(?P<jwt>\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,4})"
     r"|(?P<refresh>\brt_[A-Za-z0-9._-]{16,})"
     r"|(?P<key>\b(?:sk|sess|fk)-[A-Za-z0-9_-]{8,})"
+    r"|(?P<user>\bc2a-user-[0-9a-f-]{8,})"
     r"|(?P<bearer>(?<=\bBearer )[^\s'\",]+)"
     r"|(?P<cookie>(?<=[Cc]ookie: )[^\r\n]+)"
     r"|(?P<userinfo>(?<=://)[^/\s:@]+:[^/\s@]+(?=@))"
@@ -33,7 +34,7 @@ _PATTERNS = re.compile(
     r"|(?P<mail>[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)"
 )
 
-_MARKS = ("eyJ", "rt_", "sk-", "sess-", "fk-", "Bearer ", "ookie: ", "://", "@")
+_MARKS = ("eyJ", "rt_", "sk-", "sess-", "fk-", "c2a-", "Bearer ", "ookie: ", "://", "@")
 """Each pattern but that of 45 characters needs one of these. Most lines have none, and looking for all patterns at every
 place of a line costs as much as all the rest of logging it."""
 

@@ -38,11 +38,12 @@ from chat2api.keys.guesses import Guesses
 from chat2api.keys.issue import KeyRing
 from chat2api.keys.ledger import WRITE, Ledger
 from chat2api.keys.operator import OperatorKeys, load_operator_key
-from chat2api.keys.password import Password
+from chat2api.keys.password import Password, SlowDigests
 from chat2api.keys.quota import Quotas
 from chat2api.keys.scope import AccountScopes
 from chat2api.keys.tier_book import TierBook
 from chat2api.keys.tier_quota import TierQuotas
+from chat2api.keys.users import LocalUsers
 from chat2api.logs import Redactor
 from chat2api.protocol.chatgpt.drift import DriftWatch
 from chat2api.protocol.chatgpt.proof_of_work import PYTHON, variants
@@ -125,6 +126,8 @@ class Runtime:
     quotas: Quotas
     ledger: Ledger
     password: Password | None
+    digests: SlowDigests
+    users: LocalUsers
     guesses: Guesses
     tiers: TierBook
     tier_quotas: TierQuotas
@@ -227,9 +230,10 @@ class Runtime:
         self.conversations = Conversations(config, self.clock, self.client, self.sources, self.drift)
 
         self.redactor.learn(*config.authorization, config.admin_password, config.auth_key, config.secret_key)
+        self.digests = SlowDigests()
+        self._resources.callback(self.digests.close)
         if config.admin_password:
-            self.password = Password(config.admin_password)
-            self._resources.callback(self.password.close)
+            self.password = Password(config.admin_password, self.digests)
         self.operator_keys = await self._open_operator_keys()
         await self._open_keys()
         self.spawn(self._settle_doubts(), name="doubts")
@@ -313,6 +317,9 @@ class Runtime:
         self.ledger = Ledger(self.records.usage, self.clock, self.spawn)
         self._resources.push_async_callback(self._close_ledger)
         self.spawn(self.keys.run(), name="issued keys")
+        self.users = LocalUsers(self.records, self.keys, self.digests, self.clock)
+        await self.users.start()
+        self.spawn(self.users.run(), name="local users")
         self.spawn(self.ledger.run(), name="ledger")
 
     def _end_answers_of(self, key: IssuedKey) -> None:

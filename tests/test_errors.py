@@ -13,6 +13,7 @@ TABLE = {
     "PayloadTooLargeError": (413, "invalid_request_error", "payload_too_large", True),
     "UnsupportedMediaTypeError": (415, "invalid_request_error", "unsupported_media_type", True),
     "InvalidAPIKeyError": (401, "invalid_request_error", "invalid_api_key", True),
+    "MissingAPIKeyError": (401, "invalid_request_error", "invalid_api_key", True),
     "PermissionDeniedError": (403, "invalid_request_error", "permission_denied", True),
     "NotFoundError": (404, "invalid_request_error", "not_found", True),
     "MethodNotAllowedError": (405, "invalid_request_error", "method_not_allowed", True),

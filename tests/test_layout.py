@@ -11,6 +11,7 @@ ELSEWHERE = {
     "storage/records": "a Protocol; tests/storage/test_sql_records.py is its contract suite",
     "storage/keys": "values and a Protocol; tests/storage/test_sql_keys.py is its contract suite",
     "storage/usage": "values and a Protocol; tests/storage/test_sql_usage.py is its contract suite",
+    "storage/users": "values and a Protocol; tests/storage/test_sql_users.py is its contract suite",
     "storage/values": "values without behaviour; the contract suite uses them",
 }
 """Modules without a test file of their own name, each with its reason."""

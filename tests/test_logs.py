@@ -24,6 +24,7 @@ def render(message: str, *args: object, redactor: Redactor | None = None, error:
         "rt_abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz",
         "sk-proj-abcdefgh12345678",
         "sk-c2a-abcdefgh12345678",
+        "c2a-user-0123456789abcdef-1790000000-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
         "Abcdefghijklmnopqrstuvwxyz0123456789_-ABCDEFG",
         "someone.private@example.test",
     ],

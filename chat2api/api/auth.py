@@ -19,6 +19,7 @@ from chat2api.config import Config, Reach
 from chat2api.errors import (
     InvalidAPIKeyError,
     InvalidRequestError,
+    MissingAPIKeyError,
     PermissionDeniedError,
     RateLimitedError,
     StorageError,
@@ -26,6 +27,8 @@ from chat2api.errors import (
 from chat2api.gateway.provider import Caller
 from chat2api.keys.digests import find_digest, secret_digest
 from chat2api.keys.issue import has_key_prefix
+from chat2api.keys.users import has_user_prefix
+from chat2api.storage.keys import IssuedKey
 
 AccessClass = Literal["open", "public", "api", "site"] | PageAccess
 """`open`: everybody, no secret behind it. `public`: the same, and every web page may read it. `api`: API calls, by key or
@@ -103,6 +106,8 @@ async def _find_caller(incoming: Request, bearer: str | None, workspace: str | N
     keys = runtime.operator_keys
     if has_key_prefix(bearer) and not keys.matches(bearer):
         return _issued_key_caller(incoming, bearer, workspace)
+    if has_user_prefix(bearer):
+        return _local_user_caller(incoming, bearer, workspace)
     guess = Guess(incoming, bearer)
     if runtime.demo is not None and runtime.demo.key_matches(bearer):
         return Caller("demo", owner="demo", workspace=workspace)
@@ -163,6 +168,22 @@ def _issued_key_caller(incoming: Request, bearer: str, workspace: str | None) ->
     if key is None:
         Guess(incoming, bearer).was_wrong()
         raise InvalidAPIKeyError("Incorrect API key provided. This server has issued no such key.")
+    return _key_caller(key, workspace)
+
+
+def _local_user_caller(incoming: Request, bearer: str, workspace: str | None) -> Caller:
+    """Give the caller of a local user's token: their key's. Raises InvalidAPIKeyError: such a bearer never leaves (S10)."""
+    runtime = current_runtime()
+    user = runtime.users.find(bearer)
+    key = runtime.keys.get(user.key_id) if user is not None else None
+    if key is None:
+        Guess(incoming, bearer).was_wrong()
+        raise InvalidAPIKeyError("This sign-in has ended. Sign in again with POST /auth/login.")
+    return _key_caller(key, workspace)
+
+
+def _key_caller(key: IssuedKey, workspace: str | None) -> Caller:
+    runtime = current_runtime()
     if (ended := key.ended(runtime.clock.now())) is not None:
         raise InvalidAPIKeyError(f"This API key is {ended}. Ask the operator of this server for another one.")
     if runtime.keys.stopped:
@@ -206,7 +227,7 @@ def _checked_workspace(value: str | None) -> str | None:
 
 async def _anonymous_caller(incoming: Request, workspace: str | None) -> Caller:
     config = current_runtime().config
-    refusal = InvalidAPIKeyError(
+    refusal = MissingAPIKeyError(
         "You didn't provide an API key. Send it as `Authorization: Bearer <key>`. (Calls without a key are governed by the "
         f"setting ANONYMOUS, which is `{config.anonymous}`.)"
     )

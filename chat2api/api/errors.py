@@ -5,14 +5,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypedDict
 
 import orjson
-from quart import Quart, Response, has_request_context, request
+from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException
 
 from chat2api.errors import (
     Chat2APIError,
-    InvalidAPIKeyError,
     InvalidRequestError,
     MethodNotAllowedError,
+    MissingAPIKeyError,
     NotFoundError,
     PayloadTooLargeError,
     UpstreamRefusedRequestError,
@@ -80,7 +80,7 @@ def site_error(error: Exception) -> tuple[int, SiteErrorBody, dict[str, str]]:
     """
     status, body, headers = error_object(error)
     match error:
-        case InvalidAPIKeyError() if has_request_context() and not request.headers.get("Authorization"):
+        case MissingAPIKeyError():
             status = 403
         case InvalidRequestError() | UpstreamRefusedRequestError() if status == 400:
             status = 413 if error.code == "context_length_exceeded" else 422

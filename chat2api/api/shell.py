@@ -107,6 +107,7 @@ class Shell:
             "open",
             "public",
             "api",
+            "site",
             None,
         ):
             return response

@@ -21,7 +21,7 @@ from chat2api.clock import Clock
 from chat2api.config import Config
 from chat2api.errors import (
     Chat2APIError,
-    InvalidAPIKeyError,
+    MissingAPIKeyError,
     NotFoundError,
     UpstreamNotFoundError,
     UpstreamProtocolError,
@@ -235,7 +235,7 @@ class Conversations:
 
     async def _claim_signed_in(self, caller: Caller, label: str | None) -> Claim:
         if caller.kind == "anonymous":
-            raise InvalidAPIKeyError("This needs a sign-in: send a token or a key as `Authorization: Bearer <token>`.")
+            raise MissingAPIKeyError("This needs a sign-in: send a token or a key as `Authorization: Bearer <token>`.")
         return await self._claim(caller, label)
 
     async def _claim_conversation(

@@ -47,7 +47,7 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "minute, 5 at once, and ends after 90 days; say `unlimited` or `never` where you want no bound.",
     )
     create.add_argument("name", metavar="NAME", help="whose key it is, or what it is for")
-    _add_terms(create)
+    add_terms(create)
     create.set_defaults(act=_create)
 
     change = actions.add_parser(
@@ -55,7 +55,7 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     _add_key(change)
     change.add_argument("--name", help="another name")
-    _add_terms(change)
+    add_terms(change)
     change.set_defaults(act=_change)
 
     listing = actions.add_parser("list", help="list the keys", description="List the keys by their first characters.")
@@ -114,7 +114,8 @@ def _add_key(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("key", metavar="KEY", help="its id, its name, or its first characters")
 
 
-def _add_terms(parser: argparse.ArgumentParser) -> None:
+def add_terms(parser: argparse.ArgumentParser) -> None:
+    """Let a command be told a key's terms."""
     parser.add_argument("--note", help="a note for yourself")
     parser.add_argument(f"--{EXPIRY.replace('_', '-')}", metavar="DAYS", help="when it ends; `never` for no end")
     parser.add_argument(f"--{TIER}", help="the tier that it is for, or `none` (default: none)")
@@ -125,7 +126,7 @@ def _add_terms(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="N", help=f"{words}, or `unlimited`")
 
 
-def _said(options: argparse.Namespace) -> Json:
+def said_terms(options: argparse.Namespace) -> Json:
     """Give the terms that were typed, as numbers and lists where they are."""
     said: Json = {}
     for name in FIELD_NAMES:
@@ -152,14 +153,14 @@ def _number(text: str) -> float | str:
 
 async def _create(options: argparse.Namespace, records: Records, clock: Clock) -> None:
     ring = await _open(records, clock)
-    issued = await ring.issue(read_new_key(_said(options), clock.now()))
+    issued = await ring.issue(read_new_key(said_terms(options), clock.now()))
     _say_issued(issued, clock)
     await _warn_of_unknown(issued.key, records)
 
 
 async def _change(options: argparse.Namespace, records: Records, clock: Clock) -> None:
     ring = await _open(records, clock)
-    make = read_changes(_said(options), clock.now())
+    make = read_changes(said_terms(options), clock.now())
     changed = await ring.change(_named(ring, options.key).id, lambda key: make(key.scope, key.limits))
     _say(_describe(changed, clock))
     await _warn_of_unknown(changed, records)

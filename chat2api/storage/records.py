@@ -14,6 +14,7 @@ from chat2api.storage.api_objects import ApiObjectRecords
 from chat2api.storage.keys import KeyRecords
 from chat2api.storage.sign_ins import SignInRecords
 from chat2api.storage.usage import UsageRecords
+from chat2api.storage.users import UserRecords
 from chat2api.storage.values import (
     Account,
     AccountFacts,
@@ -60,6 +61,11 @@ class Records(Protocol):
     @property
     def actions(self) -> ActionRecords:
         """The journal of what operators did."""
+        ...
+
+    @property
+    def users(self) -> UserRecords:
+        """The people who sign in with a name and a password."""
         ...
 
     # Accounts

@@ -204,3 +204,14 @@ actions = sa.Table(
     sa.Column("target", sa.String(200), nullable=False),
     sa.Index("actions_by_time", "at"),
 )
+
+local_users = sa.Table(
+    "local_users",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),  # folded: one user is not spelt in two ways
+    sa.Column("shown_name", sa.String(64), nullable=False),
+    sa.Column("password", sa.String(200), nullable=False),  # a slow digest with its terms
+    sa.Column("key_id", sa.String(40), nullable=False, unique=True),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("changed_at", sa.Double, nullable=False),
+)

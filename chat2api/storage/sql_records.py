@@ -42,6 +42,7 @@ from chat2api.storage.sql_restore import Restoration, bring_back
 from chat2api.storage.sql_sign_ins import SqlSignInRecords
 from chat2api.storage.sql_tables import Tables
 from chat2api.storage.sql_usage import SqlUsageRecords
+from chat2api.storage.sql_users import SqlUserRecords
 from chat2api.storage.sqlite import Database
 from chat2api.storage.values import (
     Account,
@@ -94,6 +95,7 @@ class SqlRecords:
         self.sign_ins = SqlSignInRecords(database)
         self.actions = SqlActionRecords(database)
         self.api_objects = SqlApiObjectRecords(database)
+        self.users = SqlUserRecords(database)
         self._database = database
         self._sealer = Sealer(ring)
         self._secret = secret

@@ -291,7 +291,7 @@ class _Restore:
 
     def _put_meta(self, must_confirm: bool) -> None:
         values = {**self._meta_here, **self._meta_copy, "restored": "1" if must_confirm else "0"}
-        for name in ("revision", "keys_revision"):
+        for name in ("revision", "keys_revision", "users_revision"):
             values[name] = str(self._next(name))
         if self._same_store:
             rotations = (int(known.get("rotations") or 0) for known in (self._meta_here, self._meta_copy))

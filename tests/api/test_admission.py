@@ -2,7 +2,7 @@
 
 import pytest
 
-from chat2api.keys.password import Password
+from chat2api.keys.password import Password, SlowDigests
 from tests.api.pages_house import CLASSES, OPERATOR, PASSWORD, FakeKeys, Person, SettingsChange
 from tests.e2e.harness import OPERATOR_KEY, House
 
@@ -90,7 +90,7 @@ async def test_with_a_password_operator_keys_are_for_api_calls_only(
     await person.sign_in()
     assert (await person.get("/probe/page")).status_code == 200
     settings(admin_password=PASSWORD)
-    page_house.runtime.password = Password(PASSWORD, cost=2**4)
+    page_house.runtime.password = Password(PASSWORD, SlowDigests(cost=2**4))
     assert (await person.get("/probe/page")).status_code == 303, "the sign-in by key has ended"
     refused = await person.http.get("/probe/admin", headers=OPERATOR)
     assert (refused.status_code, "ADMIN_PASSWORD" in refused.text) == (403, True)

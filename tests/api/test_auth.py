@@ -36,6 +36,7 @@ EXPECTED_CLASSES = {
     "/readyz": "open",
     "/static/<path:filename>": "open",
     "/login": "login",
+    "/auth/login": "open",
     "/logout": "signed_in",
     "/preferences": "login",
     "/usage": "person",

@@ -10,16 +10,22 @@ from typing import Any
 import pytest
 
 from chat2api.errors import RateLimitedError
-from chat2api.keys.password import AT_ONCE, COST, WAITING, Password
+from chat2api.keys.password import AT_ONCE, COST, WAITING, Password, SlowDigests
 
 RIGHT = "correct horse battery staple"
 
 
 @pytest.fixture
-async def password() -> AsyncIterator[Password]:
-    password = Password(RIGHT, cost=2**4)
-    yield password
-    password.close()
+async def digests() -> AsyncIterator[SlowDigests]:
+    """Digests that are quick to make."""
+    made = SlowDigests(cost=2**4)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def password(digests: SlowDigests) -> Password:
+    return Password(RIGHT, digests)
 
 
 async def test_only_the_password_itself_matches(password: Password) -> None:
@@ -30,16 +36,18 @@ async def test_only_the_password_itself_matches(password: Password) -> None:
 
 async def test_S12_the_cost_is_as_promised_and_the_real_one_works() -> None:
     assert COST == 2**17
-    password = Password(RIGHT)
+    digests = SlowDigests()
+    password = Password(RIGHT, digests)
     try:
         assert await password.matches(RIGHT)
         assert not await password.matches("wrong")
     finally:
-        password.close()
+        digests.close()
 
 
-async def test_S12_two_are_compared_at_once_and_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    password = Password(RIGHT, cost=2**4)
+async def test_S12_two_are_compared_at_once_and_off_the_loop(
+    monkeypatch: pytest.MonkeyPatch, password: Password
+) -> None:
     assert await password.matches(RIGHT)
     running, most, names = 0, 0, set()
     lock, both = threading.Lock(), threading.Barrier(AT_ONCE)
@@ -57,10 +65,7 @@ async def test_S12_two_are_compared_at_once_and_off_the_loop(monkeypatch: pytest
         return real(*args, **options)
 
     monkeypatch.setattr(hashlib, "scrypt", slow)
-    try:
-        assert not any(await asyncio.gather(*(password.matches(f"wrong {number}") for number in range(8))))
-    finally:
-        password.close()
+    assert not any(await asyncio.gather(*(password.matches(f"wrong {number}") for number in range(8))))
     assert most == AT_ONCE
     assert all(name.startswith("password") for name in names)
 
@@ -77,7 +82,8 @@ async def test_S12_a_burst_is_refused_beyond_what_may_wait(password: Password) -
 
 @pytest.mark.nightly
 async def test_S12_a_burst_leaves_the_loop_alone() -> None:
-    password = Password(RIGHT)
+    digests = SlowDigests()
+    password = Password(RIGHT, digests)
     lags: list[float] = []
     try:
         burst = asyncio.gather(*(password.matches(f"{number}") for number in range(18)), return_exceptions=True)
@@ -87,5 +93,48 @@ async def test_S12_a_burst_leaves_the_loop_alone() -> None:
             lags.append(time.monotonic() - before - 0.005)
         await burst
     finally:
-        password.close()
+        digests.close()
     assert sorted(lags)[int(len(lags) * 0.99)] < 0.2
+
+
+# Digests that are stored
+
+
+async def test_a_stored_digest_knows_its_password_and_its_own_cost(digests: SlowDigests) -> None:
+    stored = await digests.make(RIGHT)
+    assert stored.startswith("scrypt$16$")
+    assert len(stored) <= 200, "as much as the column holds"
+    assert await digests.matches(RIGHT, stored)
+    assert not await digests.matches(RIGHT + "x", stored)
+    dearer = SlowDigests(cost=2**5)
+    try:
+        assert await dearer.matches(RIGHT, stored), "one that was made at another cost still works"
+    finally:
+        dearer.close()
+
+
+async def test_the_same_password_never_has_the_same_digest(digests: SlowDigests) -> None:
+    assert len({await digests.make(RIGHT) for _ in range(5)}) == 5
+
+
+async def test_S12_nobodys_password_costs_as_much_as_a_wrong_one(
+    monkeypatch: pytest.MonkeyPatch, digests: SlowDigests
+) -> None:
+    stored = await digests.make(RIGHT)
+    costs: list[int] = []
+    real = hashlib.scrypt
+
+    def counted(*arguments: Any, **options: Any) -> bytes:
+        costs.append(options["n"])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(hashlib, "scrypt", counted)
+    assert not await digests.matches("wrong", stored)
+    assert not await digests.matches("wrong", None)
+    assert not await digests.matches(RIGHT, None)
+    assert costs == [2**4] * 3
+
+
+async def test_a_digest_of_another_kind_is_no_password(digests: SlowDigests) -> None:
+    with pytest.raises(ValueError, match="kind"):
+        await digests.matches(RIGHT, "md5$1$AA==$AA==")
