@@ -146,10 +146,7 @@ class Trials:
 
     async def free(self, lease: Lease, session: Session | None, outcome: Outcome | Exception) -> Verdict:
         """Release the account and tell its exit how it went; give what the outcome means."""
-        verdict = await lease.release(outcome)
-        if session is not None:
-            self.claim.source.report(session, verdict if outcome is not Outcome.ABANDONED else None)
-        return verdict
+        return await self.claim.source.free(lease, session, outcome)
 
     async def remember(self, lease: Lease, conversation_id: str, message_id: str | None) -> None:
         """Keep who owns a conversation, and its last message; trouble with the records is logged, not raised."""

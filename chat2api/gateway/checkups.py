@@ -74,9 +74,7 @@ class Checkups:
             outcome = error
             raise
         finally:
-            verdict = await lease.release(outcome)
-            if session is not None:
-                self._source.report(session, verdict if outcome is not Outcome.ABANDONED else None)
+            await self._source.free(lease, session, outcome)
         own = choose_workspace(workspaces, lease.account.workspace)
         facts = AccountFacts(
             plan=own.plan if own is not None else None,

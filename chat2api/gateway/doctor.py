@@ -293,9 +293,7 @@ class Doctor:
             advice = _advice(error) if session is not None else self._sign_in_advice(error, account)
             return Finding(subject, False, _words(error), advice)
         finally:
-            verdict = await lease.release(outcome)
-            if session is not None:
-                self._source.report(session, verdict if outcome is not Outcome.ABANDONED else None)
+            await self._source.free(lease, session, outcome)
         if info is not None and info.is_deactivated:
             return Finding(subject, False, SAY("workspace_closed"), REMEDY("ask_owner"))
         await self._remember(account, info, tuple(model.slug for model in offered))

@@ -95,9 +95,7 @@ class Offers:
                 outcome = error
                 raise
             finally:
-                verdict = await lease.release(outcome)
-                if session is not None:
-                    source.report(session, verdict if outcome is not Outcome.ABANDONED else None)
+                await source.free(lease, session, outcome)
             slugs = frozenset(model.slug for model in offered)
             self._lists[account_id] = (self._clock.monotonic() + LIFETIME, slugs)
             self._known = frozenset().union(*(offered for _, offered in self._lists.values()))

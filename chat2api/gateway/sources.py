@@ -16,7 +16,7 @@ from chat2api.accounts.adoption import Adoptions
 from chat2api.accounts.budget import RetryBudget
 from chat2api.accounts.exits import Exit, Exits
 from chat2api.accounts.health import Verdict
-from chat2api.accounts.pool import AccountPool, Lease
+from chat2api.accounts.pool import AccountPool, Lease, Outcome
 from chat2api.accounts.refresh import TokenKeeper
 from chat2api.accounts.tokens import read_claims, tell_kind
 from chat2api.clock import Clock
@@ -72,6 +72,13 @@ class AccountSource:
             credential=credential,
             private=account.owner is not None,
         )
+
+    async def free(self, lease: Lease, session: Session | None, outcome: Outcome | Exception) -> Verdict:
+        """Release an account and tell its session's exit, if there was one, how it went; give what the outcome means."""
+        verdict = await lease.release(outcome)
+        if session is not None:
+            self.report(session, verdict if outcome is not Outcome.ABANDONED else None)
+        return verdict
 
     def report(self, session: Session, verdict: Verdict | None) -> None:
         """Tell the session's exit how its calls went; None when nothing was learnt, so that others may be its probe."""
