@@ -1,6 +1,6 @@
 """The app: blueprints, guards and error handler around a Runtime that is opened at start and closed at the end."""
 
-import secrets
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -160,7 +160,7 @@ class RequestScope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        logs.request_id.set("req_" + secrets.token_hex(12))
+        logs.request_id.set("req_" + os.urandom(12).hex())
         clean_ups = scope[CLEAN_UPS] = CleanUps()
         try:
             await self._app(scope, receive, send)

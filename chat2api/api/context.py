@@ -1,12 +1,12 @@
 """What belongs to the request being served: its id, its caller, and the Runtime behind the app."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from quart import Quart, Request, current_app, g, request
-from werkzeug.local import LocalProxy
+from quart import Quart, Request, g
+from quart.globals import _cv_app, _cv_request  # what stands behind `current_app`, `g` and `request`: see below
 
 from chat2api.gateway.provider import Caller
 from chat2api.keys.tiers import Tier
@@ -16,8 +16,6 @@ from chat2api.storage.actions import Action
 log = logging.getLogger(__name__)
 
 _EXTENSION = "chat2api"
-_APP = cast("LocalProxy[Quart]", current_app)
-_REQUEST = cast("LocalProxy[Request]", request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +41,16 @@ def running_runtime(app: Quart) -> Runtime:
 
 def current_runtime() -> Runtime:
     """Give the runtime behind the current request."""
-    runtime: Runtime = _APP._get_current_object().extensions[_EXTENSION]
+    runtime: Runtime = _cv_app.get().app.extensions[_EXTENSION]
     return runtime
 
 
 def current_request() -> Request:
-    """Give the current request itself, for more than one look at it: each by way of Quart's `request` finds it anew."""
-    return _REQUEST._get_current_object()
+    """Give the current request itself.
+
+    By way of Quart's `request` each look at it takes three calls more, and a request is looked at some forty times.
+    """
+    return _cv_request.get().request
 
 
 def find_runtime(app: Quart) -> Runtime | None:
@@ -59,7 +60,9 @@ def find_runtime(app: Quart) -> Runtime | None:
 
 def current_tier() -> Tier | None:
     """Give the tier under whose path the current request lies, None for all other paths."""
-    return cast("Tier | None", cast(dict[str, Any], current_request().scope).get(TIER))
+    scope: Mapping[str, Any] = _cv_request.get().request.scope
+    tier: Tier | None = scope.get(TIER)
+    return tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +100,13 @@ def paste_owner() -> str:
 
 def set_caller(caller: Caller) -> None:
     """Remember who makes the current request."""
-    g.caller = caller
+    _cv_app.get().g.caller = caller
 
 
 def current_caller() -> Caller:
     """Give who makes the current request; only routes with access class `api` have one."""
-    return cast(Caller, g.caller)
+    caller: Caller = _cv_app.get().g.caller
+    return caller
 
 
 async def record_action(what: str, target: str = "") -> None:

@@ -24,7 +24,6 @@ from quart.globals import _cv_app, _cv_request
 from quart.routing import QuartRule
 from quart.sessions import NullSession
 from quart.typing import ResponseReturnValue, ResponseTypes
-from quart.utils import encode_headers
 from quart.wrappers.base import BaseRequestWebsocket
 from quart.wrappers.response import DataBody, IterableBody, Response
 from werkzeug.datastructures import Headers
@@ -122,19 +121,19 @@ class RequestRun(ASGIHTTPConnection):
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
         """Send head and body with no more messages than they need."""
         content = response.response
-        if not isinstance(response, Response) or not isinstance(content, DataBody | IterableBody):
+        if not isinstance(response, Response) or type(content) not in (DataBody, IterableBody):
             await super()._send_response(send, response)
             return
         await send({
             "type": "http.response.start",
             "status": response.status_code,
-            "headers": encode_headers(response.headers),
+            "headers": [(name.lower().encode(), value.encode()) for name, value in response.headers],
         })  # fmt: skip
         last = b""
-        if isinstance(content, DataBody):
+        if type(content) is DataBody:
             last = content.data[content.begin : content.end]
         else:
-            async with content as pieces:
+            async with cast("IterableBody", content) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, LastPiece):
                         last = piece

@@ -277,8 +277,10 @@ class ConversationDecoder:
                 self._read_delta({"v": payload})
             elif payload not in ("v1", None, "", [], 0):
                 note_unknown(self.unknown, f"payload: {type(payload).__name__}")
-        elif "type" in payload and type(payload["type"]) is str and not self._is_message(payload):
-            self._read_side_event(payload["type"], payload)
+        elif (
+            type(kind := payload.get("type")) is str and "v" not in payload and type(payload.get("message")) is not dict
+        ):
+            self._read_side_event(kind, payload)
         elif "message" in payload:
             if type(payload["message"]) is dict:
                 self._documents.adopt(payload)
@@ -289,10 +291,6 @@ class ConversationDecoder:
             self._read_delta(payload)
         else:
             self._read_message_less(payload)
-
-    @staticmethod
-    def _is_message(payload: dict[str, Json]) -> bool:
-        return "v" in payload or type(payload.get("message")) is dict
 
     def _read_delta(self, delta: dict[str, Json]) -> None:
         amended: list[str] = []

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from secrets import token_hex
+from os import urandom
 from typing import Literal
 
 from chat2api.upstream.exchange import BrowserProfile, Channel
@@ -97,7 +97,7 @@ def call_headers(
 
 def fresh_id() -> str:
     """Give a random UUID, as str(uuid4()) does at several times the cost: each turn takes some."""
-    digits = token_hex(16)
+    digits = urandom(16).hex()
     return (
         f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}-{digits[20:]}"
     )
