@@ -50,7 +50,9 @@ async def test_a_callers_request_id_is_not_taken_over(app: Quart) -> None:
     assert "canary" not in str(answer.headers)
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/models", "/v1/chat/completions", "/x", "/x/v1/x", "/x/v1/nothing", "/tokens"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1/models", "/v1/chat/completions", "/x", "/x/v1/x", "/x/v1/nothing", "/tokens"]
+)
 async def test_S3_S4_what_is_not_there_is_the_same_404_everywhere(app: Quart, path: str) -> None:
     client = app.test_client()
     if path == "/x":

@@ -5,92 +5,34 @@ request gets a parser of its own, which takes over the bytes that the one before
 """
 
 import asyncio
-import socket
-import struct
 from collections.abc import Sequence
 from http import HTTPStatus
 
 import h11
 
 from chat2api.simulator.backend import Backend
+from chat2api.simulator.peer import PeerConnection, abort_with_reset
 from chat2api.simulator.tasks import Tasks
 from chat2api.simulator.websocket import WebSocket, accept_value
 from chat2api.simulator.wire import Headers, PeerGone, Request, Socket
 
-_WRITE_BUFFER = 65_536
 _MAX_HEADERS = 65_536
 _MAX_BODY = 256 * 1024 * 1024
-_LINGER_OFF = struct.pack("ii", 1, 0)
 
 
-def abort_with_reset(transport: asyncio.Transport) -> None:
-    """Close the connection so that the peer sees a TCP reset."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
-    transport.abort()
-
-
-class WriteGate:
-    """Lets a sender wait while the transport's buffer is over its mark."""
-
-    def __init__(self) -> None:
-        """Start open."""
-        self._open = asyncio.Event()
-        self._open.set()
-        self.broken = False
-
-    def shut(self) -> None:
-        """Make senders wait."""
-        self._open.clear()
-
-    def release(self) -> None:
-        """Let senders go on."""
-        self._open.set()
-
-    def break_off(self) -> None:
-        """Let senders fail: the connection is gone."""
-        self.broken = True
-        self._open.set()
-
-    async def wait(self) -> None:
-        """Suspend at least once, and as long as the gate is shut. Raises PeerGone."""
-        if self._open.is_set():
-            # A fast stream never fills the buffer of a fast reader; without this it would keep the loop to itself.
-            await asyncio.sleep(0)
-        else:
-            await self._open.wait()
-        if self.broken:
-            raise PeerGone
-
-
-class HTTP1Connection(asyncio.Protocol):
+class HTTP1Connection(PeerConnection):
     """Serves the requests of one connection one after the other."""
 
     def __init__(self, backend: Backend, tasks: Tasks, scheme: str, number: int, received: bytes = b"") -> None:
         """Make one; `received` is what was already read from the transport."""
-        self._backend = backend
-        self._tasks = tasks
-        self._scheme = scheme
-        self._number = number
-        self._received = received
+        super().__init__(backend, tasks, scheme, number, received)
         self._parser = _new_parser()
-        self._transport: asyncio.Transport | None = None
-        self._gate = WriteGate()
         self._request: h11.Request | None = None
         self._body = bytearray()
         self._task: asyncio.Task[None] | None = None
         self._keep_alive = True
         self._closing = False
         self._socket: WebSocket | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start on a transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_WRITE_BUFFER)
-        if self._received:
-            self.data_received(self._received)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the peer."""
@@ -103,49 +45,21 @@ class HTTP1Connection(asyncio.Protocol):
         if self._task is None:
             self._read_request()
 
-    def eof_received(self) -> bool:
-        """Treat a half-closed connection as a peer that left: browsers and curl close both ways."""
-        self._leave()
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """End what still runs."""
-        self._leave()
-        self._backend.recorder.close_connection()
-
-    def pause_writing(self) -> None:
-        """Hold the sender."""
-        self._gate.shut()
-
-    def resume_writing(self) -> None:
-        """Let the sender go on."""
-        self._gate.release()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the connection is gone."""
-        return self._gate.broken
-
-    def shut_down(self) -> None:
-        """Close at once."""
-        self._leave()
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Stop what is being answered: the peer is gone."""
         self._closing = True
-        self._gate.break_off()
+        super().leave()
         if self._task is not None:
             self._task.cancel()
 
     def _read_request(self) -> None:
-        assert self._transport is not None
+        assert self.transport is not None
         try:
             while True:
                 event = self._parser.next_event()
                 if event is h11.NEED_DATA:
                     if self._parser.they_are_waiting_for_100_continue:
-                        self._transport.write(
+                        self.transport.write(
                             self._parser.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
                         )
                     return
@@ -155,7 +69,7 @@ class HTTP1Connection(asyncio.Protocol):
                 elif isinstance(event, h11.Data):
                     self._body += event.data
                     if len(self._body) > _MAX_BODY:
-                        self._transport.abort()
+                        self.transport.abort()
                         return
                 elif isinstance(event, h11.EndOfMessage):
                     self._start()
@@ -166,8 +80,8 @@ class HTTP1Connection(asyncio.Protocol):
             self._closing = True
             status = HTTPStatus(error.error_status_hint)
             head = f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-            self._transport.write(head.encode("ascii"))
-            self._transport.close()
+            self.transport.write(head.encode("ascii"))
+            self.transport.close()
 
     def _start(self) -> None:
         assert self._request is not None
@@ -181,16 +95,16 @@ class HTTP1Connection(asyncio.Protocol):
             headers=headers,
             body=bytes(self._body),
             http_version="1.1",
-            scheme=self._scheme,
-            connection=self._number,
+            scheme=self.scheme,
+            connection=self.number,
         )
-        self._task = self._tasks.start(self._serve(request), f"http1-{self._number}")
+        self._task = self.tasks.start(self._serve(request), f"http1-{self.number}")
 
     async def _serve(self, request: Request) -> None:
         exchange = HTTP1Exchange(self, request)
         whole = False
         try:
-            await self._backend.serve(request, exchange)
+            await self.backend.serve(request, exchange)
             whole = True
         finally:
             if not whole:
@@ -202,21 +116,21 @@ class HTTP1Connection(asyncio.Protocol):
             if rest:
                 self._parser.receive_data(rest)
             self._read_request()
-        elif self._transport is not None and not self._closing:
+        elif self.transport is not None and not self._closing:
             self._closing = True
-            self._transport.close()
+            self.transport.close()
 
     async def write(self, data: bytes) -> None:
         """Send bytes and wait while the peer does not read. Raises PeerGone."""
-        if self._gate.broken or self._transport is None or self._transport.is_closing():
+        if self.gate.broken or self.transport is None or self.transport.is_closing():
             raise PeerGone
-        self._transport.write(data)
-        await self._gate.wait()
+        self.transport.write(data)
+        await self.gate.wait()
 
     async def open_socket(self, socket: Socket) -> None:
         """Speak web socket until it is closed; bytes that came with the handshake are its first. Raises PeerGone."""
-        assert self._transport is not None
-        self._socket = WebSocket(socket, self.write, self._transport.write)
+        assert self.transport is not None
+        self._socket = WebSocket(socket, self.write, self.transport.write)
         rest, _ = self._parser.trailing_data
         if rest:
             self._socket.feed(rest)
@@ -228,14 +142,14 @@ class HTTP1Connection(asyncio.Protocol):
     def close(self) -> None:
         """Send what is buffered, then FIN."""
         self._closing = True
-        if self._transport is not None:
-            self._transport.close()
+        if self.transport is not None:
+            self.transport.close()
 
     def reset(self) -> None:
         """Send RST."""
         self._closing = True
-        if self._transport is not None:
-            abort_with_reset(self._transport)
+        if self.transport is not None:
+            abort_with_reset(self.transport)
 
 
 class HTTP1Exchange:

@@ -11,11 +11,10 @@ import h2.exceptions
 import h2.settings
 
 from chat2api.simulator.backend import Backend
-from chat2api.simulator.http1 import WriteGate, abort_with_reset
+from chat2api.simulator.peer import PeerConnection, abort_with_reset
 from chat2api.simulator.tasks import Tasks
 from chat2api.simulator.wire import PeerGone, Request, Socket
 
-_WRITE_BUFFER = 65_536
 _MAX_BODY = 256 * 1024 * 1024
 
 
@@ -29,31 +28,20 @@ class _Stream:
         self.window = asyncio.Event()
 
 
-class HTTP2Connection(asyncio.Protocol):
+class HTTP2Connection(PeerConnection):
     """Serves the streams of one connection side by side."""
 
     def __init__(self, backend: Backend, tasks: Tasks, scheme: str, number: int, received: bytes = b"") -> None:
         """Make one; `received` is what was already read from the transport."""
-        self._backend = backend
-        self._tasks = tasks
-        self._scheme = scheme
-        self._number = number
-        self._received = received
+        super().__init__(backend, tasks, scheme, number, received)
         config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         self._h2 = h2.connection.H2Connection(config=config)
-        self._transport: asyncio.Transport | None = None
-        self._gate = WriteGate()
         self._streams: dict[int, _Stream] = {}
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def begin(self) -> None:
         """Send the settings."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_WRITE_BUFFER)
         self._h2.initiate_connection()
         self._flush()
-        if self._received:
-            self.data_received(self._received)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the peer."""
@@ -61,52 +49,24 @@ class HTTP2Connection(asyncio.Protocol):
             events = self._h2.receive_data(data)
         except h2.exceptions.ProtocolError:
             self._flush()
-            if self._transport is not None:
-                self._transport.close()
+            if self.transport is not None:
+                self.transport.close()
             return
         for event in events:
             self._take(event)
         self._flush()
 
-    def eof_received(self) -> bool:
-        """Treat it as a peer that left."""
-        self._leave()
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """End what still runs."""
-        self._leave()
-        self._backend.recorder.close_connection()
-
-    def pause_writing(self) -> None:
-        """Hold the senders."""
-        self._gate.shut()
-
-    def resume_writing(self) -> None:
-        """Let the senders go on."""
-        self._gate.release()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the connection is gone."""
-        return self._gate.broken
-
-    def shut_down(self) -> None:
-        """Close at once."""
-        self._leave()
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _leave(self) -> None:
-        self._gate.break_off()
+    def leave(self) -> None:
+        """Stop what is being answered: the peer is gone."""
+        super().leave()
         for stream in self._streams.values():
             if stream.task is not None:
                 stream.task.cancel()
         self._streams.clear()
 
     def _flush(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(self._h2.data_to_send())
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(self._h2.data_to_send())
 
     def _take(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.RequestReceived):
@@ -131,8 +91,8 @@ class HTTP2Connection(asyncio.Protocol):
         elif isinstance(event, h2.events.RemoteSettingsChanged):
             for stream in self._streams.values():
                 stream.window.set()
-        elif isinstance(event, h2.events.ConnectionTerminated) and self._transport is not None:
-            self._transport.close()
+        elif isinstance(event, h2.events.ConnectionTerminated) and self.transport is not None:
+            self.transport.close()
 
     def _start(self, number: int) -> None:
         stream = self._streams.get(number)
@@ -146,15 +106,15 @@ class HTTP2Connection(asyncio.Protocol):
             headers=(("host", pseudo.get(":authority", "")), *plain),
             body=bytes(stream.body),
             http_version="2",
-            scheme=self._scheme,
-            connection=self._number,
+            scheme=self.scheme,
+            connection=self.number,
         )
-        stream.task = self._tasks.start(self._serve(number, request), f"http2-{self._number}-{number}")
+        stream.task = self.tasks.start(self._serve(number, request), f"http2-{self.number}-{number}")
 
     async def _serve(self, number: int, request: Request) -> None:
         whole = False
         try:
-            await self._backend.serve(request, HTTP2Exchange(self, number, request.method == "HEAD"))
+            await self.backend.serve(request, HTTP2Exchange(self, number, request.method == "HEAD"))
             whole = True
         finally:
             if not whole:
@@ -163,7 +123,7 @@ class HTTP2Connection(asyncio.Protocol):
 
     def _check_open(self, number: int) -> _Stream:
         stream = self._streams.get(number)
-        if stream is None or self._gate.broken or self._transport is None or self._transport.is_closing():
+        if stream is None or self.gate.broken or self.transport is None or self.transport.is_closing():
             raise PeerGone
         return stream
 
@@ -172,16 +132,16 @@ class HTTP2Connection(asyncio.Protocol):
         self._check_open(number)
         self._h2.send_headers(number, headers, end_stream=end)
         self._flush()
-        await self._gate.wait()
+        await self.gate.wait()
 
     async def send_partial_headers(self, number: int, headers: Sequence[tuple[str, str]]) -> None:
         """Send the first half of a HEADERS frame's bytes. Raises PeerGone."""
         self._check_open(number)
         self._h2.send_headers(number, headers)
         data = self._h2.data_to_send()
-        if self._transport is not None:
-            self._transport.write(data[: len(data) // 2])
-        await self._gate.wait()
+        if self.transport is not None:
+            self.transport.write(data[: len(data) // 2])
+        await self.gate.wait()
 
     async def send_data(self, number: int, data: bytes) -> None:
         """Send DATA frames as the windows allow. Raises PeerGone."""
@@ -196,14 +156,14 @@ class HTTP2Connection(asyncio.Protocol):
             self._h2.send_data(number, bytes(view[:room]))
             view = view[room:]
             self._flush()
-            await self._gate.wait()
+            await self.gate.wait()
 
     async def end(self, number: int) -> None:
         """Send END_STREAM. Raises PeerGone."""
         self._check_open(number)
         self._h2.end_stream(number)
         self._flush()
-        await self._gate.wait()
+        await self.gate.wait()
 
     def reset_stream(self, number: int) -> None:
         """Send RST_STREAM."""
@@ -219,13 +179,13 @@ class HTTP2Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Send FIN."""
-        if self._transport is not None:
-            self._transport.close()
+        if self.transport is not None:
+            self.transport.close()
 
     def reset(self) -> None:
         """Send RST."""
-        if self._transport is not None:
-            abort_with_reset(self._transport)
+        if self.transport is not None:
+            abort_with_reset(self.transport)
 
 
 class HTTP2Exchange:
@@ -234,26 +194,26 @@ class HTTP2Exchange:
     def __init__(self, connection: HTTP2Connection, number: int, without_body: bool) -> None:
         """Make one; `without_body` for HEAD."""
         self._connection = connection
-        self._number = number
+        self.number = number
         self._without_body = without_body
 
     async def send_headers(self, status: int, headers: Sequence[tuple[str, str]], length: int | None) -> None:
         """Send the headers."""
-        await self._connection.send_headers(self._number, _with_status(status, headers, length), self._without_body)
+        await self._connection.send_headers(self.number, _with_status(status, headers, length), self._without_body)
 
     async def send_partial_headers(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
         """Send half of the headers' frame."""
-        await self._connection.send_partial_headers(self._number, _with_status(status, headers, None))
+        await self._connection.send_partial_headers(self.number, _with_status(status, headers, None))
 
     async def send_data(self, data: bytes) -> None:
         """Send a piece of the body."""
         if not self._without_body:
-            await self._connection.send_data(self._number, data)
+            await self._connection.send_data(self.number, data)
 
     async def end(self) -> None:
         """End the stream."""
         if not self._without_body:
-            await self._connection.end(self._number)
+            await self._connection.end(self.number)
 
     async def open_socket(self, socket: Socket) -> None:
         """Refuse: browsers open web sockets over HTTP/1.1 unless the server offers extended CONNECT."""
@@ -270,7 +230,7 @@ class HTTP2Exchange:
 
     def reset_stream(self) -> None:
         """Send RST_STREAM."""
-        self._connection.reset_stream(self._number)
+        self._connection.reset_stream(self.number)
 
     def go_away(self) -> None:
         """Send GOAWAY."""
