@@ -29,6 +29,7 @@ from chat2api.api import (
     usage,
     usage_page,
     users,
+    users_page,
 )
 from chat2api.api.admission import PageAccess
 from chat2api.api.auth import check_access_classes, declare_access, guard_request
@@ -52,6 +53,7 @@ PAGES: tuple[tuple[Blueprint, PageAccess], ...] = (
     (pages.choices, "login"),
     (usage_page.blueprint, "person"),
     (keys_page.blueprint, "page"),
+    (users_page.blueprint, "page"),
     (overview_page.blueprint, "page"),
     (doctor_page.blueprint, "page"),
     (doctor_page.examining, "page"),

@@ -27,6 +27,7 @@ NAVIGATION = (
     ("shell.accounts", "/tokens", "operator"),
     ("shell.usage", "/usage", "person"),
     ("shell.keys", "/issued-keys", "operator"),
+    ("shell.users", "/local-users", "operator"),
     ("shell.tiers", "/tokens/tiers", "operator"),
     ("shell.overview", "/tokens/overview", "operator"),
     ("shell.doctor", "/tokens/checkup", "operator"),
