@@ -242,7 +242,7 @@ async def test_all_are_removed_after_a_question_and_brought_back(house: House, p
     assert house.runtime.pool.statistics().total == 5
     sent = await person.post("/tokens/empty", {"sure": "yes"})
     assert "Removed: 5" in (await person.get(sent.headers["location"])).text
-    assert "There is no account yet" in (await person.get("/tokens")).text
+    assert "No account yet" in (await person.get("/tokens")).text
     await person.post("/tokens/removed")
     assert house.runtime.pool.statistics().total >= 5
 

@@ -69,6 +69,7 @@ async def test_all_checks_run_as_a_job_whose_progress_is_shown(house: House, per
     job = house.runtime.jobs.get(address.partition("job=")[2])
     await until(lambda: job.is_over, "the checks did not end")
     assert (job.status.state, job.status.failed) == ("done", 0)
+    assert "Running all checks" in (await person.get(f"/tokens/progress/{job.id}")).text
     page = (await person.get(address)).text
     assert f"All {job.status.total} checks are well." in page
     assert "data-job" not in page
