@@ -14,6 +14,7 @@ from chat2api.api import (
     conversations,
     doctor_page,
     health,
+    invites,
     journal_page,
     keys,
     keys_page,
@@ -60,6 +61,7 @@ PAGES: tuple[tuple[Blueprint, PageAccess], ...] = (
     (journal_page.blueprint, "page"),
     (accounts_page.blueprint, "page"),
     (upload_page.blueprint, "page"),
+    (invites.links, "login"),
     (tiers_page.blueprint, "page"),
 )
 """What people's browsers ask for, with who may."""
@@ -110,7 +112,7 @@ def create_app(
         declare_access(app, f"{blueprint.name}.", access)
     static_files.install_static_files(app, _TEMPLATES / "static", prefix)
     declare_access(app, static_files.ENDPOINT, "open")
-    for blueprint in (accounts.blueprint, keys.blueprint, metrics.blueprint):
+    for blueprint in (accounts.blueprint, keys.blueprint, invites.operator, metrics.blueprint):
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "admin")
     if prefix:  # health checks know no prefix

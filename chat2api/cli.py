@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from chat2api import __version__, store_commands
+from chat2api import __version__, store_commands, tier_commands
 from chat2api.accounts.importing import parse_import
 from chat2api.accounts.tokens import to_new_account
 from chat2api.clock import SystemClock
@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_keys(commands)
     _add_users(commands)
     store_commands.add_commands(commands)
+    tier_commands.add_commands(commands)
 
     doctor = commands.add_parser(
         "doctor",

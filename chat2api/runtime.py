@@ -35,6 +35,7 @@ from chat2api.gateway.routing import Routing, parse_rules
 from chat2api.gateway.sources import AccountSource, Sources, host_of, stable_order
 from chat2api.keys.digests import find_digest, secret_digest
 from chat2api.keys.guesses import Guesses
+from chat2api.keys.invitations import Invitations
 from chat2api.keys.issue import KeyRing
 from chat2api.keys.ledger import WRITE, Ledger
 from chat2api.keys.operator import OperatorKeys, load_operator_key
@@ -131,6 +132,7 @@ class Runtime:
     guesses: Guesses
     tiers: TierBook
     tier_quotas: TierQuotas
+    invitations: Invitations
     demo: Demo | None
 
     def __init__(self, config: Config, clock: Clock, redactor: Redactor) -> None:
@@ -314,6 +316,7 @@ class Runtime:
         used = await self.records.usage.totals(day_of(self.clock.now()))
         self.quotas = Quotas(MemoryQuotas(self.clock, used))
         self.tier_quotas = TierQuotas(self.clock)
+        self.invitations = Invitations(self.records, self.keys, self.clock)
         self.ledger = Ledger(self.records.usage, self.clock, self.spawn)
         self._resources.push_async_callback(self._close_ledger)
         self.spawn(self.keys.run(), name="issued keys")

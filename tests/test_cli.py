@@ -40,6 +40,10 @@ COMMANDS = [
     ("backup",),
     ("restore",),
     ("reseal",),
+    ("tiers",),
+    ("tiers", "check"),
+    ("invites",),
+    *(("invites", action) for action in ("create", "list", "revoke")),
     ("keys",),
     ("keys", "operator"),
     *(

@@ -18,7 +18,7 @@ from chat2api.api.context import current_caller, current_runtime
 from chat2api.api.metrics import current_notes
 from chat2api.errors import Chat2APIError, StorageError
 from chat2api.gateway.provider import AnswerFacts, Caller, CallerKind
-from chat2api.keys.quota import EXPECTED_COMPLETION, limits_tokens, rate_headers
+from chat2api.keys.quota import EXPECTED_COMPLETION, limits_tokens, rate_headers, tightest
 from chat2api.keys.scope import may_use_model
 from chat2api.keys.tier_quota import TierHold, counts_tokens
 from chat2api.protocol.events import Event, FileLink, Finished
@@ -226,8 +226,4 @@ async def _rooms(caller: Caller) -> Iterable[Room]:
     if tier is None:
         return rooms
     model = tier.find_model(g.model) if "model" in g else None
-    tightest: dict[str, Room] = {}
-    for room in (*rooms, *await runtime.tier_quotas.rooms(tier, caller.person, model)):
-        if room.name not in tightest or room.remaining < tightest[room.name].remaining:
-            tightest[room.name] = room
-    return tightest.values()
+    return tightest((*rooms, *await runtime.tier_quotas.rooms(tier, caller.person, model)))

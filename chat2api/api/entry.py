@@ -17,6 +17,7 @@ from chat2api.gateway.provider import Caller
 from chat2api.keys.issue import has_key_prefix
 from chat2api.keys.tiers import Tier
 from chat2api.protocol.openai.rules import Rules, hold_chat_to
+from chat2api.storage.keys import IssuedKey
 
 RULED = frozenset({"chat.create_chat_completion"})
 """Endpoints whose bodies are held to a tier's rules before anybody else reads them."""
@@ -69,7 +70,7 @@ def enter_with_key(caller: Caller) -> Caller:
             raise PermissionDeniedError(
                 f"This key is for the tier `{key.tier}`, which this server has not now. Ask its operator."
             )
-        return replace(caller, tier=_the_same(tier, asked), person=f"key:{key.id}")
+        return replace(caller, tier=_the_same(tier, asked), person=person_of(key))
     if asked is None:
         return caller
     if key is not None:
@@ -77,6 +78,11 @@ def enter_with_key(caller: Caller) -> Caller:
     if caller.kind in ("operator", "demo"):
         return replace(caller, tier=asked, person=caller.kind)
     raise InvalidAPIKeyError(f"This is no key of the tier `{asked.name}`. Ask the operator of this server for one.")
+
+
+def person_of(key: IssuedKey) -> str:
+    """Give by what the holder of a key is known in their tier."""
+    return f"key:{key.id}"
 
 
 def check_route(caller: Caller, endpoint: str, *, site: bool = False) -> None:

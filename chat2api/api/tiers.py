@@ -98,15 +98,18 @@ async def get_model(model: str) -> Json:
 async def page() -> ResponseReturnValue:
     """What the tier is for, who may enter, its models and limits."""
     runtime, tier = current_runtime(), _tier()
-    config = runtime.config
-    root = api_base(config).removesuffix("/v1")
     return await render_template(
         "tier.html",
         tier=tier,
         public=runtime.tiers.public is tier,
-        base_url=f"{root}{tier.bases[0]}/v1",
+        base_url=base_of(tier),
         person=shown_limits(tier.per_person),
     )
+
+
+def base_of(tier: Tier) -> str:
+    """Give the base URL that clients of a tier are told."""
+    return f"{api_base(current_runtime().config).removesuffix('/v1')}{tier.bases[0]}/v1"
 
 
 def shown_limits(limits: KeyLimits) -> list[tuple[str, int]]:

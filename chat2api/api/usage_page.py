@@ -9,13 +9,18 @@ from quart import Blueprint, Response, current_app, render_template, request
 
 from chat2api.api.charts import Chart, bar_chart
 from chat2api.api.context import current_runtime, current_visitor
+from chat2api.api.entry import person_of
 from chat2api.api.pages import api_base
 from chat2api.api.shell import shell_of
+from chat2api.api.tiers import base_of
 from chat2api.api.usage import report
 from chat2api.errors import InvalidAPIKeyError, InvalidRequestError
+from chat2api.keys.quota import tightest
 from chat2api.keys.terms import Json
+from chat2api.keys.tiers import Tier
 from chat2api.runtime import Runtime
 from chat2api.storage.keys import IssuedKey
+from chat2api.storage.quotas import Room
 from chat2api.storage.usage import UsageRow, day_of
 
 blueprint = Blueprint("usage_page", __name__)
@@ -52,6 +57,7 @@ async def usage_page() -> str:
     runtime = current_runtime()
     key = _own_key()
     asked = runtime.keys.require(request.args["key"]) if key is None and request.args.get("key") else None
+    tier = runtime.tiers.get(key.tier) if key is not None and key.tier is not None else None
     period = _period()
     days = _days(runtime, period)
     await runtime.ledger.flush()
@@ -74,13 +80,14 @@ async def usage_page() -> str:
         since=days[0],
         until=days[-1],
         state=(key.ended(runtime.clock.now()) or "ok") if key is not None else None,
-        rooms=await runtime.quotas.rooms(key) if key is not None else (),
+        rooms=await _rooms(runtime, key, tier) if key is not None else (),
+        tier=tier,
         requests_chart=_chart(days, by_day, "requests"),
         tokens_chart=_chart(days, by_day, "tokens"),
         models=group(rows, lambda row: row.model)[:MOST_ROWS],
         keys=_named(runtime, group(rows, lambda row: row.key)[:MOST_ROWS]) if key is None else (),
-        base_url=api_base(runtime.config),
-        example_model=_example_model(key),
+        base_url=api_base(runtime.config) if tier is None else base_of(tier),
+        example_model=_example_model(key) if tier is None else tier.models[0].name,
     )
 
 
@@ -89,6 +96,14 @@ async def usage_data() -> Json | Response:
     """The same numbers for programs and spreadsheets: what `GET /v1/usage` tells, for whoever is signed in."""
     key = _own_key()
     return await report(key, key is None)
+
+
+async def _rooms(runtime: Runtime, key: IssuedKey, tier: Tier | None) -> Sequence[Room]:
+    """Give what is left of a key's limits, and of those that each person has in its tier."""
+    own = await runtime.quotas.rooms(key)
+    if tier is None:
+        return own
+    return tightest((*own, *await runtime.tier_quotas.rooms(tier, person_of(key), None)))
 
 
 def _own_key() -> IssuedKey | None:

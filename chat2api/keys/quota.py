@@ -82,6 +82,15 @@ def refusal(full: NoRoom, whose: str = "this key") -> Chat2APIError:
     return QuotaExceededError(f"The quota of {whose} is used up. {limit} {again}", retry_after=full.wait)
 
 
+def tightest(rooms: Iterable[Room]) -> tuple[Room, ...]:
+    """Give one state for each kind of limit: of several, the one with the least left."""
+    found: dict[str, Room] = {}
+    for room in rooms:
+        if room.name not in found or room.remaining < found[room.name].remaining:
+            found[room.name] = room
+    return tuple(found.values())
+
+
 def rate_headers(rooms: Iterable[Room]) -> dict[str, str]:
     """Give the `x-ratelimit-*` headers: of the shortest limit that the key has, for requests and for tokens."""
     by_name = {room.name: room for room in rooms}

@@ -50,15 +50,15 @@ def read_changes(said: Mapping[str, object], now: float) -> Callable[[KeyScope, 
     limits: dict[str, int | None] = {}
     for name, value in said.items():
         if name == "name":
-            plain[name] = _read_text(name, value, MAX_NAME, lines=False)
+            plain[name] = read_text(name, value, MAX_NAME, lines=False)
             if not plain[name]:
                 raise wrong_value(name, "it must not be empty.")
         elif name == "note":
-            plain[name] = _read_text(name, value, MAX_NOTE, lines=True)
+            plain[name] = read_text(name, value, MAX_NOTE, lines=True)
         elif name == EXPIRY:
             plain["expires_at"] = _read_expiry(value, now)
         elif name == TIER:
-            plain[name] = None if value == NONE else _read_text(name, value, MAX_TIER, lines=False) or None
+            plain[name] = None if value == NONE else read_text(name, value, MAX_TIER, lines=False) or None
         elif name in SCOPE_NAMES:
             scope[name] = _read_items(name, value)
         elif name in LIMIT_NAMES:
@@ -114,7 +114,8 @@ def show_rooms(rooms: tuple[Room, ...]) -> list[Json]:
     ]
 
 
-def _read_text(name: str, value: object, longest: int, *, lines: bool) -> str:
+def read_text(name: str, value: object, longest: int, *, lines: bool) -> str:
+    """Give a text of printable characters, and line breaks where `lines` allows them. Raises InvalidRequestError."""
     if not isinstance(value, str):
         raise wrong_type(name, "a string", value)
     text = value.strip()

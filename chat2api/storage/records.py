@@ -11,6 +11,7 @@ from typing import Protocol
 
 from chat2api.storage.actions import ActionRecords
 from chat2api.storage.api_objects import ApiObjectRecords
+from chat2api.storage.invitations import InvitationRecords
 from chat2api.storage.keys import KeyRecords
 from chat2api.storage.sign_ins import SignInRecords
 from chat2api.storage.usage import UsageRecords
@@ -41,6 +42,11 @@ class Records(Protocol):
     @property
     def keys(self) -> KeyRecords:
         """The keys that were issued to people."""
+        ...
+
+    @property
+    def invitations(self) -> InvitationRecords:
+        """The links that give keys."""
         ...
 
     @property

@@ -5,7 +5,7 @@ Only types and constraints that PostgreSQL has too. Instants are Unix seconds.
 
 import sqlalchemy as sa
 
-HEAD = "0008"
+HEAD = "0009"
 """The migration that makes these tables; a test compares it with the newest one in `migrations/versions`."""
 
 metadata = sa.MetaData()
@@ -214,4 +214,19 @@ local_users = sa.Table(
     sa.Column("key_id", sa.String(40), nullable=False, unique=True),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Column("changed_at", sa.Double, nullable=False),
+)
+
+invitations = sa.Table(
+    "invitations",
+    metadata,
+    sa.Column("id", sa.String(40), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False, unique=True),
+    sa.Column("tier", sa.String(32), nullable=False),
+    sa.Column("name", sa.String(100), nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("expires_at", sa.Double, nullable=False),
+    sa.Column("key_seconds", sa.Double),
+    sa.Column("used_at", sa.Double),
+    sa.Column("revoked_at", sa.Double),
+    sa.Column("key_id", sa.String(40)),
 )

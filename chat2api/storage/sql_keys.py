@@ -48,29 +48,7 @@ class SqlKeyRecords:
 
     async def add(self, new: NewKey, digest: str, shown: str, now: float) -> IssuedKey:
         """See KeyRecords."""
-        key_id = f"key_{secrets.token_hex(8)}"
-
-        def change(connection: sa.Connection) -> IssuedKey:
-            last = connection.scalar(sa.select(sa.func.max(issued_keys.c.position)))
-            connection.execute(
-                sa.insert(issued_keys).values(
-                    id=key_id,
-                    position=(last or 0) + 1,
-                    name=new.name,
-                    note=new.note,
-                    shown=shown,
-                    digest=digest,
-                    created_at=now,
-                    expires_at=new.expires_at,
-                    tier=new.tier,
-                    revision=_next_revision(connection),
-                    **_scope_columns(new.scope),
-                    **asdict(new.limits),
-                )
-            )
-            return _found(connection, key_id)
-
-        return await self._database.write(change)
+        return await self._database.write(lambda connection: insert_key(connection, new, digest, shown, now))
 
     async def change(self, key: IssuedKey, fields: Mapping[str, object]) -> IssuedKey | None:
         """See KeyRecords."""
@@ -129,6 +107,29 @@ class SqlKeyRecords:
             return _found(connection, key.id)
 
         return await self._database.write(change)
+
+
+def insert_key(connection: sa.Connection, new: NewKey, digest: str, shown: str, now: float) -> IssuedKey:
+    """Store a new key as part of a transaction; see KeyRecords.add."""
+    key_id = f"key_{secrets.token_hex(8)}"
+    last = connection.scalar(sa.select(sa.func.max(issued_keys.c.position)))
+    connection.execute(
+        sa.insert(issued_keys).values(
+            id=key_id,
+            position=(last or 0) + 1,
+            name=new.name,
+            note=new.note,
+            shown=shown,
+            digest=digest,
+            created_at=now,
+            expires_at=new.expires_at,
+            tier=new.tier,
+            revision=_next_revision(connection),
+            **_scope_columns(new.scope),
+            **asdict(new.limits),
+        )
+    )
+    return _found(connection, key_id)
 
 
 def _meta(connection: sa.Connection, name: str) -> str | None:

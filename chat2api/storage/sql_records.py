@@ -29,6 +29,7 @@ from chat2api.storage.sealing import (
 )
 from chat2api.storage.sql_actions import SqlActionRecords
 from chat2api.storage.sql_api_objects import SqlApiObjectRecords
+from chat2api.storage.sql_invitations import SqlInvitationRecords
 from chat2api.storage.sql_keyring import (
     Keys,
     move_keyring,
@@ -91,6 +92,7 @@ class SqlRecords:
     ) -> None:
         """Serve this database. `secret` wraps the ring's keys; None keeps them in memory only. `use` is ended at the end."""
         self.keys = SqlKeyRecords(database)
+        self.invitations = SqlInvitationRecords(database)
         self.usage = SqlUsageRecords(database)
         self.sign_ins = SqlSignInRecords(database)
         self.actions = SqlActionRecords(database)

@@ -33,6 +33,7 @@ from chat2api.storage.sealing import Sealer
 Row = dict[str, Any]
 
 SIGN_INS = "sign_ins"
+INVITATIONS = "invitations"
 """The table of people who are signed in, if there is one: an old sign-in must not come back to life."""
 
 _OPERATOR_KEY = "operator_key_digest"
@@ -282,7 +283,7 @@ class _Restore:
         """Add to all other tables the rows that are not here any more."""
         known = {accounts, tokens, token_digests, refresh_intents, cooldowns, conversations, issued_keys, meta, keyring}
         for table in metadata.sorted_tables:
-            if table in known or table.name == SIGN_INS:
+            if table in known or table.name in (SIGN_INS, INVITATIONS):  # what was used up or ended stays so
                 continue
             names = [column.name for column in table.primary_key]
             mine = {tuple(row[name] for name in names) for row in _rows(self._here, table)}
