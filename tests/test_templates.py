@@ -186,8 +186,8 @@ def test_S24_neither_style_nor_script_fetches_from_elsewhere_or_makes_markup() -
 
 
 def test_every_form_that_changes_something_carries_the_token() -> None:
-    own = {"login.html": 1, "base.html": 2}
-    """Forms without a sign-in: the box; language and appearance."""
+    own = {"login.html": 1, "base.html": 2, "invite.html": 1}
+    """Forms without a sign-in: the box; language and appearance; taking a key by invitation."""
     for path in PAGES:
         forms = re.findall(r"<form[^>]*method=\"post\".*?</form>", path.read_text(encoding="utf-8"), re.DOTALL)
         bare = [form for form in forms if "csrf_field()" not in form]
