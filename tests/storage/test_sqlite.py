@@ -196,7 +196,7 @@ def test_R16_network_file_systems_are_refused(tmp_path: Path) -> None:
 
 
 async def test_R18_a_full_disk_refuses_a_write_and_heals(tmp_path: Path) -> None:
-    records = await SqlRecords.open(tmp_path, max_bytes=200_000)
+    records = await SqlRecords.open(tmp_path, max_bytes=300_000)
     known = await add(records, new_account(0))
 
     with pytest.raises(StorageError, match="full"):
