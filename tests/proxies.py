@@ -40,6 +40,8 @@ class _Proxy:
     ) -> None:
         """Stop and drop every connection."""
         self._server.close()
+        for _ in range(5):  # what was accepted just now becomes a connection some turns of the loop later
+            await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -49,21 +51,23 @@ class _Proxy:
         """Give the proxy's URL, with the credentials to present if any."""
         return f"{scheme or self.scheme}://{credentials + '@' if credentials else ''}127.0.0.1:{self.port}"
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open_connections += 1
-        try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
-                await self._serve(reader, writer)
-        except asyncio.CancelledError:
-            pass  # the proxy stops; asyncio.streams would report the cancellation of its own task as a failure
-        finally:
+        task = asyncio.get_running_loop().create_task(self._answer(reader, writer))
+        self._tasks.add(task)
+
+        # Not a `finally` of the task: one that is cancelled before its first step has none.
+        def end(task: asyncio.Task[None]) -> None:
             self.open_connections -= 1
             self._tasks.discard(task)
             writer.transport.abort()
+
+        task.add_done_callback(end)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await self._serve(reader, writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raise NotImplementedError
