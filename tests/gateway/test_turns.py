@@ -368,7 +368,8 @@ async def test_R14_a_stored_conversation_of_a_wrong_shape_never_ends_as_a_crash(
 async def test_R1_a_stored_answer_that_is_never_finished_is_given_up(bench: Bench) -> None:
     bench.control.set_options(pending_polls=10_000)
     follower = await simulated(bench, answer="handoff_poll", encoding="v1")
-    follower.first_by = asyncio.get_running_loop().time() + 1.0  # the stream, which is read before, takes some milliseconds
+    # The stream, which is read before, takes some milliseconds.
+    follower.first_by = asyncio.get_running_loop().time() + 1.0
     with pytest.raises(UpstreamTimeoutError) as caught:
         await events_of(follower)
     assert caught.value.phase == "stored_answer"
