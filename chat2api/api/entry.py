@@ -91,7 +91,10 @@ def check_route(caller: Caller, endpoint: str, *, site: bool = False) -> None:
     `site` says that it is one of the website's calls, which are for no tier.
     """
     tier, name = caller.tier, endpoint.rpartition("/")[2]  # what stands before the slash is another place of the same
-    if tier is None or name in PLAIN or name in RULED or (tier.rules == Rules() and not site):
+    if tier is None or name in PLAIN or name in RULED:
+        return
+    # Who has no key of their own owns nothing, so nothing may be stored for them that others could fetch.
+    if tier.rules == Rules() and caller.kind != "public" and not site:
         return
     raise PermissionDeniedError(f"The tier `{tier.name}` is for chat completions only.", code="not_in_tier")
 

@@ -193,6 +193,15 @@ async def test_an_endpoint_whose_bodies_no_rule_knows_is_closed_to_a_tier_with_r
         check_route(caller, "images.create")
 
 
+async def test_S8_who_has_no_key_of_their_own_can_have_nothing_stored() -> None:
+    plain = replace(BUILT_IN, rules=Rules())
+    check_route(Caller("issued_key", owner="o", tier=plain), "operations.operate")
+    check_route(Caller("public", owner="o", tier=plain), "chat.create_chat_completion")
+    for endpoint in ("operations.operate", "operations.list_files", "operations.get_response"):
+        with pytest.raises(PermissionDeniedError):
+            check_route(Caller("public", owner="o", tier=plain), endpoint)
+
+
 async def test_the_endpoints_that_are_named_exist() -> None:
     app = create_app(Config())
     assert set(app.view_functions) >= PLAIN | RULED
