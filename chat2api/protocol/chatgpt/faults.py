@@ -46,12 +46,14 @@ _MAX_QUOTE = 300
 class Call:
     """The call that failed: a short name of it for messages, and whose credential it bore.
 
-    `private` says that the account is the caller's own, also where it is kept here.
+    `private` says that the account is the caller's own, also where it is kept here. `check_asked`: the backend asked for a
+    check that only a person can pass, and did not get it.
     """
 
     name: str
     credential: Literal["account", "caller", "anonymous"] = "account"
     private: bool = False
+    check_asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +308,8 @@ def _anonymous_unavailable() -> AnonymousUnavailableError:
 
 
 def _unusual_activity(fault: _Fault, call: Call) -> UpstreamError:
+    if call.check_asked:
+        return _human_check(fault, call)  # these are also the words for a check that was left out
     return ChallengedError(
         "ChatGPT finds unusual activity from this server. Wait some minutes, use another exit (PROXY_URL), or sign in "
         f"to the account with a browser.{_said(fault)}",

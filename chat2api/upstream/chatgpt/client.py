@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode, urljoin
@@ -35,7 +35,7 @@ from chat2api.protocol.events import Event, FilePointer, Finished, HandedOff, Ta
 from chat2api.protocol.prompt import ModelChoice, Prompt
 from chat2api.upstream.chatgpt.calls import BackendCalls
 from chat2api.upstream.chatgpt.moved import ByteSource, read_pubsub, read_topic
-from chat2api.upstream.chatgpt.requirements import RequirementsExchange
+from chat2api.upstream.chatgpt.requirements import Permit, RequirementsExchange
 from chat2api.upstream.chatgpt.session import Session, fresh_id
 from chat2api.upstream.sockets import PING_PERIOD
 from chat2api.upstream.transport import Response, ResponseStream, WebSocket
@@ -368,7 +368,7 @@ class ChatGPTClient:
     ) -> BackendTurn:
         trace = ("X-Oai-Turn-Trace-Id", fresh_id())
         async with self._starting:
-            extra, build_id = await self._before_turn(session, prepare, trace)
+            permit, build_id = await self._before_turn(session, prepare, trace)
         conversation_id = cast("str | None", body.get("conversation_id"))
         early = await self._open_early(session)
         try:
@@ -378,7 +378,7 @@ class ChatGPTClient:
                 orjson.dumps(body),
                 conversation_id=conversation_id,
                 build_id=build_id,
-                extra=(*extra, trace) if form == "f" else extra,
+                extra=(*permit.headers, trace) if form == "f" else permit.headers,
             )
             if stream.status == 200:
                 decoder = ConversationDecoder(own_message_ids=_message_ids(body), continued_text=continued_text)
@@ -392,23 +392,23 @@ class ChatGPTClient:
         answer = await _read_fault(stream)
         if _is_endpoint_gone(answer):
             raise _EndpointGoneError
-        raise self._refusal(session, answer, "conversation")
+        raise self._refusal(session, answer, "conversation", check_asked=permit.check_asked)
 
     async def _before_turn(
         self, session: Session, prepare: Body | None, trace: tuple[str, str]
-    ) -> tuple[tuple[tuple[str, str], ...], str | None]:
+    ) -> tuple[Permit, str | None]:
         """Give the headers that the turn needs, and the web build: requirements and prepare call side by side."""
         if self._settings.conversation_only:
-            return (), None
+            return Permit((), check_asked=False), None
         if prepare is None:
-            extra = await self._requirements.obtain(session)
+            permit = await self._requirements.obtain(session)
         else:
-            sentinel, conduit = await _side_by_side(
+            permit, conduit = await _side_by_side(
                 self._requirements.obtain(session), self._prepare(session, prepare, trace)
             )
-            extra = (*sentinel, ("X-Conduit-Token", conduit))
+            permit = replace(permit, headers=(*permit.headers, ("X-Conduit-Token", conduit)))
         build_id = (await self._requirements.page(session)).facts.build_id
-        return extra, build_id if build_id.startswith("prod-") else None
+        return permit, build_id if build_id.startswith("prod-") else None
 
     async def _open_early(self, session: Session) -> WebSocket | None:
         """Open the socket of an account whose answers come there; None for all others, and when it cannot be had."""
@@ -457,8 +457,8 @@ class ChatGPTClient:
             return answer
         raise self._refusal(session, answer, name)
 
-    def _refusal(self, session: Session, answer: Response, name: str) -> UpstreamError:
-        call = Call(name, session.credential, session.private)
+    def _refusal(self, session: Session, answer: Response, name: str, *, check_asked: bool = False) -> UpstreamError:
+        call = Call(name, session.credential, session.private, check_asked)
         return classify_answer(answer.status, answer.headers, answer.body, call=call, now=self._clock.now())
 
     def surroundings(self) -> Surroundings:

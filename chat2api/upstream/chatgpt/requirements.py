@@ -64,6 +64,18 @@ class _Page:
     expires: float
 
 
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """The sentinel headers of one turn, and whether the backend asks for a check that only a person can pass.
+
+    That is Arkose, which it asks of few. Turnstile stands in nearly every answer, also where turns go well without it, so
+    its mention tells nothing of why one is refused.
+    """
+
+    headers: tuple[tuple[str, str], ...]
+    check_asked: bool
+
+
 class RequirementsExchange:
     """Obtains the sentinel headers of one turn at a time, for any session."""
 
@@ -78,28 +90,28 @@ class RequirementsExchange:
         self._pages: dict[str, _Page] = {}
         self._page_locks: dict[str, asyncio.Lock] = {}
 
-    async def obtain(self, session: Session) -> tuple[tuple[str, str], ...]:
-        """Give the sentinel headers of the next turn; they are good for one turn only.
+    async def obtain(self, session: Session) -> Permit:
+        """Give the permit for the next turn; it is good for one turn only.
 
         Raises the UpstreamError that the answer stands for, ProofTooHardError for a proof that is not worked on.
         """
         page = await self.page(session)
         if session.origin in self._two_stages:
-            headers = await self._two_stage(session, page)
-            if headers is not None:
-                return headers
+            permit = await self._two_stage(session, page)
+            if permit is not None:
+                return permit
             log.info("the requirements in two stages are gone; asking for them in one")
             self._two_stages.discard(session.origin)
         configs = self._configs(Form.SINGLE_STAGE, session, page)
         requirements = await self._single_stage(session, configs.first)
         if requirements is not None:
-            return sentinel_headers(requirements, await self._prove(requirements, configs))
-        headers = await self._two_stage(session, page)
-        if headers is None:
+            return _permit(requirements, await self._prove(requirements, configs))
+        permit = await self._two_stage(session, page)
+        if permit is None:
             raise UpstreamProtocolError("ChatGPT no longer has the requirements call.")
         # Remembered only now: a backend that refuses both forms for a while has dropped neither.
         self._two_stages.add(session.origin)
-        return headers
+        return permit
 
     async def page(self, session: Session) -> _Page:
         """Give the home page's facts, at most 15 minutes old; the fallback where it cannot be read."""
@@ -138,8 +150,8 @@ class RequirementsExchange:
             return None
         return self._accepted(session, answer, requirements)
 
-    async def _two_stage(self, session: Session, page: _Page) -> tuple[tuple[str, str], ...] | None:
-        """Give the headers by the two-stage form, None when this backend does not speak it."""
+    async def _two_stage(self, session: Session, page: _Page) -> Permit | None:
+        """Give the permit by the two-stage form, None when this backend does not speak it."""
         form = Form.TWO_STAGES
         configs = self._configs(form, session, page)
         token = make_requirements_token(form, configs.first, self._rng)
@@ -149,12 +161,12 @@ class RequirementsExchange:
         prepared = self._accepted(session, answer, parse_requirements(answer.body, form) if _is_json(answer) else None)
         proof = await self._prove(prepared, configs)
         if prepared.prepare_token is None:
-            return sentinel_headers(prepared, proof)
+            return _permit(prepared, proof)
         body = orjson.dumps(finalize_body(prepared.prepare_token, proof))
         answer = await self._calls.post(session, f"{_SINGLE}/finalize", body)
         if not _is_json(answer):
             raise self._refusal(session, answer)
-        return sentinel_headers(parse_finalized(answer.body, prepared), proof)
+        return _permit(parse_finalized(answer.body, prepared), proof)
 
     def _accepted(self, session: Session, answer: Response, requirements: Requirements | None) -> Requirements:
         if requirements is None:
@@ -208,6 +220,10 @@ class _Configs:
         """Give the first array once, then a fresh one each time."""
         config, self._unused = self._unused, None
         return config if config is not None else self._make()
+
+
+def _permit(requirements: Requirements, proof: str | None) -> Permit:
+    return Permit(sentinel_headers(requirements, proof), requirements.arkose_required)
 
 
 def _is_json(answer: Response) -> bool:

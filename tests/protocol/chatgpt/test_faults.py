@@ -106,6 +106,14 @@ def test_known_answers_have_their_class(status: int, body: object, kind: type[Up
     assert len(error.message) > 20
 
 
+@pytest.mark.parametrize(("asked", "scope"), [(False, "both"), (True, "account")])
+def test_R3_unusual_activity_after_a_check_was_asked_for_means_the_check(asked: bool, scope: str) -> None:
+    body = json.dumps({"detail": "Unusual activity has been detected from your device. Try again later."}).encode()
+    error = classify_answer(403, JSON, body, call=Call("conversation", check_asked=asked))
+    assert isinstance(error, ChallengedError)
+    assert error.scope == scope
+
+
 @pytest.mark.parametrize(
     "call, private",
     [

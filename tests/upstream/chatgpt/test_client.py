@@ -31,6 +31,7 @@ from chat2api.simulator.files import PICTURE
 from chat2api.simulator.pages import BUILD
 from chat2api.simulator.recorder import RequestRecord
 from chat2api.upstream.chatgpt.client import ADDRESS_LIFETIME, BackendTurn, ChatGPTClient, ClientSettings
+from chat2api.upstream.chatgpt.requirements import Permit
 from chat2api.upstream.chatgpt.session import Session
 from tests.protocol.chatgpt.streams import DONE, envelope, finished
 from tests.upstream.chatgpt.bench import Bench, open_bench
@@ -601,7 +602,7 @@ async def test_a_stampede_of_turns_prepares_only_so_many_at_once(monkeypatch: py
     class Slow:
         running = 0
 
-        async def obtain(self, session: Session) -> tuple[tuple[str, str], ...]:
+        async def obtain(self, session: Session) -> Permit:
             Slow.running += 1
             under_way.append(Slow.running)
             await release.wait()

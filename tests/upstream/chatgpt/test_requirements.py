@@ -69,10 +69,10 @@ async def turn_status(bench: Bench, session: Session, headers: tuple[tuple[str, 
 async def test_the_headers_of_both_forms_open_exactly_one_turn(bench: Bench, stages: str, signed_in: bool) -> None:
     bench.control.set_options(stages=stages)
     session = bench.session() if signed_in else bench.anonymous()
-    headers = await bench.exchange.obtain(session)
+    headers = (await bench.exchange.obtain(session)).headers
     assert await turn_status(bench, session, headers) == 200
     assert await turn_status(bench, session, headers) == 403, "the simulator takes a token once"
-    assert await turn_status(bench, session, await bench.exchange.obtain(session)) == 200
+    assert await turn_status(bench, session, (await bench.exchange.obtain(session)).headers) == 200
     assert bench.control.violations == []
 
 
@@ -94,7 +94,7 @@ async def test_two_stages_that_are_gone_again_are_forgotten(bench: Bench, status
     bench.control.fail("requirements_prepare", Fault("answer", status=status), times=None)
     session = bench.session()
     for _ in range(2):
-        assert await turn_status(bench, session, await bench.exchange.obtain(session)) == 200
+        assert await turn_status(bench, session, (await bench.exchange.obtain(session)).headers) == 200
     assert bench.routes.count("requirements_prepare") == 2, "asked in vain once"
     assert bench.routes.count("requirements") == 3
 
@@ -113,7 +113,7 @@ async def test_what_is_remembered_holds_for_its_origin_only(bench: Bench) -> Non
     await bench.exchange.obtain(bench.session())
     bench.control.set_options(stages="single")
     other = bench.session(origin=bench.sim.url.replace("127.0.0.1", "localhost"))
-    assert await turn_status(bench, other, await bench.exchange.obtain(other)) == 200
+    assert await turn_status(bench, other, (await bench.exchange.obtain(other)).headers) == 200
     assert bench.routes.count("requirements") == 2
 
 
@@ -121,8 +121,8 @@ async def test_finding_the_form_at_once_from_many_calls_serves_them_all(bench: B
     bench.control.set_options(stages="two")
     session = bench.session()
     obtained = await asyncio.gather(*(bench.exchange.obtain(session) for _ in range(20)))
-    assert len({dict(headers)[TOKEN] for headers in obtained}) == 20
-    assert [await turn_status(bench, session, headers) for headers in obtained] == [200] * 20
+    assert len({dict(permit.headers)[TOKEN] for permit in obtained}) == 20
+    assert [await turn_status(bench, session, permit.headers) for permit in obtained] == [200] * 20
 
 
 async def test_a_single_stage_refusal_is_not_taken_for_the_other_form(bench: Bench) -> None:
@@ -137,7 +137,7 @@ async def test_where_prepare_gives_the_token_itself_nothing_is_finalized(bench: 
     bench.control.set_options(stages="two")
     answer = json.dumps({"token": "gAAAAAB-at-once", "proofofwork": {"required": False}})
     bench.control.fail("requirements_prepare", Fault("answer", status=200, body=answer))
-    assert await bench.exchange.obtain(bench.session()) == ((TOKEN, "gAAAAAB-at-once"),)
+    assert (await bench.exchange.obtain(bench.session())).headers == ((TOKEN, "gAAAAAB-at-once"),)
     assert "requirements_finalize" not in bench.routes
 
 
@@ -150,7 +150,7 @@ async def test_the_agent_inside_token_and_proof_is_the_one_in_the_header(bench: 
     route = "requirements" if stages == "single" else "requirements_prepare"
     agents = set()
     for account in (*bench.control.accounts, *(bench.control.add_account() for _ in range(5))):
-        headers = dict(await bench.exchange.obtain(bench.session(account)))
+        headers = dict((await bench.exchange.obtain(bench.session(account))).headers)
         record = bench.control.requests_to(route)[-1]
         agent = record.request.header("user-agent")
         assert sent_config(record)[4] == config_of(headers[PROOF])[4] == agent
@@ -162,7 +162,7 @@ async def test_the_agent_inside_token_and_proof_is_the_one_in_the_header(bench: 
 @pytest.mark.parametrize("stages", ["single", "two"])
 async def test_without_a_challenge_there_is_no_proof_header_and_no_empty_one(bench: Bench, stages: str) -> None:
     bench.control.set_options(stages=stages, proof_required=False)
-    headers = dict(await bench.exchange.obtain(bench.session()))
+    headers = dict((await bench.exchange.obtain(bench.session())).headers)
     assert headers.keys() == ({TOKEN} if stages == "single" else {TOKEN, PREPARE_TOKEN})
     for record in bench.control.requests_to("requirements_finalize"):
         assert "proofofwork" not in json.loads(record.request.body)
@@ -178,13 +178,13 @@ async def test_R1_a_harder_proof_than_the_setting_is_not_worked_on(stages: str) 
         assert bench.solver.stats().solved == bench.solver.stats().given_up == 0
         assert "requirements_finalize" not in bench.routes
         bench.control.set_options(difficulty="0fffff", stages=stages)
-        assert PROOF in dict(await bench.exchange.obtain(bench.session()))
+        assert PROOF in dict((await bench.exchange.obtain(bench.session())).headers)
 
 
 @pytest.mark.parametrize(("day", "offset"), [(1_767_225_600.0, "GMT-0800"), (1_782_864_000.0, "GMT-0700")])
 async def test_the_pages_clock_shows_the_zone_of_that_day(bench: Bench, day: float, offset: str) -> None:
     bench.clock.advance(day - bench.clock.now())
-    headers = dict(await bench.exchange.obtain(bench.session()))
+    headers = dict((await bench.exchange.obtain(bench.session())).headers)
     assert offset in str(config_of(headers[PROOF])[1])
 
 
@@ -195,8 +195,9 @@ async def test_G3_a_mentioned_check_is_neither_answered_nor_a_reason_to_stop(
     bench: Bench, mention: str, value: str | bool
 ) -> None:
     bench.control.set_options(**{mention: value})
-    headers = dict(await bench.exchange.obtain(bench.session()))
-    assert headers.keys() == {TOKEN, PROOF}
+    permit = await bench.exchange.obtain(bench.session())
+    assert dict(permit.headers).keys() == {TOKEN, PROOF}
+    assert permit.check_asked is (mention == "arkose"), "that one is asked of few, and means it"
 
 
 # The page
@@ -215,7 +216,7 @@ async def test_the_page_is_loaded_once_for_many_calls_and_for_fifteen_minutes(be
 
 
 async def test_the_proof_speaks_of_the_page_that_was_read(bench: Bench) -> None:
-    headers = dict(await bench.exchange.obtain(bench.session()))
+    headers = dict((await bench.exchange.obtain(bench.session())).headers)
     array = config_of(headers[PROOF])
     assert array[6] == BUILD
     assert str(array[5]).startswith(f"{bench.sim.url}/assets/")
@@ -235,7 +236,7 @@ async def test_an_unreadable_page_has_its_stand_in_and_is_tried_again_as_late(be
     bench.control.fail("home", fault)
     session = bench.session()
     assert (await bench.exchange.page(session)).facts == FALLBACK_PAGE
-    assert await turn_status(bench, session, await bench.exchange.obtain(session)) == 200
+    assert await turn_status(bench, session, (await bench.exchange.obtain(session)).headers) == 200
     assert bench.routes.count("home") == 1
     bench.clock.advance(PAGE_LIFETIME + 1)
     assert (await bench.exchange.page(session)).facts.build_id == BUILD
@@ -359,6 +360,6 @@ async def test_a_broken_connection_is_told_and_nothing_is_sent_twice(bench: Benc
 
 
 async def test_headers_are_text_that_a_header_can_bear(bench: Bench) -> None:
-    for name, value in await bench.exchange.obtain(bench.session()):
+    for name, value in (await bench.exchange.obtain(bench.session())).headers:
         assert re.fullmatch(r"[A-Za-z-]+", name)
         assert re.fullmatch(r"[\x21-\x7e]+", value)
