@@ -34,13 +34,13 @@ from chat2api.api import (
 )
 from chat2api.api.admission import PageAccess
 from chat2api.api.auth import check_access_classes, declare_access, guard_request
-from chat2api.api.body import LARGE_BODY
+from chat2api.api.body import UPLOAD_BODY
 from chat2api.api.charging import tell_limits
 from chat2api.api.context import CLEAN_UPS, CleanUps, bind_runtime, current_request
 from chat2api.api.cors import install_cors
 from chat2api.api.dispatch import LeanQuart
 from chat2api.api.errors import install_error_handler
-from chat2api.api.openai import chat, models, operations
+from chat2api.api.openai import chat, models, operations, uploads
 from chat2api.clock import Clock
 from chat2api.config import Config
 from chat2api.logs import Redactor
@@ -66,7 +66,13 @@ PAGES: tuple[tuple[Blueprint, PageAccess], ...] = (
 )
 """What people's browsers ask for, with who may."""
 
-API: tuple[Blueprint, ...] = (chat.blueprint, models.blueprint, operations.blueprint, usage.blueprint)
+API: tuple[Blueprint, ...] = (
+    chat.blueprint,
+    models.blueprint,
+    operations.blueprint,
+    uploads.blueprint,
+    usage.blueprint,
+)
 """The routes of the OpenAI API."""
 
 OTHER_PLACES: dict[str, tuple[Blueprint, ...]] = {
@@ -91,7 +97,7 @@ def create_app(
         template_folder=str(_TEMPLATES),
         static_folder=None,  # see static_files
     )
-    app.config["MAX_CONTENT_LENGTH"] = LARGE_BODY
+    app.config["MAX_CONTENT_LENGTH"] = UPLOAD_BODY  # each path has its own limit: see launch
     app.config["BODY_TIMEOUT"] = None  # the listener keeps R1's limits on slow bodies
     app.config["RESPONSE_TIMEOUT"] = None  # and on clients that do not read; Quart would cut whole answers, too
     app.url_map.strict_slashes = False

@@ -14,6 +14,8 @@ LARGE_BODY = 20 * 1024 * 1024
 """Largest JSON body of the routes that take whole conversations and images, in bytes (S37)."""
 SMALL_BODY = 4 * 1024 * 1024
 """Largest JSON body elsewhere."""
+UPLOAD_BODY = 100 * 1024 * 1024
+"""Largest body of the routes that take files, of which little is held at a time."""
 MAX_DEPTH = 64
 """Deepest nesting of lists and objects."""
 
@@ -21,7 +23,11 @@ MAX_DEPTH = 64
 def body_limit(path: str) -> int:
     """Give the largest body that a path takes, in bytes."""
     path = path.rstrip("/")
-    large = path.endswith(("/chat/completions", "/v1", "/responses", "/images/generations", "/images/edits"))
+    if path.endswith(
+        ("/v1/files", "/audio/transcriptions", "/audio/translations", "/images/edits", "/images/variations")
+    ):
+        return UPLOAD_BODY
+    large = path.endswith(("/chat/completions", "/v1", "/responses", "/images/generations"))
     return LARGE_BODY if large or not path else SMALL_BODY
 
 

@@ -169,15 +169,16 @@ def _payer(caller: Caller) -> str:
 
 
 async def open_charge(
-    messages: Sequence[Message], *, model: str, max_tokens: int | None = None, choices: int = 1
+    messages: Sequence[Message], *, model: str, max_tokens: int | None = None, choices: int = 1, check: bool = True
 ) -> Charge:
-    """Admit the current request, which asks for this model.
+    """Admit the current request, which asks for this model; without `check` its caller sees to whether it may.
 
     Raises NotFoundError (model_not_found) for a model that is not among the key's, RateLimitedError and
     QuotaExceededError where its limits leave no room.
     """
     caller = current_caller()
-    check_model(caller, model)
+    if check:
+        check_model(caller, model)
     charge = Charge(current_runtime(), caller, messages)
     g.model = model
     await charge.reserve(model, max_tokens, choices)

@@ -242,6 +242,8 @@ class _Opening:
             verdict = await attempt.finish(failure)
             decision = attempts.decide(failure, verdict, attempt.id, jitter=rng.random())
             log.info("API key %s: %s: %s; %s", attempt.label, type(failure).__name__, failure, decision.action)
+            if self.call.upload is not None and not self.call.upload.restart():
+                raise self._told(failure)  # too much of the body has gone out to send it again
             only = attempt.lease is None or self.pinned is not None
             if decision.action == "stop" or (decision.action == "next" and only):
                 raise self._told(failure)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from chat2api.upstream.uploads import Upload
+
 
 @dataclass(frozen=True, slots=True)
 class BrowserProfile:
@@ -47,7 +49,8 @@ class Request:
     the profile's. Cookies of the channel are added to a Cookie header given here. `address` is an IP address to
     connect to instead of asking for the host's own, when the caller has looked it up and judged it; through a proxy
     that resolves names itself (http, https, socks5h) it has no effect. `upgrade` asks for a web socket in place of an
-    answer: only `Transport.connect` makes such a request, over a connection of its own that speaks HTTP/1.1.
+    answer: only `Transport.connect` makes such a request, over a connection of its own that speaks HTTP/1.1. `upload`
+    is a body that comes while it is sent, in place of `body`; such a request is a POST.
     """
 
     method: str
@@ -56,6 +59,7 @@ class Request:
     body: bytes | None = field(default=None, repr=False)
     address: str | None = None
     upgrade: bool = False
+    upload: Upload | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

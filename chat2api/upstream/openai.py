@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from chat2api.errors import TransportError, UpstreamError
 from chat2api.upstream.exchange import Channel, Request, ResponseStream, Transport
 from chat2api.upstream.profiles import API_CLIENT
+from chat2api.upstream.uploads import Upload
 from chat2api.upstream.urls import locate
 
 VIA = "x-chat2api-via"
@@ -36,6 +37,7 @@ class ApiCall:
     accept: str | None = None
     query: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    upload: Upload | None = field(default=None, repr=False)
 
 
 class OpenAIClient:
@@ -67,7 +69,7 @@ class OpenAIClient:
             headers.append(("Content-Type", call.content_type))
         if call.accept is not None:
             headers.append(("Accept", call.accept))
-        request = Request(call.method, self.url(call), (*headers, *call.headers), call.body)
+        request = Request(call.method, self.url(call), (*headers, *call.headers), call.body, upload=call.upload)
         return await self._transport.open(
             Channel(_CHANNEL, proxy, API_CLIENT),
             request,

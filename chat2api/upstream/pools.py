@@ -92,6 +92,8 @@ class Pool:
         """Start a request. Raises ValueError for headers or an address that cannot go on the wire."""
         body = request.body
         length = None if body is None and request.method != "POST" else len(body or b"")
+        if request.upload is not None:
+            length = request.upload.length
         known = self._socket_lines if request.upgrade else self._lines
         lines = known.lines(self._with_cookies(request), length=length)
         pinned = None if request.address is None else _pin(location, request.address)

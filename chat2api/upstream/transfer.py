@@ -123,6 +123,7 @@ class Transfer:
         self._handle: Handle | None = handle
         self._owner = owner
         self._body_length = len(request.body or b"")
+        self._upload = request.upload
         self._proxy = proxy
         self._limits = limits
         self._block = HeaderBlock(HEADER_LIMIT, upgrade=request.upgrade)
@@ -146,6 +147,8 @@ class Transfer:
         self._timer = self._loop.call_at(
             min(limits.connect_by, now + limits.headers_timeout, limits.whole_by), self._on_limit
         )
+        if self._upload is not None:
+            self._upload.attach(self._wake_upload)
         self._handle.start(self)
 
     @property
@@ -298,6 +301,11 @@ class Transfer:
             # Asked in absolute form, for an http origin, a proxy refuses with an answer; a tunnel fails as an error.
             raise proxy_refused(self.location.host)
 
+    def _wake_upload(self) -> None:
+        """Have libcurl ask for the body again; what it has of the answer is offered again as well, and held as before."""
+        if self._handle is not None and (code := self._handle.resume()):
+            self.abort(describe_failure(code, self.location.host, self._progress()))
+
     def _resume(self) -> None:
         self._paused = False
         if self._handle is not None and (code := self._handle.resume()):
@@ -306,6 +314,8 @@ class Transfer:
     def _finish(self, failure: BaseException | None) -> None:
         self._failure = self._failure or failure
         self._ended = True
+        if self._upload is not None:
+            self._upload.detach()
         if self._timer is not None:
             self._timer.cancel()
         if self._handle is not None:
@@ -320,7 +330,7 @@ class Transfer:
         return Progress(
             head=self._block.complete,
             started=head > 0,
-            sent=head > 0 and body >= self._body_length,
+            sent=head > 0 and body >= self._body_length and (self._upload is None or self._upload.drained),
             tunnel=self._handle.tunnel_stands(),
             proxy=self._proxy,
         )

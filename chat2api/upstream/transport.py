@@ -16,6 +16,8 @@ are no threads and no tasks per request. What is not obvious:
 - curl by itself resends a request when a pooled connection dies before a byte of the answer. It reads a body through
   `_Body`, which refuses to be rewound once curl has had all of it, so that no POST that the backend may have acted
   upon is ever sent twice; a POST without a body gets a connection of its own for the same reason.
+- A body that comes while it is sent (`uploads`) is read in the same way; where nothing of it is here yet, curl is paused
+  and resumed once there is.
 - Requests that start at once on a new channel wait until the first of them has its connection, to share it when it is
   HTTP/2. curl's own PIPEWAIT is no use: what waits there is let go when a transfer ends, not when it is connected, so
   one long stream over HTTP/1.1, or a hundred over HTTP/2, hold up all others (seen with 8.21).
@@ -101,7 +103,7 @@ _SOCKET_OPTIONS: tuple[tuple[CurlOpt, int | bytes], ...] = (
 )
 _URL, _HTTPHEADER, _BODY_SIZE = int(CurlOpt.URL), int(CurlOpt.HTTPHEADER), int(CurlOpt.POSTFIELDSIZE_LARGE)
 
-_Shape = tuple[str, Literal["none", "empty", "some", "socket"]]
+_Shape = tuple[str, Literal["none", "empty", "some", "upload", "socket"]]
 """What an easy handle is for: the method, and what body goes with it, or that it becomes a web socket."""
 
 
@@ -158,6 +160,9 @@ class _Easy(Curl):
             self.setopt(CurlOpt.POST, 1)
             self.setopt(CurlOpt.READDATA, self._body)
             self.setopt(CurlOpt.SEEKDATA, self._body)
+        elif body == "upload":
+            self.single = True
+            self.setopt(CurlOpt.POST, 1)
         elif body == "empty":
             self.setopt(CurlOpt.POST, 1)
             self.setopt(CurlOpt.POSTFIELDS, b"")
@@ -178,6 +183,11 @@ class _Easy(Curl):
         if request.body:
             self._body.load(request.body)
             self._set(_BODY_SIZE, ffi.new("int64_t *", len(request.body)))
+        elif request.upload is not None:
+            self.setopt(CurlOpt.READDATA, request.upload)
+            self.setopt(CurlOpt.SEEKDATA, request.upload)
+            length = request.upload.length
+            self._set(_BODY_SIZE, ffi.new("int64_t *", -1 if length is None else length))
         headers = ffi.NULL
         for line in (*lines, *_SUPPRESSED):
             headers = lib.curl_slist_append(headers, line)
@@ -503,6 +513,8 @@ def _socket_url(url: str) -> str:
 def _shape(request: Request) -> _Shape:
     if request.upgrade:
         return request.method, "socket"
+    if request.upload is not None:
+        return request.method, "upload"
     if request.body:
         return request.method, "some"
     return request.method, "none" if request.body is None and request.method != "POST" else "empty"
@@ -667,5 +679,7 @@ def _check(channel: Channel, request: Request, location: Location) -> None:
         raise ValueError("a request needs an http or https URL with a host and without credentials")
     if channel.proxy is not None and locate(channel.proxy).scheme not in _PROXY_SCHEMES:
         raise ValueError("a proxy needs one of the schemes " + ", ".join(_PROXY_SCHEMES))
+    if request.upload is not None and (request.method != "POST" or request.body is not None):
+        raise ValueError("an upload is the body of a POST")
     if not request.method.isalpha() or not request.method.isupper():
         raise ValueError("a method is written in capital letters")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from quart import Quart
 
-from chat2api.api.body import LARGE_BODY, MAX_DEPTH, SMALL_BODY, body_limit, read_json
+from chat2api.api.body import LARGE_BODY, MAX_DEPTH, SMALL_BODY, UPLOAD_BODY, body_limit, read_json
 from chat2api.errors import InvalidRequestError, UnsupportedMediaTypeError
 
 
@@ -25,11 +25,19 @@ async def read(data: bytes, content_type: str | None = "application/json") -> ob
         "/prefix/v1/chat/completions",
         "/v1/responses",
         "/v1/images/generations",
-        "/v1/images/edits",
+        "/v1",
+        "/",
     ],
 )
 def test_S37_conversations_and_images_may_be_large(path: str) -> None:
     assert body_limit(path) == LARGE_BODY == 20 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/files", "/x/v1/audio/transcriptions", "/v1/images/edits", "/free/v1/images/variations/"]
+)
+def test_S37_files_may_be_larger_still(path: str) -> None:
+    assert body_limit(path) == UPLOAD_BODY == 100 * 1024 * 1024
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/chat/completions/x", "/chat", "/v1/xresponses", "/login"])

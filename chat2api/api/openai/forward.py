@@ -7,7 +7,7 @@ came by to the caller's without a switch of tasks.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -39,6 +39,7 @@ from chat2api.runtime import Runtime
 from chat2api.storage.api_objects import ApiObject, ObjectKind
 from chat2api.upstream.exchange import ResponseStream
 from chat2api.upstream.openai import VIA, ApiCall, is_safe_value, passed_through
+from chat2api.upstream.uploads import Upload
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,10 @@ class Forwarding:
     query: tuple[tuple[str, str], ...] = ()
     images: int = 0
     """Pictures that are asked for."""
+    upload: Upload | None = None
+    """A body that comes while it is sent, in place of `body`."""
+    feed: Callable[[], Awaitable[None]] | None = None
+    """Brings it; what it raises ends the call."""
     affinity: str | None = None
     key: str | None = None
     """The label of the only key that can serve."""
@@ -85,16 +90,17 @@ async def forward(forwarding: Forwarding, charge: Charge | None) -> Response:
     """
     runtime, caller = current_runtime(), current_caller()
     limits = runtime.openai.limits(forwarding.model)
-    seconds = limits.first_content if forwarding.stream else limits.whole
+    seconds = limits.first_content if forwarding.stream else limits.whole  # also for what is uploaded
     call = ApiCall(
         forwarding.method,
         forwarding.path,
         seconds,
         body=forwarding.body,
-        content_type=forwarding.content_type if forwarding.body is not None else None,
+        content_type=forwarding.content_type if forwarding.body is not None or forwarding.upload is not None else None,
         accept="text/event-stream" if forwarding.stream else "*/*" if forwarding.path[-1] == "content" else None,
         query=forwarding.query,
         headers=_headers_sent(runtime, caller),
+        upload=forwarding.upload,
     )
     relay = _Relay(runtime, caller, forwarding, call, charge, limits)
     runtime.answers[relay] = caller.key.id if caller.key is not None else None
@@ -147,6 +153,7 @@ class _Relay:
             ),
             name="forwarding",
         )
+        await self._feed(opening)
         interval = self._runtime.config.keep_alive_interval if self._forwarding.stream else None
         await asyncio.wait((opening,), timeout=interval)
         if not opening.done():
@@ -163,6 +170,14 @@ class _Relay:
         response = Response(self._pass_whole(answer, answer.stream), answer.status, headers)
         response.timeout = None
         return response
+
+    async def _feed(self, opening: "asyncio.Task[ApiAnswer]") -> None:
+        """Bring what is to be uploaded, until it is all there or nobody wants it any more. Raises what is wrong with it."""
+        upload, feed = self._forwarding.upload, self._forwarding.feed
+        if upload is None or feed is None:
+            return
+        opening.add_done_callback(lambda _: upload.stop())
+        await feed()
 
     def interrupt(self, error: Chat2APIError) -> None:
         """End the answer with that error; what has been passed on stays."""

@@ -1,0 +1,157 @@
+"""Forms with files, forwarded while they come: transcriptions, translations, edits of pictures, files.
+
+A form is sent on as its bytes arrive, so that no more of it is held than `upstream/uploads.py` says. Its model may come behind
+its file. What a caller may ask for is checked as soon as the model is known, and the form's last bytes go out only after
+that: without them no server acts on it.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from quart import Blueprint, Response, request
+
+from chat2api.api.charging import check_model, open_charge
+from chat2api.api.context import current_caller, current_runtime
+from chat2api.api.openai.forward import Forwarding, forward
+from chat2api.errors import InvalidRequestError
+from chat2api.gateway.attempts import affinity_of
+from chat2api.gateway.provider import Caller
+from chat2api.protocol.openai.forms import FormReader, read_boundary
+from chat2api.protocol.openai.models import model_not_found
+from chat2api.storage.api_objects import ObjectKind
+from chat2api.upstream.uploads import Upload
+
+blueprint = Blueprint("uploads", __name__)
+
+MODEL_WITHIN = 256 * 1024
+"""Bytes of a form that are waited for its model's name before the call begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class FormOperation:
+    """One operation. `model` is what the API takes where a form names none; None where it must, or where there is none."""
+
+    path: tuple[str, ...]
+    model: str | None = None
+    has_model: bool = True
+    makes: ObjectKind | None = None
+    images: int = 0
+
+
+@blueprint.post("/v1/audio/transcriptions")
+async def transcribe() -> Response:
+    """Forward a sound to be written down."""
+    return await _forward_form(FormOperation(("audio", "transcriptions")))
+
+
+@blueprint.post("/v1/audio/translations")
+async def translate() -> Response:
+    """Forward a sound to be written down in English."""
+    return await _forward_form(FormOperation(("audio", "translations")))
+
+
+@blueprint.post("/v1/images/edits")
+async def edit_image() -> Response:
+    """Forward a picture to be changed."""
+    return await _forward_form(FormOperation(("images", "edits"), model="dall-e-2", images=1))
+
+
+@blueprint.post("/v1/images/variations")
+async def vary_image() -> Response:
+    """Forward a picture to be varied."""
+    return await _forward_form(FormOperation(("images", "variations"), model="dall-e-2", images=1))
+
+
+@blueprint.post("/v1/files")
+async def upload_file() -> Response:
+    """Forward a file to be kept."""
+    return await _forward_form(FormOperation(("files",), has_model=False, makes="file"))
+
+
+async def _forward_form(operation: FormOperation) -> Response:
+    caller = current_caller()
+    boundary = read_boundary(request.headers.get("Content-Type"))
+    current_runtime().routing.route_to_keys(caller, "upload")
+    length = request.content_length
+    form = _Form(FormReader(boundary), Upload(length), aiter(request.body), operation, caller)
+    await form.begin()
+    model = form.model or operation.model or "upload"
+    charge = await open_charge((), model=model, max_tokens=1, check=False)  # the form itself sees to it
+    forwarding = Forwarding(
+        "POST",
+        operation.path,
+        model,
+        content_type=request.headers["Content-Type"],
+        upload=form.upload,
+        feed=form.feed,
+        makes=operation.makes,
+        images=operation.images,
+        affinity=affinity_of(caller),
+    )
+    return await forward(forwarding, charge)
+
+
+class _Form:
+    """One form on its way."""
+
+    def __init__(
+        self, reader: FormReader, upload: Upload, body: AsyncIterator[bytes], operation: FormOperation, caller: Caller
+    ) -> None:
+        self._reader = reader
+        self._body = body
+        self._operation = operation
+        self._caller = caller
+        self._checked = False
+        self.upload = upload
+
+    @property
+    def model(self) -> str | None:
+        """The model's name, once it has come."""
+        return self._reader.fields.get("model")
+
+    async def begin(self) -> None:
+        """Take the form's beginning, up to its model if that comes soon. Raises what is wrong with it."""
+        size = 0
+        while self._operation.has_model and self.model is None and size < MODEL_WITHIN:
+            if (data := await self._next()) is None:
+                self._check_end()
+                self.upload.end()
+                return
+            size += len(data)
+            await self.upload.put(data)
+        self._check_model()
+
+    async def feed(self) -> None:
+        """Bring the rest, its last piece only when all is known to be well."""
+        held = b""
+        while (data := await self._next()) is not None:
+            if held and not await self.upload.put(held):
+                return
+            held = data
+        self._check_end()
+        if await self.upload.put(held):
+            self.upload.end()
+
+    async def _next(self) -> bytes | None:
+        data = await anext(self._body, None)
+        if data is not None:
+            self._reader.feed(data)
+            self._check_model()
+        return data
+
+    def _check_model(self) -> None:
+        model = self.model
+        if model is None or self._checked:
+            return
+        if model.partition("/")[0] in ("openai", "chatgpt"):
+            raise model_not_found(model)  # a form is not rewritten, and the API knows no such name
+        check_model(self._caller, model)
+        self._checked = True
+
+    def _check_end(self) -> None:
+        if not self._reader.ended:
+            raise InvalidRequestError("The form ended before its last part did.", code="malformed_form")
+        if self._operation.has_model and self.model is None:
+            if self._operation.model is None:
+                raise InvalidRequestError("The form names no model.", param="model", code="missing_required_parameter")
+            check_model(self._caller, self._operation.model)

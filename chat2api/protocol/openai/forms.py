@@ -1,0 +1,123 @@
+"""Forms with files (multipart/form-data), looked into while they pass: their fields are read, their files are not kept.
+
+Source: RFC 7578, and RFC 2046 section 5.1.1 for where a part ends.
+"""
+
+import re
+
+from chat2api.errors import InvalidRequestError, UnsupportedMediaTypeError
+
+VALUE_LIMIT = 64 * 1024
+"""Bytes of a field's value."""
+
+_HEAD_LIMIT = 16 * 1024
+_FIELDS_LIMIT = 256
+_BOUNDARY = re.compile(
+    r"""multipart/form-data\s*;(?:[^"]*;)?\s*boundary=(?:"([^"]{1,70})"|([0-9A-Za-z'()+_,./:=?-]{1,70}))\s*(?:;.*)?""",
+    re.IGNORECASE,
+)
+_NAME = re.compile(
+    rb"""^content-disposition[ \t]*:[ \t]*form-data\b[^\r\n]*?;[ \t]*name="([^"\r\n]*)\"""",
+    re.IGNORECASE | re.MULTILINE,
+)
+_FILE = re.compile(rb"""^content-disposition[ \t]*:[^\r\n]*;[ \t]*filename\*?=""", re.IGNORECASE | re.MULTILINE)
+
+
+def read_boundary(content_type: str | None) -> bytes:
+    """Give what separates a form's parts. Raises UnsupportedMediaTypeError for what is no such form."""
+    match = _BOUNDARY.fullmatch((content_type or "").strip())
+    if match is None:
+        raise UnsupportedMediaTypeError("Send the body as a form with a file, with the type multipart/form-data.")
+    return (match[1] or match[2]).encode("latin-1")
+
+
+class FormReader:
+    """One form: `feed` its bytes as they pass."""
+
+    def __init__(self, boundary: bytes) -> None:
+        """Read a form whose parts are separated so."""
+        self._separator = b"\r\n--" + boundary
+        self._buffer = b"\r\n"  # a separator may stand at the very beginning
+        self._inside = "preamble"
+        self._name = ""
+        self._is_file = False
+        self._value = b""
+        self.fields: dict[str, str] = {}
+        """The values of the fields that have come whole; of a name that comes several times, the last."""
+        self.ended = False
+        """Whether the form's end has come."""
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes.
+
+        Raises InvalidRequestError for a form that two readers could read in different ways, or that is out of bounds.
+        """
+        self._buffer += data
+        while not self.ended and self._step():
+            pass
+        if self.ended:
+            self._buffer = b""
+
+    def _step(self) -> bool:
+        """Go one step on; False when more bytes are needed for the next."""
+        if self._inside == "head":
+            return self._read_head()
+        return self._read_content()
+
+    def _read_head(self) -> bool:
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._buffer) > _HEAD_LIMIT:
+                raise _malformed("a part's head is too long")
+            return False
+        head, self._buffer = self._buffer[: end + 2], self._buffer[end + 2 :]  # its blank line may begin a separator
+        names = _NAME.findall(head)
+        if len(names) != 1:
+            raise _malformed("a part has no name, or several")
+        self._name = names[0].decode("utf-8", "replace")
+        self._is_file = _FILE.search(head) is not None
+        self._value = b""
+        self._inside = "content"
+        return True
+
+    def _read_content(self) -> bool:
+        end = self._buffer.find(self._separator)
+        if end < 0:
+            keep = len(self._separator) + 2
+            self._take(self._buffer[:-keep])
+            self._buffer = self._buffer[-keep:]
+            return False
+        after = end + len(self._separator)
+        if len(self._buffer) < after + 2:
+            return False
+        mark = self._buffer[after : after + 2]
+        if mark not in (b"\r\n", b"--"):
+            # The separator is only the beginning of other text.
+            self._take(self._buffer[:after])
+            self._buffer = self._buffer[after:]
+            return True
+        self._take(self._buffer[:end])
+        self._end_part()
+        self._buffer = self._buffer[after + 2 :]
+        self.ended = mark == b"--"
+        self._inside = "head"
+        return True
+
+    def _take(self, data: bytes) -> None:
+        if self._inside == "content" and not self._is_file:
+            self._value += data
+            if len(self._value) > VALUE_LIMIT:
+                raise _malformed("a field's value is too long")
+
+    def _end_part(self) -> None:
+        if self._inside != "content" or self._is_file:
+            return
+        if self._name in self.fields and not self._name.endswith("[]"):
+            raise InvalidRequestError(f"The form has the field `{self._name[:64]}` twice.", param=self._name[:64])
+        if len(self.fields) >= _FIELDS_LIMIT:
+            raise _malformed("it has too many fields")
+        self.fields[self._name] = self._value.removeprefix(b"\r\n").decode("utf-8", "replace")
+
+
+def _malformed(why: str) -> InvalidRequestError:
+    return InvalidRequestError(f"The form cannot be read: {why}.", code="malformed_form")
