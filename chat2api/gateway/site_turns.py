@@ -39,7 +39,6 @@ from chat2api.protocol.events import (
     ReasoningDelta,
     TextDelta,
 )
-from chat2api.protocol.prompt import ModelChoice
 from chat2api.storage.values import ConversationOwner
 from chat2api.upstream.chatgpt.client import BackendTurn, ChatGPTClient
 from chat2api.upstream.chatgpt.session import Session
@@ -237,12 +236,11 @@ class SiteAttempt:
     async def _continue(self, session: Session, cut: Finished) -> bool:
         """Go on with the rest of a cut answer; False when the backend does not give it, which is no failure."""
         assert self._source is not None
-        turn = self._work.turn
-        model = ModelChoice(turn.model, gizmo_id=turn.gizmo_id)
+        if cut.conversation_id is None or cut.message_id is None:
+            return False
+        turn = self._work.turn.going_on(cut.conversation_id, cut.message_id)
         try:
-            rest = await self._work.client.continue_turn(
-                session, model, cut, sent_text=self._source.raw_text, temporary=turn.temporary
-            )
+            rest = await self._work.client.send_turn(session, turn, sent_text=self._source.raw_text)
         except UpstreamError as error:
             log.info("the rest of a cut answer could not be had: %s", error)
             return False

@@ -7,7 +7,7 @@ backend of the caller's browser (time zone, page) is ours in all calls, so that 
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import quote, urlencode
@@ -106,6 +106,17 @@ class SiteTurn:
     parent_message_id: str | None
     auto_continue: bool
     ignored: tuple[str, ...]
+
+    def going_on(self, conversation_id: str, message_id: str) -> "SiteTurn":
+        """Give the turn that asks for the rest of this one's answer, in the same form."""
+        return replace(
+            self,
+            action="continue",
+            messages=(),
+            prompt=(),
+            conversation_id=conversation_id,
+            parent_message_id=message_id,
+        )
 
     @property
     def temporary(self) -> bool:

@@ -193,10 +193,18 @@ class ChatGPTClient:
             lambda: (conversation_body(prompt, around, form="f"), prepare_body(prompt, around)),
         )
 
-    async def send_turn(self, session: Session, turn: SiteTurn) -> BackendTurn:
-        """Send a turn whose body a caller wrote and give its answer; otherwise as `start_turn`."""
+    async def send_turn(self, session: Session, turn: SiteTurn, *, sent_text: str = "") -> BackendTurn:
+        """Send a turn whose body a caller wrote and give its answer; otherwise as `start_turn`.
+
+        `sent_text` is what was decoded of an answer that the turn continues.
+        """
         around = self.surroundings()
-        return await self._send_turn(session, classic_turn_body(turn, around), lambda: newer_turn_bodies(turn, around))
+        return await self._send_turn(
+            session,
+            classic_turn_body(turn, around),
+            lambda: newer_turn_bodies(turn, around),
+            continued_text=sent_text,
+        )
 
     async def call(self, session: Session, call: SiteCall) -> Response:
         """Make one of the website's calls beside the turns; raises the UpstreamError that a refusal stands for."""

@@ -158,6 +158,17 @@ def test_an_answer_can_be_continued_or_made_again(action: str) -> None:
     assert "messages" not in body
 
 
+def test_the_rest_of_an_answer_is_asked_for_in_the_form_of_its_beginning() -> None:
+    body = classic_turn_body(turn(supported_encodings=["v1"], model="o3").going_on("c-1", "m-2"), around())
+    assert body is not None
+    expected = {"action": "continue", "conversation_id": "c-1", "parent_message_id": "m-2", "model": "o3"}
+    assert {**expected, "supported_encodings": ["v1"]}.items() <= body.items()
+    assert "messages" not in body
+    plain = classic_turn_body(turn().going_on("c-1", "m-2"), around())
+    assert plain is not None
+    assert "supported_encodings" not in plain
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
