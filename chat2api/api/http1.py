@@ -113,11 +113,13 @@ class Exchange(BodyFlow):
     @property
     def may_write(self) -> bool:
         """Whether a piece may be written at once; see DirectBody."""
-        return self.response.begun and not self._closed and self._http.keeps_up
+        return self.response.begun and not self._closed and self._http.connection.keeps_up
 
     def write_now(self, data: bytes) -> None:
         """Write a piece of the body at once; see DirectBody."""
-        self._http.write_piece(self.response, data)
+        around = self.response.frame(len(data))
+        if around is not None:
+            self._http.connection.write(b"%b%b%b" % (around[0], data, around[1]))
 
     def app_returned(self) -> None:
         """Take the news that the app will send nothing more."""
@@ -146,8 +148,9 @@ class HTTP1:
     """HTTP/1.1 between a connection and the app, one request at a time, in their order."""
 
     def __init__(self, connection: "Connection") -> None:
-        """Speak for that connection, which does the reading and writing."""
-        self._connection = connection
+        """Speak for that connection."""
+        self.connection = connection
+        """It does the reading and writing."""
         self._serving = connection.serving
         self._settings = connection.serving.settings
         self._incoming = RequestBytes(self._settings.head)
@@ -186,13 +189,13 @@ class HTTP1:
             full = held > settings.body_held or (
                 self._incoming.complete and self._incoming.held > settings.pipelined_held
             )
-            self._connection.read_on(not full)
+            self.connection.read_on(not full)
         elif self._websocket is None:
-            self._connection.read_on(True)
+            self.connection.read_on(True)
 
     def refuse(self, error: BaseException) -> None:
         """Answer with the error, if an answer can still be given, and end the connection."""
-        connection, exchange = self._connection, self._exchange
+        connection, exchange = self.connection, self._exchange
         if connection.closing:
             return
         if self._websocket is None and (exchange is None or not exchange.response.begun):
@@ -219,22 +222,22 @@ class HTTP1:
         """Start the app for the next request and return True once its head is here."""
         head = self._incoming.take_head()
         if head is None:
-            self._connection.head_progress()
+            self.connection.head_progress()
             return False
-        self._connection.request_started()
+        self.connection.request_started()
         if head.upgrade == b"websocket" and head.method == "GET":
-            self._websocket = WebSocket(self._connection, head)
+            self._websocket = WebSocket(self.connection, head)
             self._websocket.received(self._incoming.take_rest())
             return False
         exchange = self._exchange = Exchange(self, head, self._settings.body_held)
         if self._incoming.complete:
             exchange.put(b"", last=True)
-        self._connection.spawn(self._run_app(head, exchange))
+        self.connection.spawn(self._run_app(head, exchange))
         return True
 
     async def _run_app(self, head: RequestHead, exchange: Exchange) -> None:
         """Run the app for one request; what it raises ends its response without a clean end."""
-        connection = self._connection
+        connection = self.connection
         path = head.path.decode("ascii")
         scope: HTTPScope = {
             "type": "http",
@@ -264,29 +267,18 @@ class HTTP1:
 
     def send_continue(self) -> None:
         """Let a client that asked send its body; done when the app first waits for it, so that a refusal can come first."""
-        self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def hold_head(self, response: ResponseBytes, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Queue the head of a response, to leave with the body's first bytes or else within this turn of the loop."""
         close = self._serving.stopping or not self._incoming.complete
-        self._connection.hold(response.head(status, headers, close=close, now=time.time()))
-
-    @property
-    def keeps_up(self) -> bool:
-        """Whether the client is there and nothing written before waits for it."""
-        return self._connection.keeps_up
-
-    def write_piece(self, response: ResponseBytes, data: bytes) -> None:
-        """Write a short piece of a body in its framing, without waiting for room. Raises ResponseError."""
-        around = response.frame(len(data))
-        if around is not None:
-            self._connection.write(b"%b%b%b" % (around[0], data, around[1]))
+        self.connection.hold(response.head(status, headers, close=close, now=time.time()))
 
     async def send_piece(self, response: ResponseBytes, data: bytes, *, last: bool) -> None:
         """Send a piece of a body in its framing and wait while too much is unsent. Raises ClientLeftError, ResponseError."""
         around = response.frame(len(data))
         end = response.end() if last else b""
-        connection = self._connection
+        connection = self.connection
         if around is not None and len(data) > WRITE_SLICE:
             try:
                 await connection.send(data, around[0], around[1] + end)
@@ -302,7 +294,7 @@ class HTTP1:
         A stream that failed must not look finished. Without its last chunk, or short of its Content-Length, a
         response is seen to be cut; a body that only the connection's end delimits needs a reset.
         """
-        response, connection, incoming = exchange.response, self._connection, self._incoming
+        response, connection, incoming = exchange.response, self.connection, self._incoming
         if not response.begun:
             self.refuse(RuntimeError("the app gave no response"))
         self._close_exchange()

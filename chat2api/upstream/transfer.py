@@ -43,7 +43,7 @@ class Receiver(Protocol):
 
 
 class Handle(Protocol):
-    """A request that libcurl makes. Nothing here but `settle` may be called from within its callbacks."""
+    """A request that libcurl makes. Nothing here but `settle` and `afterwards` may be called from within its callbacks."""
 
     def start(self, receiver: Receiver) -> None:
         """Begin with the loop's next turn."""
@@ -54,6 +54,10 @@ class Handle(Protocol):
 
         Called from within `on_header`. `shared` says that other requests may use the connection at the same time.
         """
+        ...
+
+    def afterwards(self, callback: Callable[[], None]) -> None:
+        """Have that called once libcurl has given all that it has now: before the loop turns, where it is giving."""
         ...
 
     def resume(self) -> int:
@@ -358,10 +362,10 @@ class Transfer:
             return
         if self._taker is None or self._ended:
             self._waiter.set_result(False)
-        elif not self._is_handing:
-            # Not at once: libcurl has the floor, and there may be more to come in this turn of the loop.
+        elif not self._is_handing and self._handle is not None:
+            # Not at once: libcurl has the floor, and there may be more to come.
             self._is_handing = True
-            self._loop.call_soon(self._hand_over)
+            self._handle.afterwards(self._hand_over)
 
     def _hand_over(self) -> None:
         self._is_handing = False

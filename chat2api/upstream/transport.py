@@ -210,6 +210,9 @@ class _Easy(Curl):
     def settle(self, *, shared: bool) -> None:
         self._multi.settle(self, shared=shared)
 
+    def afterwards(self, callback: Callable[[], None]) -> None:
+        self._multi.afterwards(callback)
+
     def resume(self) -> int:
         return self._multi.resume(self)
 
@@ -321,6 +324,9 @@ class _Multi:
         self._sockets: set[int] = set()
         self._acting = _NO_SOCKET
         """The socket whose turn it is, or was last."""
+        self._has_floor = False
+        """Whether curl is at work on what a look at the sockets has found."""
+        self._afterwards: list[Callable[[], None]] = []
         self._hurried = 0
         """Requests that wait for their answer's head, or for a whole answer."""
         self._shared: set[int] = set()
@@ -436,12 +442,25 @@ class _Multi:
     def _act(self, fd: int, bits: int) -> None:
         """Let curl do what there is to do for a ready socket, or for its timers when there is none."""
         self._acting = fd
+        self._has_floor = True
         code = lib.curl_multi_socket_action(self._curlm, fd, bits, self._running)
+        self._has_floor = False
         # curl reports an end by a message; there can be none while all handles that were added still run.
         if self._running[0] != len(self._easies) or fd == _NO_SOCKET:
             self._collect()
         self.grant()
+        if self._afterwards:
+            callbacks, self._afterwards = self._afterwards, []
+            for callback in callbacks:
+                callback()
         _check_multi(code)
+
+    def afterwards(self, callback: Callable[[], None]) -> None:
+        """Call back at the end of the present act; without one, with the loop's next turn."""
+        if self._has_floor:
+            self._afterwards.append(callback)
+        else:
+            self._loop.call_soon(callback)
 
     def _collect(self) -> None:
         """Tell the requests that are over."""
@@ -467,7 +486,8 @@ class _Multi:
                     self._readiness.watch(fd, wanted, self._act, renewed=renewed)
                 else:
                     self._sockets.discard(fd)
-                    self._readiness.unwatch(fd)
+                    if not renewed:  # else it was unwatched when it was left
+                        self._readiness.unwatch(fd)
             wishes.changed.clear()
             wishes.left.clear()
         if (delay := wishes.delay) is not None:

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -41,6 +42,8 @@ class FakeHandle:
         """Nothing happens until the test says so."""
 
     def settle(self, *, shared: bool) -> None: ...
+
+    def afterwards(self, callback: Callable[[], None]) -> None: ...
 
     def resume(self) -> int:
         return 0

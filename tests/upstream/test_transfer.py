@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 from math import inf
 
 import pytest
@@ -23,6 +24,7 @@ class FakeHandle:
         self.to_offer: bytes | None = None
         self.frames: list[tuple[int, bytes]] = []
         self.frame_code = 0
+        self.waiting: list[Callable[[], None]] = []
         self._receiver: Receiver | None = None
 
     def start(self, receiver: Receiver) -> None:
@@ -30,6 +32,15 @@ class FakeHandle:
 
     def settle(self, *, shared: bool) -> None:
         self.asked.append(f"settle shared={shared}")
+
+    def afterwards(self, callback: Callable[[], None]) -> None:
+        self.waiting.append(callback)
+
+    def end_act(self) -> None:
+        """Do what libcurl does when it has given all that there is."""
+        waiting, self.waiting = self.waiting, []
+        for callback in waiting:
+            callback()
 
     def resume(self) -> int:
         self.asked.append("resume")
@@ -108,6 +119,47 @@ async def test_a_stream_gives_what_came_and_then_its_end() -> None:
     assert [await scene.transfer.read() for _ in range(2)] == [b"", b""]
     await scene.transfer.aclose()
     assert (scene.handle.asked[1:], scene.owner.told[1:]) == (["release keep=True"], ["end failed=False"])
+
+
+async def test_what_comes_in_one_act_is_handed_over_as_one_piece_at_its_end_and_without_a_turn_of_the_loop() -> None:
+    scene = Scene()
+    scene.head()
+    taken: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        taken.append(data)
+        return len(taken) < 2
+
+    passing = asyncio.get_running_loop().create_task(scene.transfer.pass_on(take))
+    await asyncio.sleep(0)
+    for piece in (b"a", b"b"):
+        scene.transfer.on_data(piece)
+    assert taken == []
+    scene.handle.end_act()
+    assert taken == [b"ab"]
+    scene.transfer.on_data(b"c")
+    scene.handle.end_act()
+    assert taken == [b"ab", b"c"]
+    assert await passing is True
+    await scene.transfer.aclose()
+
+
+async def test_an_act_that_brings_the_end_as_well_leaves_the_rest_to_the_reader() -> None:
+    scene = Scene()
+    scene.head()
+    taken: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        taken.append(data)
+        return True
+
+    passing = asyncio.get_running_loop().create_task(scene.transfer.pass_on(take))
+    await asyncio.sleep(0)
+    scene.transfer.on_data(b"a")
+    scene.transfer.on_end(0, None)
+    scene.handle.end_act()
+    assert await passing is False
+    assert taken == [b"a"]
 
 
 @pytest.mark.parametrize(("version", "shared"), [(b"HTTP/1.0", False), (b"HTTP/1.1", False), (b"HTTP/2", True)])

@@ -117,11 +117,12 @@ class ConversationDecoder:
 
         Raises UpstreamProtocolError when the answer is a web page, or is larger than allowed.
         """
-        if self.is_ended:
+        turn = self._turn
+        if turn.is_ended or self._breach is not None:
             return []
         if not self._is_event_stream:
             data = self._sniff(data)
-        while data and not self.is_ended:
+        while data and not turn.is_ended and self._breach is None:
             run = _find_bare_deltas(data)
             if run is None:
                 self._read_events(data)
@@ -131,7 +132,7 @@ class ConversationDecoder:
             if not self._read_bare_deltas(run.group()):
                 self._read_events(run.group())
             data = data[run.end() :]
-        return self._turn.take()
+        return turn.take()
 
     def close(self) -> list[Event]:
         """Give the last events: the backend sends no more.

@@ -326,7 +326,8 @@ class ChatEncoder:
         out: list[bytes] = []
         ended = index in self._answer.reasons
         for kind, text in self._answer.read(events, index):
-            self._begin(out, index)
+            if index not in self._begun:
+                self._begin(out, index)
             if text:
                 self._add_chunk(out, index, b'{"%b":%b}' % (kind.encode(), _encode_text(text)), b"null")
         if not ended and index in self._answer.reasons:
