@@ -12,6 +12,7 @@ from chat2api.keys.issue import is_well_formed
 from chat2api.simulator.app import Simulator
 from tests.api.pages_house import Person, SettingsChange
 from tests.api.tiers_house import TIERS, ask, bearer, chat, issue, open_tiers_house
+from tests.described import check_answer
 from tests.e2e.harness import OPERATOR_KEY, House
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -94,6 +95,17 @@ async def test_a_revoked_invitation_opens_nothing(http: httpx.AsyncClient, perso
     assert revoked.json()["state"] == "revoked"
     assert (await person.get(path)).status_code == 404
     assert (await http.delete(f"{INVITES}/inv_unknown", headers=OPERATOR)).status_code == 404
+
+
+async def test_the_answers_are_as_the_document_describes_them(http: httpx.AsyncClient) -> None:
+    made = await http.post(INVITES, json={"tier": "free", "key_expires_in_days": "never"}, headers=OPERATOR)
+    listed = await http.get(INVITES, headers=OPERATOR)
+    ended = await http.delete(f"{INVITES}/{made.json()['id']}", headers=OPERATOR)
+    unknown = await http.delete(f"{INVITES}/inv_unknown", headers=OPERATOR)
+    models = await http.get("/v1/models")
+    for answer in (made, listed, ended, unknown, models):
+        asked = answer.request
+        check_answer(asked.method, asked.url.path, answer.status_code, answer.json())
 
 
 async def test_no_answer_but_the_first_holds_the_link(http: httpx.AsyncClient) -> None:

@@ -35,7 +35,8 @@ def openapi_document(version: str, prefix: str = "") -> Schema:
         "info": {
             "title": "chat2api",
             "version": version,
-            "description": "OpenAI's API in front of the operator's own ChatGPT accounts and API keys.",
+            "description": "OpenAI's API in front of the operator's own ChatGPT accounts and API keys. Under the path of a "
+            "tier lie the same calls, held to its models, limits and rules; its list of models needs no key.",
         },
         "servers": [{"url": "/"}],
         "security": [{"bearer": []}, {}],
@@ -162,6 +163,12 @@ def _get_model() -> Schema:
     }
 
 
+def _model_limits() -> Schema:
+    limit: Schema = {"anyOf": [{"type": "integer"}, {"const": "unlimited"}]}
+    limits = object_of({"requests_per_minute": limit, "tokens_per_minute": limit})
+    return limits | {"description": "In a tier: what all its callers together may use of the model."}
+
+
 def _get_health(name: str, summary: str, statuses: tuple[str, ...]) -> Schema:
     answer: Schema = {"description": "One word.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     return {
@@ -181,7 +188,9 @@ def _schemas() -> Schema:
                 "object": {"const": "model"},
                 "created": {"type": "integer"},
                 "owned_by": {"type": "string"},
-            }
+                "limits": _model_limits(),
+            },
+            ("id", "object", "created", "owned_by"),
         ),
         "ModelList": object_of({"object": {"const": "list"}, "data": {"type": "array", "items": ref("Model")}}),
         "Usage": _usage_schema(),

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the operator's routes: issued keys under /keys, accounts under /tokens.
+"""What the OpenAPI document says of the operator's routes: issued keys and invitations under /keys, accounts under /tokens.
 
 They are this server's own, so every word in them is written out here; tests hold it to what the routes take and send.
 """
@@ -40,7 +40,7 @@ _SUCCESS: dict[str, Schema] = {"status": {"const": "success"}, "tokens_count": _
 def operator_paths(prefix: str) -> dict[str, Schema]:
     """Give the paths with their operations, behind that prefix."""
     paths: dict[str, Schema] = {}
-    for method, path, operation in (*_keys(), *_imports(), *_accounts(), *_rest()):
+    for method, path, operation in (*_keys(), *_invitations(), *_imports(), *_accounts(), *_rest()):
         paths.setdefault(prefix + path, {})[method] = operation
     return paths
 
@@ -101,6 +101,8 @@ def operator_schemas() -> dict[str, Schema]:
     return {
         "KeyFields": _key_fields(),
         "Key": _key(),
+        "Invitation": _invitation(),
+        "NewInvitation": _invitation({"url": {"type": "string", "description": "The link, in this answer alone."}}),
         "NewKey": _key({"key": {"type": "string", "description": "The key itself, in this answer alone."}}, left=False),
         "Account": object_of(account),
         "DeletedAccount": object_of(facts | {"deleted_at": _INSTANT}),
@@ -246,6 +248,49 @@ def _keys() -> list[Operation]:
             takes=object_of(stopped),
         ),
     ]
+
+
+def _invitations() -> list[Operation]:
+    fields: dict[str, Schema] = {
+        "tier": {"type": "string", "description": "The tier that the key is for."},
+        "name": {"type": "string", "maxLength": 100, "description": "What the key is called."},
+        "expires_in_days": {"type": "number", "maximum": 90, "description": "When the link ends; 7 unless said."},
+        "key_expires_in_days": {"anyOf": [{"type": "number"}, {"const": "never"}]},
+    }
+    return [
+        _operation("get", "/keys/invites", "listInvitations", "List all invitations.", {"200": _list_of("Invitation")}),
+        _operation(
+            "post",
+            "/keys/invites",
+            "createInvitation",
+            "Make a link that gives whoever opens it first a key of a tier.",
+            {"201": ref("NewInvitation")},
+            takes=object_of(fields, ("tier",)),
+        ),
+        _operation(
+            "delete",
+            "/keys/invites/{invitation_id}",
+            "revokeInvitation",
+            "End an invitation that nobody has used.",
+            {"200": ref("Invitation")},
+        ),
+    ]
+
+
+def _invitation(more: dict[str, Schema] | None = None) -> Schema:
+    fields: dict[str, Schema] = {
+        "id": _TEXT,
+        "object": {"const": "invitation"},
+        "tier": _TEXT,
+        "name": _TEXT,
+        "state": {"enum": ["open", "used", "revoked", "expired"]},
+        "created_at": _INSTANT,
+        "expires_at": _INSTANT,
+        "key_expires_in_days": {"anyOf": [{"type": "number"}, {"const": "never"}]},
+        "used_at": nullable(_INSTANT),
+        "key": nullable(_TEXT),
+    }
+    return object_of(fields | (more or {}))
 
 
 def _imports() -> list[Operation]:

@@ -24,7 +24,7 @@ def described() -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def test_every_route_of_the_operators_rest_is_described_and_no_other() -> None:
-    assert set(described()) == real_routes("accounts.", "keys.")
+    assert set(described()) == real_routes("accounts.", "keys.", "invites.")
 
 
 def test_every_one_of_them_needs_a_bearer() -> None:
