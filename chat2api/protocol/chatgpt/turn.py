@@ -4,24 +4,22 @@ Theory of operation. Messages come as whole snapshots, again and again (classic 
 by appends (v1 streams); both end in `update` and `append`, which remember of each message what was seen of it and pass on
 only what is new. So one turn gives the same events whichever way it was told.
 
-What was passed on cannot be taken back. When the backend rewrites text that was sent: a text that was cut back goes on
-from the cut, and what only grows again as it was is not told twice; one whose end is found again goes on after that
-end; else the text is told again on a new line, from the beginning of the line in which it changed.
+What was passed on cannot be taken back: `message_view` decides what is told of a text that the backend rewrote, and
+`transcript` keeps what was said.
 
-Different visible messages are set apart by a blank line, as are blocks of reasoning. Of several answers that are written
-side by side for the reader to choose from (seen in 2023 and 2025) the one that began first is shown; another takes its
-place only if it goes on with the very text of the first, or alone comes to an end. The end of the turn is decided in one
-place, `conclude`, from what was gathered: see there.
+Of several answers that are written side by side for the reader to choose from (seen in 2023 and 2025) the one that began
+first is shown; another takes its place only if it goes on with the very text of the first, or alone comes to an end. The
+end of the turn is decided in one place, `conclude`, from what was gathered: see there.
 """
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable
-from typing import Literal
 
 from chat2api.errors import StreamInterruptedError, UpstreamProtocolError
-from chat2api.protocol.chatgpt.citations import CitationText, SandboxLink, Sources
+from chat2api.protocol.chatgpt.citations import CitationText, Sources
+from chat2api.protocol.chatgpt.message_view import View
 from chat2api.protocol.chatgpt.patches import Document, Json, Rope, note_unknown, text_of
+from chat2api.protocol.chatgpt.transcript import Facts, Transcript
 from chat2api.protocol.chatgpt.visibility import (
     KNOWN_TYPES,
     Show,
@@ -41,82 +39,9 @@ from chat2api.protocol.events import (
     FinishReason,
     HandedOff,
     ImagePending,
-    ReasoningDelta,
-    Started,
-    TextDelta,
 )
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _VISIBLE_TOKENS = frozenset({"user_visible_token", "final_channel_token"})
-_TAIL = 24
-"""Characters of a text's end that are looked for in its rewritten form."""
-_MAX_CUT = 32 * 1024
-"""Characters of a text up to which it is looked for when it grows again, since that means reading it whole each time."""
-
-
-class _View:
-    """What was seen and shown of one message."""
-
-    __slots__ = (
-        "carry",
-        "cut",
-        "end_turn",
-        "finish",
-        "has_written",
-        "id",
-        "is_alternative",
-        "is_done",
-        "language",
-        "message",
-        "parent_id",
-        "path",
-        "rewriter",
-        "role",
-        "seen",
-        "show",
-        "sources",
-        "status",
-    )
-
-    def __init__(self, identifier: str | None, sources: Sources) -> None:
-        self.id = identifier
-        self.message: dict[str, Json] = {}
-        self.role = ""
-        self.parent_id = ""
-        self.show = Show.NOTHING
-        self.language = ""
-        self.seen = Rope("")
-        self.path: str | None = None
-        self.sources = sources
-        self.rewriter = CitationText(self.sources)
-        self.carry = ""
-        self.cut: tuple[str, int] | None = None
-        """Text that was shown before it was cut back, and to how many characters."""
-        self.has_written = False
-        self.is_alternative = False
-        """Whether another message is being shown in the place of this one."""
-        self.is_done = False
-        self.status: str | None = None
-        self.end_turn: bool | None = None
-        self.finish = ""
-
-    @property
-    def is_reasoning(self) -> bool:
-        """Whether the message shows how the answer is thought out."""
-        return self.show is Show.REASONING or self.show is Show.THOUGHTS
-
-    @property
-    def ends_turn(self) -> bool:
-        """Whether the message says that nothing follows; of reasoning that is not so even when it says it."""
-        return self.end_turn is True and not self.is_reasoning
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether the message says of itself that it ends the turn, or was ended by a limit or by the user."""
-        if self.finish in ("max_tokens", "interrupted") or self.end_turn is True:
-            return True
-        is_finished = self.status is not None and self.status.startswith("finished")
-        return self.end_turn is None and (bool(self.finish) or is_finished)
 
 
 class Turn:
@@ -129,7 +54,7 @@ class Turn:
 
     def __init__(self, unknown: Counter[str], *, own_message_ids: Iterable[str] = (), continued_text: str = "") -> None:
         """Begin a turn; `unknown` counts kinds of content that were not understood."""
-        self.conversation_id: str | None = None
+        self.facts = Facts()
         self.resume_token: str | None = None
         self.is_blocked = False
         self.is_complete = False
@@ -137,34 +62,35 @@ class Turn:
         self.is_ended = False
         self._unknown = unknown
         self._own_ids = set(own_message_ids)
-        self._views: dict[str, _View] = {}
+        self._views: dict[str, View] = {}
         self._found: dict[str, dict[str, Json]] = {}
-        self._last: _View | None = None
-        self._answer: _View | None = None
+        self._last: View | None = None
+        self._answer: View | None = None
         """The answer's last message so far."""
         self._thinks_on = False
         """Whether reasoning or a hand-off followed that message when it was finished: it only announced the answer."""
-        self._current: _View | None = None
-        self._reasoning_from: _View | None = None
         self._cot_ids: set[str] = set()
         self._continued = continued_text
         self._repeated: int | None = 0 if continued_text else None
-        self._out: list[Event] = []
-        self._pending: list[str] = []
-        self._is_reasoning = False
-        self._has_started = False
-        self._tail = ""
-        self._has_reasoned = False
+        self._transcript = Transcript(self.facts)
         self._pointers: set[str] = set()
-        self._files = 0
-        self._model: str | None = None
-        self._server_model: str | None = None
         self._turn_exchange_id: str | None = None
         self._use_case = ""
         self._handoff: dict[str, Json] | None = None
         self._received: int | None = None
-        self._pending_image: _View | None = None
+        self._pending_image: View | None = None
         self._failure: tuple[str, str | None] | None = None
+        """A tool's error: its words and its code."""
+        self._said_before_failure = 0
+
+    @property
+    def conversation_id(self) -> str | None:
+        """The conversation's id, once the backend has told it."""
+        return self.facts.conversation_id
+
+    @conversation_id.setter
+    def conversation_id(self, told: str | None) -> None:
+        self.facts.conversation_id = told
 
     @property
     def raw_text(self) -> str:
@@ -176,16 +102,14 @@ class Turn:
 
     def take(self) -> list[Event]:
         """Give the events since the last call; neighbouring deltas of one kind come as one."""
-        self._flush_pending()
-        out, self._out = self._out, []
-        return out
+        return self._transcript.take()
 
     # What the backend tells
 
     def update(self, document: Document) -> None:
         """Take a document's message as it is now, whole."""
         if conversation_id := text_of(document.get("conversation_id")):
-            self.conversation_id = conversation_id
+            self.facts.conversation_id = conversation_id
         if document.get("error"):
             self.fail(document["error"], document.get("error_code"))
             return
@@ -246,7 +170,7 @@ class Turn:
     def note_server(self, metadata: Json) -> None:
         """Take the backend's own account of how it serves the turn."""
         facts = mapping_of(metadata)
-        self._server_model = text_of(facts.get("model_slug")) or self._server_model
+        self.facts.server_model = text_of(facts.get("model_slug")) or self.facts.server_model
         self._turn_exchange_id = text_of(facts.get("turn_exchange_id")) or self._turn_exchange_id
         self._use_case = text_of(facts.get("turn_use_case")) or self._use_case
 
@@ -271,12 +195,12 @@ class Turn:
             code = code or error.get("code") or error.get("error_code")
             error = error.get("message") or error.get("detail") or code
         message = text_of(error) or "The backend reported an error without a text."
-        self._leave()
-        self.end(Failed(message, text_of(code) or None, self.conversation_id))
+        self._transcript.leave()
+        self.end(Failed(message, text_of(code) or None, self.facts.conversation_id))
 
     # Reading messages
 
-    def _known(self, document: Document) -> _View | None:
+    def _known(self, document: Document) -> View | None:
         message = document.get("message")
         view = self._last
         if view is not None and view.message is message:
@@ -284,7 +208,7 @@ class Turn:
         view = self._views.get(text_of(message.get("id"))) if type(message) is dict else None
         return view if view is not None and view.message is message else None
 
-    def _view_of(self, message: dict[str, Json]) -> _View | None:
+    def _view_of(self, message: dict[str, Json]) -> View | None:
         identifier = text_of(message.get("id"))
         if identifier in self._own_ids or role_of(message) not in ("assistant", "tool"):
             return None
@@ -292,13 +216,13 @@ class Turn:
         key = identifier or f"{role_of(message)} without id"
         view = self._views.get(key)
         if view is None:
-            view = self._views[key] = _View(identifier or None, Sources(self._found))
+            view = self._views[key] = View(identifier or None, Sources(self._found))
         view.message = message
         view.role = role_of(message)
         self._last = view
         return view
 
-    def _read_state(self, view: _View) -> None:
+    def _read_state(self, view: View) -> None:
         message = view.message
         metadata = mapping_of(message.get("metadata"))
         status = message.get("status")
@@ -308,7 +232,7 @@ class Turn:
         view.finish = text_of(mapping_of(metadata.get("finish_details")).get("type")) or view.finish
         view.parent_id = text_of(metadata.get("parent_id")) or view.parent_id
         model = text_of(metadata.get("resolved_model_slug")) or text_of(metadata.get("model_slug"))
-        self._model = model or self._model
+        self.facts.model = model or self.facts.model
         is_image = (
             metadata.get("image_gen_task_id")
             or metadata.get("image_gen_async")
@@ -322,9 +246,9 @@ class Turn:
             if view.id and metadata.get("search_result_groups"):
                 self._found[view.id] = metadata
         if view.show is Show.TEXT and not view.rewriter.is_idle:
-            self._pass_on(view, view.rewriter.retry())
+            self._transcript.pass_on(view, view.rewriter.retry())
 
-    def _read_content(self, view: _View) -> None:
+    def _read_content(self, view: View) -> None:
         message = view.message
         content = mapping_of(message.get("content"))
         content_type = text_of(content.get("content_type"))
@@ -346,7 +270,7 @@ class Turn:
             view.is_done = view.status is not None
             self._read_finished(view, content_type, text)
 
-    def _read_snapshot(self, view: _View, text: str, *, is_growing: bool) -> None:
+    def _read_snapshot(self, view: View, text: str, *, is_growing: bool) -> None:
         if is_growing:
             # Cut inside a character's bytes: the replacement character will be another in the next snapshot.
             text = text.rstrip("\ufffd")
@@ -355,30 +279,14 @@ class Turn:
             return
         if not seen and self._goes_on_with_the_answer(view, text):
             self._take_place_of_the_answer(view)
-            seen = str(view.seen)
-        if text.startswith(seen):
-            self._write(view, self._beyond_cut(view, text, len(seen)))
-        elif not seen.startswith(text):
-            view.cut = None
-            self._write(view, _rewritten(seen, text))
-        elif len(seen) <= _MAX_CUT and (view.cut is None or len(text) < view.cut[1]):
-            view.cut = (view.cut[0] if view.cut else seen, len(text))
+        news = view.find_news(text)
+        if news is not None:
+            self._write(view, news)
         view.seen = Rope(text)
-
-    @staticmethod
-    def _beyond_cut(view: _View, text: str, start: int) -> str:
-        """Give the text from `start` on, without what was shown already before it was cut back."""
-        if view.cut is None:
-            return text[start:]
-        shown, kept = view.cut
-        if shown.startswith(text):
-            return ""
-        view.cut = None
-        return text[len(shown) :] if text.startswith(shown) else text[kept:]
 
     # Answers side by side
 
-    def _is_beside_the_answer(self, view: _View) -> bool:
+    def _is_beside_the_answer(self, view: View) -> bool:
         """Tell whether this text is another version of the one that is being written."""
         answer = self._answer
         if view.is_alternative:
@@ -397,7 +305,7 @@ class Turn:
                 return False
         return True
 
-    def _descends(self, view: _View, ancestor: _View) -> bool:
+    def _descends(self, view: View, ancestor: View) -> bool:
         """Tell whether a message follows another, as far as the parents told lead."""
         seen: set[str] = set()
         while view.parent_id and view.parent_id not in seen:
@@ -407,12 +315,12 @@ class Turn:
             view = self._views.get(view.parent_id, view)
         return False
 
-    def _goes_on_with_the_answer(self, view: _View, text: str) -> bool:
+    def _goes_on_with_the_answer(self, view: View, text: str) -> bool:
         if view.show is not Show.TEXT or not self._is_beside_the_answer(view):
             return False
         return self._answer is not None and text.startswith(str(self._answer.seen))
 
-    def _take_place_of_the_answer(self, view: _View) -> None:
+    def _take_place_of_the_answer(self, view: View) -> None:
         """Let a message go on where the answer stands: the same message, under the id that it was given meanwhile."""
         before = self._answer
         if before is None:
@@ -420,8 +328,8 @@ class Turn:
         view.seen, view.rewriter, view.carry, view.sources = before.seen, before.rewriter, before.carry, before.sources
         view.sources.metadata = dict(mapping_of(view.message.get("metadata")))
         view.has_written = before.is_alternative = True
-        if self._current is before:
-            self._current = view
+        if self._transcript.current is before:
+            self._transcript.current = view
         self._answer = view
 
     def _choose_alternative(self) -> None:
@@ -438,28 +346,31 @@ class Turn:
         self._answer = view
         self._write(view, text)
 
-    def _read_finished(self, view: _View, content_type: str, text: str) -> None:
+    def _read_finished(self, view: View, content_type: str, text: str) -> None:
         if view.show is Show.CANVAS and (document := canvas_text(text)):
-            self._turn_to(view)
-            self._pass_on(view, [*view.rewriter.feed(document), *view.rewriter.flush()])
+            self._transcript.turn_to(view)
+            self._transcript.pass_on(view, [*view.rewriter.feed(document), *view.rewriter.flush()])
         metadata = mapping_of(view.message.get("metadata"))
         if content_type == "system_error" or (view.role == "tool" and metadata.get("is_error")):
             content = mapping_of(view.message.get("content"))
             reason = text_of(content.get("text")) or read_text(Show.TEXT, content)[0]
             code = text_of(content.get("name")) or text_of(metadata.get("error_code")) or None
             self._failure = (reason or "A tool of the backend failed.", code)
+            self._said_before_failure = self._transcript.said
         for file in find_files(view.message):
             if not view.is_alternative and file.pointer not in self._pointers:
                 self._pointers.add(file.pointer)
-                self._leave()
-                self._separate()
-                self._point(view, FilePointer(file.pointer, file.kind, file.name, self.conversation_id, view.id))
+                self._transcript.leave()
+                self._transcript.separate()
+                self._transcript.point(
+                    view, FilePointer(file.pointer, file.kind, file.name, self.facts.conversation_id, view.id)
+                )
 
-    # Writing events
+    # Passing on
 
-    def _write(self, view: _View, text: str) -> None:
+    def _write(self, view: View, text: str) -> None:
         if view.carry or not text.isascii():
-            text = self._whole(view, text)
+            text = view.join_halves(text)
         if view.show is Show.TEXT:
             if not view.has_written and self._is_beside_the_answer(view):
                 view.is_alternative = True
@@ -470,27 +381,15 @@ class Turn:
             if self._repeated is not None:
                 text = self._after_repetition(view, text)
             if view.rewriter.pass_plain(text):
-                self._say(view, text)
+                self._transcript.say(view, text)
             else:
-                self._pass_on(view, view.rewriter.feed(text))
+                self._transcript.pass_on(view, view.rewriter.feed(text))
         elif view.show is Show.REASONING or view.show is Show.THOUGHTS:
-            if self._reasoning_from is not view:
-                self._leave_reasoning()
-            self._reason(view, view.rewriter.feed(text))
+            self._transcript.reason(view, text)
         elif view.show is not Show.NOTHING:
-            self._say(view, text)
+            self._transcript.say(view, text)
 
-    @staticmethod
-    def _whole(view: _View, text: str) -> str:
-        """Join the halves of a surrogate pair that two deltas carried; a lone half becomes U+FFFD."""
-        text, view.carry = view.carry + text, ""
-        if _SURROGATE.search(text) is None:
-            return text
-        if "\ud800" <= text[-1] <= "\udbff":
-            text, view.carry = text[:-1], text[-1]
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-    def _after_repetition(self, view: _View, text: str) -> str:
+    def _after_repetition(self, view: View, text: str) -> str:
         """Give what of the text lies beyond the text that the turn continues."""
         position = self._repeated or 0
         left = len(self._continued) - position
@@ -503,114 +402,9 @@ class Turn:
             return text[left:]
         return self._continued[:position] + text
 
-    def _pass_on(self, view: _View, pieces: list[str | SandboxLink]) -> None:
-        for piece in pieces:
-            if isinstance(piece, str):
-                self._say(view, piece)
-            else:
-                self._turn_to(view)
-                kind: Literal["image", "file"] = "image" if piece.is_image else "file"
-                self._point(view, FilePointer(piece.pointer, kind, piece.name, self.conversation_id, view.id))
-
-    def _say(self, view: _View, text: str) -> None:
-        if not text:
-            return
-        if self._current is not view:
-            self._turn_to(view)
-        if self._is_reasoning or not self._has_started:
-            self._switch(view, is_reasoning=False)
-        self._pending.append(text)
-        self._failure = None
-
-    def _turn_to(self, view: _View) -> None:
-        """Make this message the one that is being written; the one before is closed."""
-        if self._current is view:
-            return
-        self._leave()
-        self._separate()
-        self._current = view
-        view.has_written = True
-        if view.show is Show.CODE or view.show is Show.OUTPUT:
-            self._switch(view, is_reasoning=False)
-            self._pending.append(f"```{view.language}\n")
-
-    def _leave(self) -> None:
-        self._leave_reasoning()
-        view = self._current
-        if view is None:
-            return
-        if view.show is Show.TEXT:
-            self._pass_on(view, view.rewriter.flush())
-        elif view.show is Show.CODE or view.show is Show.OUTPUT:
-            self._switch(view, is_reasoning=False)
-            self._pending.append("```" if self._text_tail().endswith("\n") else "\n```")
-        self._current = None
-
-    def _separate(self) -> None:
-        tail = self._text_tail()
-        if tail and tail != "\n\n":
-            self._switch(None, is_reasoning=False)
-            self._pending.append("\n" if tail.endswith("\n") else "\n\n")
-
-    def _text_tail(self) -> str:
-        """Give the last two characters of the visible text; two dots stand for a file."""
-        if self._pending and not self._is_reasoning:
-            return (self._tail + "".join(self._pending[-2:]))[-2:]
-        return self._tail
-
-    def _reason(self, view: _View, pieces: list[str | SandboxLink]) -> None:
-        text = "".join(piece if isinstance(piece, str) else piece.name for piece in pieces)
-        if not text:
-            return
-        self._switch(view, is_reasoning=True)
-        if self._reasoning_from is not view:
-            if self._reasoning_from is not None:
-                self._pending.append("\n\n")
-            self._reasoning_from = view
-        view.has_written = True
-        self._pending.append(text)
-        self._has_reasoned = True
-
-    def _leave_reasoning(self) -> None:
-        if self._reasoning_from is not None:
-            self._reason(self._reasoning_from, self._reasoning_from.rewriter.flush())
-
-    def _point(self, view: _View, pointer: FilePointer) -> None:
-        self._start(view)
-        self._flush_pending()
-        self._out.append(pointer)
-        self._files += 1
-        self._tail = ".."
-        self._failure = None
-
-    def _switch(self, view: _View | None, *, is_reasoning: bool) -> None:
-        if not self._has_started:
-            self._start(view)
-        if self._is_reasoning is not is_reasoning:
-            self._flush_pending()
-            self._is_reasoning = is_reasoning
-
-    def _flush_pending(self) -> None:
-        if self._pending:
-            text = "".join(self._pending)
-            self._pending.clear()
-            if self._is_reasoning:
-                self._out.append(ReasoningDelta(text))
-            else:
-                self._out.append(TextDelta(text))
-                self._tail = (self._tail + text[-2:])[-2:]
-
-    def _start(self, view: _View | None) -> None:
-        if not self._has_started:
-            self._has_started = True
-            identifier = view.id if view else None
-            self._out.append(Started(self.conversation_id, identifier, self._model or self._server_model))
-
     def end(self, event: Event) -> None:
         """End the turn with this event."""
-        self._start(self._answer or self._last)
-        self._flush_pending()
-        self._out.append(event)
+        self._transcript.end(event, self._answer or self._last)
         self.is_ended = True
 
     # The end
@@ -618,11 +412,7 @@ class Turn:
     @property
     def has_content(self) -> bool:
         """Whether anything was passed on that a caller sees."""
-        return self._has_text or self._has_reasoned
-
-    @property
-    def _has_text(self) -> bool:
-        return bool(self._tail) or (bool(self._pending) and not self._is_reasoning)
+        return self._transcript.has_text or self._transcript.has_reasoned
 
     @property
     def may_conclude(self) -> bool:
@@ -642,7 +432,7 @@ class Turn:
         if self.is_ended:
             return
         self._choose_alternative()
-        self._leave()
+        self._transcript.leave()
         self._give_unfinished_rest()
         answer = self._answer
         is_whole = self._is_whole()
@@ -651,11 +441,11 @@ class Turn:
             self.end(self._handed_off(self._handoff))
         elif self.is_blocked:
             self.end(self._finished("content_filter"))
-        elif self._failure is not None:
-            self.end(Failed(self._failure[0], self._failure[1], self.conversation_id))
+        elif self._failure is not None and self._transcript.said == self._said_before_failure:
+            self.end(Failed(self._failure[0], self._failure[1], self.facts.conversation_id))
         elif self._is_image_pending(is_whole=is_whole):
             view = self._pending_image or self._last
-            self.end(ImagePending(self.conversation_id, view.id if view else None))
+            self.end(ImagePending(self.facts.conversation_id, view.id if view else None))
         elif is_whole:
             finish = answer.finish if answer is not None else ""
             reason: FinishReason = "stop"
@@ -673,14 +463,14 @@ class Turn:
         """Pass on a continuation that was held as a possible repetition but is shorter than what it would repeat."""
         position, self._repeated = self._repeated, None
         if position and self._answer is not None and position < len(self._continued):
-            self._say(self._answer, self._continued[:position])
-            self._leave()
+            self._transcript.say(self._answer, self._continued[:position])
+            self._transcript.leave()
 
     def _is_whole(self) -> bool:
         answer = self._answer
         if self.is_complete and (self.has_content or (answer is not None and answer.is_answered)):
             return True
-        if self._files and (self._last is None or self._last.is_done):
+        if self._transcript.files and (self._last is None or self._last.is_done):
             return True
         if self._thinks_on:
             return False
@@ -693,15 +483,15 @@ class Turn:
             return True
         # What follows a message that does not end the turn (a tool's call, say) was not the end either.
         return answer is last and (
-            answer.is_answered or (answer.status is None and self.is_closed_well and self._has_text)
+            answer.is_answered or (answer.status is None and self.is_closed_well and self._transcript.has_text)
         )
 
     def _is_image_pending(self, *, is_whole: bool) -> bool:
-        if self._files:
+        if self._transcript.files:
             return False
         if self._pending_image is not None:
             return True
-        return self._use_case == "image gen" and not self._has_text and is_whole
+        return self._use_case == "image gen" and not self._transcript.has_text and is_whole
 
     def _handed_off(self, event: dict[str, Json]) -> HandedOff:
         options = event.get("options")
@@ -713,30 +503,9 @@ class Turn:
         if not topic and self._turn_exchange_id:
             topic = f"conversation-turn-{self._turn_exchange_id}"
         token = token or self.resume_token or ""
-        return HandedOff(self.conversation_id, topic or None, token or None, received=self._received)
+        return HandedOff(self.facts.conversation_id, topic or None, token or None, received=self._received)
 
     def _finished(self, reason: FinishReason, *, continuable: bool = False) -> Finished:
         last = self._answer or self._last
-        model = self._server_model or self._model
-        return Finished(reason, self.conversation_id, last.id if last else None, model, continuable)
-
-
-def _rewritten(seen: str, text: str) -> str:
-    """Give what to add after `seen`, which was sent, now that the text is another (see the theory of operation)."""
-    tail = seen[-_TAIL:]
-    found = text.rfind(tail) if len(tail) == _TAIL else -1
-    if found >= 0:
-        return text[found + len(tail) :]
-    same = _common_length(seen, text)
-    return "\n" + text[text.rfind("\n", 0, same) + 1 :]
-
-
-def _common_length(first: str, second: str) -> int:
-    low, high = 0, min(len(first), len(second))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if first.startswith(second[:middle]):
-            low = middle
-        else:
-            high = middle - 1
-    return low
+        model = self.facts.server_model or self.facts.model
+        return Finished(reason, self.facts.conversation_id, last.id if last else None, model, continuable)
