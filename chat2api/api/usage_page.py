@@ -61,9 +61,11 @@ async def usage_page() -> str:
     period = _period()
     days = _days(runtime, period)
     await runtime.ledger.flush()
-    rows = await runtime.records.usage.rows(
+    kept = await runtime.records.usage.rows(
         since=days[0], until=days[-1], key=one.id if (one := key or asked) else None
     )
+    # Of months long past only the sums are kept. One that began before the period cannot be cut, so it is left out.
+    rows = [row for row in kept if not is_month(row.day) or f"{row.day}-01" >= days[0]]
     texts = shell_of(current_app).language()
     by_day = {sums.name: sums for sums in group(rows, lambda row: row.day)}
     return await render_template(
@@ -77,6 +79,7 @@ async def usage_page() -> str:
             "?" + urlencode({"days": days} | ({"key": asked.id} if asked is not None else {})) + "#period"
         ),
         total=_total(rows),
+        months=sorted(group([row for row in rows if is_month(row.day)], lambda row: row.day), key=lambda one: one.name),
         since=days[0],
         until=days[-1],
         state=(key.ended(runtime.clock.now()) or "ok") if key is not None else None,
@@ -128,6 +131,11 @@ def _period() -> int:
     if wish not in map(str, DAYS):
         raise InvalidRequestError(f"The days are one of {', '.join(map(str, DAYS))}.", param="days")
     return int(wish)
+
+
+def is_month(day: str) -> bool:
+    """Whether a row of the ledger is the sum of a month."""
+    return len(day) == len("2026-11")
 
 
 def _days(runtime: Runtime, count: int) -> list[str]:

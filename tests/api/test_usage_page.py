@@ -161,6 +161,21 @@ async def test_the_page_looks_back_as_far_as_it_is_asked_to(page_house: House) -
         assert (await person.get("/usage?days=31")).status_code == 400
 
 
+async def test_a_month_of_which_only_the_sum_is_kept_is_told_as_that(page_house: House) -> None:
+    secret, key_id = await issue(page_house, "Months")
+    now = page_house.runtime.clock.now()
+    whole, cut = (day_of(now - back * 86400)[:7] for back in (55, 89))
+    rows = [UsageRow(month, key_id, "", "m", requests=requests) for month, requests in ((whole, 4000), (cut, 70_000))]
+    await page_house.runtime.records.usage.add(rows)
+    await book(page_house, key_id, "m", 3)
+    async with await person_with(page_house, secret) as person:
+        page = (await person.get("/usage?days=90")).text
+        assert "4\u202f000" not in (await person.get("/usage?days=30")).text
+    assert f"Of {whole} only the sum is kept" in page
+    began = f"{cut}-01" >= day_of(now - 89 * 86400)
+    assert f"<dt>Requests</dt><dd>{4003 + began * 70_000:,}</dd>".replace(",", "\u202f") in page
+
+
 async def test_S8_the_data_of_the_page_is_ones_own(page_house: House) -> None:
     mine, my_id = await issue(page_house, "Data of mine")
     _, other_id = await issue(page_house, "Data of others")

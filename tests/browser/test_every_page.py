@@ -123,6 +123,7 @@ LOOK = """() => {
       .map((e) => [e, contrast(getComputedStyle(e).color, behind(e)), getComputedStyle(e)])
       .filter(([, ratio, style]) => ratio < (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 600 ? 3 : 4.5))
       .map(([e, ratio]) => `${ratio.toFixed(2)} ${e.outerHTML.slice(0, 90)}`),
+    squeezed: all("table.stack").filter((e) => e.parentElement.scrollWidth > e.parentElement.clientWidth + 1).length,
     headless: all("table").filter((e) => !e.querySelector("thead th[scope=col]")).length,
   };
 }"""
@@ -141,6 +142,7 @@ async def look_at(page: Page, path: str) -> None:
     assert (seen["ids"], seen["pointers"], seen["order"], seen["headless"]) == (0, [], 0, 0), path
     assert seen["wide"] <= 0, path
     assert seen["small"] == [], path
+    assert seen["squeezed"] == 0, path
     assert seen["faint"] == [], path
     assert seen["title"], path
     if seen["lang"] != "en":
