@@ -224,6 +224,20 @@ class Client:
         self._kept.answers.append(answer)
         return answer
 
+    async def site(self, method: str, path: str, key: str | None, body: Any = None) -> httpx.Response:
+        """Make one of the website's calls and keep the answer."""
+        given = {} if body is None else {"json": body}
+        answer = await self._http.request(method, path, headers=self.headers(key), **given)
+        self._kept.answers.append(answer)
+        return answer
+
+    def turn(self, **fields: Any) -> dict[str, Any]:
+        """Give the body of a turn as the website writes it."""
+        canary = self._kept.canary
+        parts = [f"{canary('prompt')} Say: one {canary('reply')} two three"]
+        message = {"content": {"content_type": "text", "parts": parts}, "metadata": {"session": canary("name")}}
+        return {"messages": [message], "timezone": canary("name"), canary("name"): canary("prompt"), **fields}
+
     async def get(self, path: str, key: str | None) -> httpx.Response:
         return await self._http.get(path, headers=self.headers(key))
 
@@ -234,6 +248,7 @@ async def _use_everything(http: httpx.AsyncClient, sim: Simulator, kept: Evidenc
     for _ in range(kept.rounds):
         await _use_well(client, sim, kept)
         await _use_badly(client, kept)
+        await _use_the_websites_calls(client, sim, kept)
         await _meet_mistakes(client, kept)
         await _leave(client, sim)
         await _meet_failures(client, sim, kept)
@@ -280,6 +295,47 @@ async def _use_badly(client: Client, kept: Evidence) -> None:
     await client.send(OPERATOR_KEYS[0], content=broken, kind="application/json")
     for path in (f"/v1/{canary('name')}", f"/{canary('name')}?key={canary('key')}"):
         kept.answers.append(await client.get(path, OPERATOR_KEYS[0]))
+
+
+async def _use_the_websites_calls(client: Client, sim: Simulator, kept: Evidence) -> None:
+    """Talk as front ends of the website do, well and badly."""
+    canary = kept.canary
+    stranger = sim.control.add_account()
+    for key in (OPERATOR_KEYS[0], stranger.refresh_token, stranger.access_token, None):
+        temporary = {"history_and_training_disabled": True} if key in (stranger.access_token, None) else {}
+        answer = await client.site("POST", "/conversation", key, client.turn(**temporary))
+        assert answer.status_code == 200, answer.text
+        if temporary:
+            continue
+        (made,) = set(re.findall(r'"conversation_id":"([0-9a-f-]{36})"', answer.text))
+        kept.conversations.add(made)
+        assert (
+            await client.site("PATCH", f"/conversation/{made}", key, {"title": canary("prompt")})
+        ).status_code == 200
+        for path in (f"/conversation/{made}", "/backend-api/conversations?limit=100", "/models", "/accounts/check"):
+            assert (await client.site("GET", path, key)).status_code == 200
+        rating = {"conversation_id": made, "rating": "thumbsUp", "text": canary("prompt")}
+        await client.site("POST", "/conversation/message_feedback", key, {**rating, "message_id": canary("prompt")})
+    for method, path, body in (
+        ("POST", "/conversation", {"messages": canary("prompt")}),
+        ("POST", "/conversation", client.turn(conversation_id=canary("name"))),
+        ("POST", "/conversation", client.turn(conversation_id=f"../{canary('name')}")),
+        ("POST", "/conversation", client.turn(model={"name": canary("prompt")})),
+        ("PATCH", f"/conversation/{canary('name')}", {"title": canary("prompt")}),
+        ("PATCH", f"/conversation/{canary('name')}", {canary("name"): canary("prompt")}),
+        ("GET", f"/conversation/{canary('name')}", None),
+        ("GET", f"/conversations?limit={canary('name')}", None),
+        ("GET", f"/backend-api/{canary('name')}", None),
+        ("POST", "/auth/login", {"username": canary("name"), "password": canary("key")}),
+        ("POST", "/auth/login", {"username": canary("name"), canary("name"): canary("key")}),
+    ):
+        answer = await client.site(method, path, OPERATOR_KEYS[0], body)
+        assert 400 <= answer.status_code < 500, (path, answer.text)
+    for wrong in (canary("key"), f"c2a-user-{canary('key')}"):
+        await client.site("GET", "/conversations", wrong)
+    said = f"{canary('prompt')} Say: {canary('reply')} BREAK-add"
+    body = client.turn(messages=[{"content": {"parts": [said]}}], history_and_training_disabled=True)
+    await client.site("POST", "/conversation", OPERATOR_KEYS[0], body)
 
 
 async def _meet_mistakes(client: Client, kept: Evidence) -> None:
@@ -371,7 +427,7 @@ async def test_S18_the_log_holds_no_caller_and_no_conversation(evidence: Evidenc
     log = evidence.ended.err
     assert CALLER_NETWORK not in log
     assert CALLER_AGENT not in log
-    assert len(evidence.conversations) == 4 * evidence.rounds
+    assert len(evidence.conversations) == 6 * evidence.rounds
     assert found_in(evidence.conversations, log) == []
 
 
@@ -379,7 +435,7 @@ async def test_S18_only_mistakes_of_the_program_left_a_traceback(evidence: Evide
     log = evidence.ended.err
     errors = re.findall(r"^.* ERROR .*$", log, re.MULTILINE)
     assert errors == [line for line in errors if "unexpected failure" in line]
-    assert len(errors) == len(BREAKS) * 2 * evidence.rounds
+    assert len(errors) == (len(BREAKS) * 2 + 1) * evidence.rounds
     assert log.count("builtins.KeyError\n") == len(errors), "what kind of mistake it was is told"
 
 

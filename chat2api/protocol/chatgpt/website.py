@@ -72,6 +72,20 @@ _OURS = frozenset(
 )
 """Fields of a turn that are ours to fill in, or never said: nobody needs to be told that theirs were left out."""
 
+_OF_MESSAGES = ("id", "author", "create_time", "content", "metadata")
+_OF_AUTHORS = ("role", "name")
+_OF_METADATA = (
+    "attachments",
+    "developer_mode_connector_ids",
+    "selected_all_github_repos",
+    "selected_github_repos",
+    "selected_sources",
+    "serialization_metadata",
+    "system_hints",
+    "targeted_reply",
+)
+"""What goes on of a message; the rest of its metadata tells of the caller's front end, not of what is asked (G6)."""
+
 _READ = frozenset({"action", "auto_continue", "conversation_id", "messages", "model", "parent_message_id"})
 
 _PAGE = {
@@ -266,8 +280,11 @@ def _read_message(value: object, where: str, around: Surroundings) -> Mapping[st
     content = message.get("content")
     if not isinstance(content, dict) or not isinstance(content.get("parts"), list):
         raise _wrong(f"{where}.content", "an object with parts")
-    message["author"] = {**author, "role": author.get("role") or role or "user"}
+    message = _picked(message, _OF_MESSAGES)
+    message["author"] = {**_picked(author, _OF_AUTHORS), "role": author.get("role") or role or "user"}
     message["content"] = {"content_type": "text", **content}
+    if "metadata" in message:
+        message["metadata"] = _picked(message["metadata"], _OF_METADATA)
     message["id"] = _read_id(message, "id", f"{where}.id") or around.new_id()
     return message
 

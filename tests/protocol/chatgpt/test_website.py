@@ -111,6 +111,26 @@ def test_a_message_goes_on_as_it_is_beside_its_defaults() -> None:
     assert read.prompt[0].text == "What is it?"
 
 
+def test_G6_a_message_tells_nothing_of_the_front_end_that_wrote_it() -> None:
+    message = {
+        "id": "m-9",
+        "author": {"role": "user", "metadata": {"real_author": "somebody"}},
+        "content": {"parts": ["x"]},
+        "metadata": {"session": "front-end-7", "attachments": [{"id": "f-1"}], "system_hints": ["search"]},
+        "weight": 1.0,
+        "device": "phone",
+    }
+    (sent_message,) = read_turn({"messages": [message]}, around()).messages
+    assert sent_message == {
+        "id": "m-9",
+        "author": {"role": "user"},
+        "content": {"content_type": "text", "parts": ["x"]},
+        "metadata": {"attachments": [{"id": "f-1"}], "system_hints": ["search"]},
+    }
+    (odd,) = read_turn({"messages": [{"content": {"parts": ["x"]}, "metadata": "odd"}]}, around()).messages
+    assert odd["metadata"] == {}
+
+
 def test_known_fields_go_on_and_unknown_ones_are_told() -> None:
     given = {
         "supported_encodings": ["v1"],
