@@ -4,7 +4,8 @@ import uuid
 from collections.abc import Sequence
 
 from chat2api.simulator.accounts import AccountBook
-from chat2api.simulator.answers import Turn, TurnContext, compose_turn
+from chat2api.simulator.answers import compose_turn
+from chat2api.simulator.composing import Turn, TurnContext
 from chat2api.simulator.encoders import encode
 from chat2api.simulator.files import Files
 from chat2api.simulator.history import Conversation, History, user_texts
