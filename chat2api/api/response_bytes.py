@@ -15,6 +15,7 @@ from http import HTTPStatus
 _BAD_IN_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]")
 _BAD_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+_WITHOUT_BODY = frozenset({int(HTTPStatus.NO_CONTENT), int(HTTPStatus.NOT_MODIFIED)})
 
 
 class ResponseError(RuntimeError):
@@ -93,7 +94,7 @@ class ResponseBytes:
         return b"\r\n".join(lines)
 
     def _choose_framing(self, status: int, length: bytes | None) -> _Framing:
-        if self._method == "HEAD" or status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+        if self._method == "HEAD" or status in _WITHOUT_BODY:
             return _Framing.NONE
         if length is not None:
             return _Framing.LENGTH

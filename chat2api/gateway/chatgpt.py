@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence, Set
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 
 from chat2api.accounts.health import Verdict
 from chat2api.accounts.pool import Lease, Outcome
@@ -15,16 +15,16 @@ from chat2api.config import Config
 from chat2api.errors import Chat2APIError, NoAccountError
 from chat2api.gateway.attempts import Trials, affinity_of, claim_conversation, is_unreadable
 from chat2api.gateway.deadlines import answer_limits, deadline, is_reasoning
-from chat2api.gateway.offers import Offers
+from chat2api.gateway.offers import Offers, choose
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.gateway.sources import Claim, Sources, Way
 from chat2api.gateway.turns import TurnFollower
 from chat2api.protocol.chatgpt.drift import UNREADABLE, DriftWatch
-from chat2api.protocol.chatgpt.models import AUTO, choose_model, reply_name
+from chat2api.protocol.chatgpt.models import AUTO, reply_name
 from chat2api.protocol.events import Event, FileLink, Finished, ReasoningDelta, TakeEvents, TextDelta
 from chat2api.protocol.openai.chat import ChatRequest
 from chat2api.protocol.openai.limits import TurnLimiter
-from chat2api.protocol.prompt import Message, ModelChoice, Prompt
+from chat2api.protocol.prompt import Message, Prompt
 from chat2api.upstream.chatgpt.client import ChatGPTClient
 from chat2api.upstream.chatgpt.session import Session
 
@@ -101,12 +101,12 @@ class ChatGPTProvider:
             return False
         except Chat2APIError:
             live = self._offers.known
-        choice = choose_model(model, live)
+        choice = choose(model, live)
         return choice.fallback_from is None and (not live or choice.slug in live or choice.slug == AUTO)
 
     def reply_model(self, requested: str, served: str | None) -> str:
         """Give the public name of the model that serves; see Provider."""
-        return reply_name(requested, _choose(requested, self._offers.known), served)
+        return reply_name(requested, choose(requested, self._offers.known), served)
 
     def keeps_history(self, request: ChatRequest) -> bool:
         """Whether the conversation of this request is stored upstream; see Provider."""
@@ -116,7 +116,7 @@ class ChatGPTProvider:
     async def _prompt(self, caller: Caller, request: ChatRequest, claim: Claim) -> tuple[Prompt, Claim]:
         """Give what to send, and the claim narrowed to the account that owns the conversation named."""
         live = await self._offers.slugs_for(request.model, claim, caller.workspace)
-        model = choose_model(request.model, live, anonymous=caller.kind == "anonymous")
+        model = choose(request.model, live, anonymous=caller.kind == "anonymous")
         prompt = Prompt(
             messages=request.messages,
             model=model,
@@ -223,12 +223,6 @@ class _Choice:
 def _affinity(caller: Caller, request: ChatRequest) -> str | None:
     """Give what shall stay with one account: the end user whom the request names, else the caller."""
     return f"{caller.owner}\0{request.user}" if request.user else affinity_of(caller)
-
-
-@lru_cache(maxsize=256)
-def _choose(name: str, live: frozenset[str]) -> ModelChoice:
-    """Remember what a name stands for: it is asked several times for each answer."""
-    return choose_model(name, live)
 
 
 def new_messages(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 
 from chat2api.accounts.pool import Outcome
 from chat2api.clock import Clock
 from chat2api.errors import Chat2APIError, NoAccountError, UpstreamError
 from chat2api.gateway.sources import AccountSource, Claim
 from chat2api.protocol.chatgpt.models import choose_model
+from chat2api.protocol.prompt import ModelChoice
 from chat2api.upstream.chatgpt.client import ChatGPTClient
 from chat2api.upstream.chatgpt.session import Session
 
@@ -22,6 +24,12 @@ MAX_ASKED = 8
 
 _MODELS = "models"
 """Stands for the model in leases that only ask for the list."""
+
+
+@lru_cache(maxsize=256)
+def choose(name: str, live: frozenset[str], *, anonymous: bool = False) -> ModelChoice:
+    """Give what `choose_model` gives, and remember it: what a name stands for is asked several times for each answer."""
+    return choose_model(name, live, anonymous=anonymous)
 
 
 class Offers:
@@ -59,7 +67,7 @@ class Offers:
 
     async def slugs_for(self, name: str, claim: Claim, workspace: str | None) -> frozenset[str]:
         """Give the slugs to choose a model from; asked of the backend only for a name that no table knows."""
-        if choose_model(name, self.known).fallback_from is None:
+        if choose(name, self.known).fallback_from is None:
             return self.known
         try:
             return frozenset(await self.slugs(claim, workspace))

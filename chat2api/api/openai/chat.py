@@ -69,7 +69,9 @@ async def _forward(caller: Caller, body: JsonBody, route: Route) -> Response:
 async def _converse(caller: Caller, body: JsonBody, route: Route) -> Response:
     """Answer by a web account."""
     runtime = current_runtime()
-    chat_request = replace(parse_chat_request(body.exact()), model=route.model)
+    chat_request = parse_chat_request(body.exact())
+    if chat_request.model != route.model:
+        chat_request = replace(chat_request, model=route.model)
     provider = runtime.provider
     charge = await open_charge(
         chat_request.messages, model=chat_request.model, max_tokens=chat_request.max_tokens, choices=chat_request.n

@@ -8,6 +8,7 @@ of those years; what only some of them send is said where it stands.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -56,16 +57,25 @@ class Surroundings:
     page_age: int = 30
 
 
+_OFFSET_STEP = 900
+"""Seconds; the clocks of all zones are changed at quarters of an hour."""
+
+
 def zone_at(name: str, now: float) -> Zone:
     """Give a zone with its offset at that time, so that name and offset agree in summer, too.
 
     Raises ValueError for an unknown name.
     """
+    return _zone_in(name, int(now // _OFFSET_STEP))
+
+
+@lru_cache(maxsize=16)
+def _zone_in(name: str, step: int) -> Zone:
     try:
         zone = ZoneInfo(name)
     except (ZoneInfoNotFoundError, OSError) as exc:
         raise ValueError(f"unknown time zone: {name}") from exc
-    offset = datetime.fromtimestamp(now, zone).utcoffset()
+    offset = datetime.fromtimestamp(step * _OFFSET_STEP, zone).utcoffset()
     return Zone(name, 0 if offset is None else -int(offset.total_seconds() // 60))
 
 

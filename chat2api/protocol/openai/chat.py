@@ -237,6 +237,7 @@ class _Answer:
         self.fingerprint: str | None = None
         self.ids: dict[int, dict[str, str]] = {index: {} for index in range(choices)}
         self._reply_model = reply_model
+        self._served: str | None = None
         self._tell_conversation = tell_conversation
 
     def read(self, events: Iterable[Event], index: int) -> Iterator[_Piece]:
@@ -271,7 +272,8 @@ class _Answer:
             yield kind, "".join(pending)
 
     def _note(self, event: Started | Finished, index: int) -> None:
-        if event.model is not None:
+        if event.model is not None and event.model != self._served:
+            self._served = event.model
             self.model = self._reply_model(event.model)
             # Clients compare it to see whether what serves them has changed; the slug is all that we know of that.
             self.fingerprint = f"fp_{sha256(event.model.encode()).hexdigest()[:10]}"
