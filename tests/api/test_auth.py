@@ -114,6 +114,8 @@ EXPECTED_CLASSES = {
     "/tokens/removed": "page",
     "/tokens/empty": "page",
     "/tokens/tiers": "page",
+    "/tokens/tiers/invite": "page",
+    "/tokens/tiers/revoke": "page",
     "/tokens/add": "page",
     "/tokens/add/save": "page",
     "/tokens/add/cancel": "page",

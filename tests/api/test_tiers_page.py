@@ -1,6 +1,7 @@
 """The operator's page for tiers: what it shows, and reading the file anew while requests run."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -112,6 +113,40 @@ async def test_reading_anew_under_load_loses_no_request(house: House, person: Pe
     assert await reading > 3
     assert [answer.status_code for answer in answers] == [200] * 60
     assert all(answer.text.endswith(("data: [DONE]\n\n", "}")) for answer in answers)
+
+
+async def test_an_invitation_is_made_shown_once_and_ended(house: House, person: Person) -> None:
+    made = await person.post(f"{PATH}/invite", {"tier": "members", "name": "Ada <b>", "days": "3"})
+    link = re.search(r"http://localhost:\d+(/invite/[\w-]+)", made.text)
+    assert link is not None
+    assert "Ada &lt;b&gt;" in made.text
+    page = (await person.get(PATH)).text
+    assert "Ada &lt;b&gt;" in page
+    assert link[1] not in page
+    assert (await person.get(link[1])).status_code == 200
+    invitation = re.search(r'name="invitation" value="(inv_\w+)"', page)
+    assert invitation is not None
+    ended = await person.post(f"{PATH}/revoke", {"invitation": invitation[1]})
+    assert ended.headers["location"] == f"{PATH}?done=revoked#invitations"
+    after = (await person.get(f"{PATH}?done=revoked")).text
+    assert "The invitation was ended." in after
+    assert invitation[1] not in after
+    assert (await person.get(link[1])).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"tier": "members", "days": "91"}, "from 1 to 90"),
+        ({"tier": "members", "days": ""}, "from 1 to 90"),
+        ({"tier": "members", "days": "3", "name": "x" * 101}, "1 to 100 printable characters"),
+    ],
+)
+async def test_what_cannot_be_is_told_beside_its_box(person: Person, fields: dict[str, str], told: str) -> None:
+    answer = await person.post(f"{PATH}/invite", fields)
+    assert answer.status_code == 400
+    assert told in answer.text
+    assert "/invite/" not in answer.text.replace("tiers/invite", "")
 
 
 async def test_it_is_the_operators_alone(house: House) -> None:
