@@ -12,6 +12,7 @@ from chat2api.protocol.openai.openapi_parts import (
     parameter,
     ref,
 )
+from chat2api.protocol.openai.openapi_site import site_paths, site_schemas
 
 _ERRORS = {
     400: "The request is wrong; `param` names the field.",
@@ -45,6 +46,7 @@ def openapi_document(version: str, prefix: str = "") -> Schema:
             f"{prefix}/v1/models": {"get": _list_models()},
             f"{prefix}/v1/models/{{model}}": {"get": _get_model()},
             f"{prefix}/v1/usage": {"get": _get_usage()},
+            **site_paths(prefix),
             **operator_paths(prefix),
             "/healthz": {"get": _get_health("healthz", "Whether the process is alive.", ("200",))},
             "/readyz": {"get": _get_health("readyz", "Whether requests can be served.", ("200", "503"))},
@@ -52,7 +54,7 @@ def openapi_document(version: str, prefix: str = "") -> Schema:
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             "responses": {f"Error{status}": _error_response(status, text) for status, text in _ERRORS.items()},
-            "schemas": _schemas() | operator_schemas(),
+            "schemas": _schemas() | site_schemas() | operator_schemas(),
         },
     }
 
