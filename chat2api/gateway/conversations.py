@@ -21,6 +21,7 @@ from chat2api.clock import Clock
 from chat2api.config import Config
 from chat2api.errors import (
     Chat2APIError,
+    InvalidAPIKeyError,
     MissingAPIKeyError,
     NotFoundError,
     UpstreamNotFoundError,
@@ -225,6 +226,8 @@ class Conversations:
     # Which account
 
     async def _claim(self, caller: Caller, label: str | None) -> Claim:
+        if caller.kind == "own_key":
+            raise InvalidAPIKeyError("An API key is good for the routes under /v1. The website takes an AccessToken.")
         claim = await self._sources.claim(caller)
         if label is None:
             return claim

@@ -21,7 +21,7 @@ from chat2api.keys.issue import make_key
 from chat2api.keys.operator import OperatorKeys
 from chat2api.simulator.app import Simulator
 from chat2api.storage.keys import NewKey
-from tests.api.pages_house import SettingsChange
+from tests.api.pages_house import Person, SettingsChange
 from tests.e2e.harness import OPERATOR_KEY, House, open_house
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -135,6 +135,9 @@ _API = [path for path, kind in EXPECTED_CLASSES.items() if kind == "api"]
 EXPECTED_CLASSES |= {place + path: "api" for place in ("/imitate", "/platform") for path in ("/", *_API)}
 """The access table of the routes that exist."""
 
+FOUND_NOWHERE = {("GET", f"{place}/conversation/c") for place in ("", "/backend-api", "/chatgpt/backend-api")}
+"""Calls about a conversation that nobody has, which are routes all the same."""
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sim() -> AsyncIterator[Simulator]:
@@ -220,6 +223,29 @@ async def test_M1_api_routes_answer_only_good_keys(
         answer = await http.get(path, headers=headers)
         assert answer.status_code == 401
         assert answer.json()["error"]["code"] == "invalid_api_key"
+
+
+async def test_M1_site_routes_answer_only_good_tokens_and_say_no_in_their_own_form(
+    house: House, http: httpx.AsyncClient, settings: SettingsChange, sim: Simulator
+) -> None:
+    settings(anonymous="off")
+    paths = [path.replace("<conversation_id>", "c") for path, kind in EXPECTED_CLASSES.items() if kind == "site"]
+    async with Person(house.base) as person:
+        await person.sign_in()
+        cookie = {"Cookie": f"chat2api={person.cookies['chat2api']}"}
+    sim.control.reset()
+    for path in paths:
+        for method in ("GET", "POST", "PATCH"):
+            allowed = (await http.request(method, path, headers=OPERATOR, json={})).status_code
+            if allowed == 404 and (method, path) not in FOUND_NOWHERE:
+                continue
+            assert allowed in (200, 404, 422), f"{method} {path}: {allowed}"
+            for headers, status in (({}, 403), (cookie, 403), ({"Authorization": "Bearer wrong"}, 401)):
+                answer = await http.request(method, path, headers=headers, json={})
+                assert answer.status_code == status, f"{method} {path}"
+                assert list(answer.json()) == ["errorMessage"]
+                assert "access-control-allow-origin" not in answer.headers
+                house.runtime.guesses = Guesses(house.runtime.clock)
 
 
 async def test_M1_admin_routes_answer_the_operator_alone(house: House, http: httpx.AsyncClient, sim: Simulator) -> None:
