@@ -284,6 +284,7 @@ def _tokens_confirm_restored(options: argparse.Namespace, config: Config, enviro
 
 def _keys(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
     async def act() -> None:
+        await tier_commands.check_tier(config, getattr(options, "tier", None))
         async with open_records(config) as records:
             await options.act(options, records, SystemClock())
 

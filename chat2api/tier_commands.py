@@ -15,7 +15,7 @@ from chat2api.config import Config
 from chat2api.errors import InvalidRequestError
 from chat2api.keys.invitations import DEFAULT_DAYS, Invitations, read_invitation
 from chat2api.keys.issue import KeyRing
-from chat2api.keys.terms import NEVER
+from chat2api.keys.terms import NEVER, NONE
 from chat2api.keys.tier_book import TierBook
 from chat2api.keys.tier_file import TiersError
 from chat2api.storage.actions import Action
@@ -91,12 +91,8 @@ def _create(options: argparse.Namespace, config: Config, environ: Mapping[str, s
             said[name] = getattr(options, name)
 
     async def create() -> None:
-        book = _book(config, Path(config.tiers_file) if config.tiers_file else None)
-        await book.load()
         new = read_invitation(said, SystemClock().now())
-        if book.get(new.tier) is None:
-            names = ", ".join(tier.name for tier in book.tiers)
-            raise InvalidRequestError(f"There is no tier {new.tier}. There are: {names}.")
+        await check_tier(config, new.tier)
         records = await _open(config)
         try:
             made = await _invitations(records).make(new)
@@ -143,6 +139,17 @@ def _revoke(options: argparse.Namespace, config: Config, environ: Mapping[str, s
 
     asyncio.run(revoke())
     return 0
+
+
+async def check_tier(config: Config, name: str | None) -> None:
+    """Raise InvalidRequestError for a tier that there is not; None and `none` are no tier, which is well."""
+    if name is None or name == NONE:
+        return
+    book = _book(config, Path(config.tiers_file) if config.tiers_file else None)
+    await book.load()
+    if book.get(name) is None:
+        names = ", ".join(tier.name for tier in book.tiers)
+        raise InvalidRequestError(f"There is no tier {name}. There are: {names}.", param="tier", code="invalid_value")
 
 
 def _book(config: Config, path: Path | None) -> TierBook:

@@ -114,3 +114,12 @@ def test_what_cannot_be_is_refused_and_nothing_is_made(
     run("invites", "create", *arguments, status=1)
     assert told in run.errors
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_is_made_for_a_tier_that_there_is_and_for_no_other(run: Command) -> None:
+    run("keys", "create", "Ada", "--tier", "free")
+    assert re.search(r"^tier: +free$", run("keys", "show", "Ada"), re.MULTILINE)
+    run("keys", "change", "Ada", "--tier", "nowhere", status=1)
+    assert "There is no tier nowhere. There are: free." in run.errors
+    run("keys", "change", "Ada", "--tier", "none")
+    assert re.search(r"^tier: +none$", run("keys", "show", "Ada"), re.MULTILINE)

@@ -19,7 +19,9 @@ from chat2api.keys.terms import (
     EXPIRY,
     LIMIT_NAMES,
     NEVER,
+    NONE,
     SCOPE_NAMES,
+    TIER,
     UNLIMITED,
     read_changes,
     read_new_key,
@@ -131,7 +133,9 @@ async def show(key_id: str) -> ResponseReturnValue:
         except NotFoundError:
             return redirect(f"{_base()}/{_path(key)}?done=shown", 303)
         return await _shown_once(Issued(key, secret))
-    return await _page_of(key, _written(key.scope, key.limits) | {"name": key.name, "note": key.note})
+    return await _page_of(
+        key, _written(key.scope, key.limits) | {"name": key.name, "note": key.note, TIER: key.tier or NONE}
+    )
 
 
 @blueprint.post("/<key_id>")
@@ -229,6 +233,8 @@ def _said(form: Mapping[str, str]) -> dict[str, object]:
         said[name] = [line.strip() for line in form.get(name, "").splitlines() if line.strip()] or ALL
     for name in LIMIT_NAMES:
         said[name] = _number(form.get(name, "")) or (UNLIMITED if not form.get(name, "").strip() else 0)
+    if TIER in form:
+        said[TIER] = form[TIER]
     return said
 
 
@@ -253,12 +259,15 @@ async def _form(values: Mapping[str, str], error: InvalidRequestError | None = N
 
 
 def _form_values(values: Mapping[str, str], error: InvalidRequestError | None) -> dict[str, object]:
-    groups = {group for account in current_runtime().pool.accounts() for group in account.groups}
+    runtime = current_runtime()
+    groups = {group for account in runtime.pool.accounts() for group in account.groups}
+    own = [name for name in (values.get(TIER, NONE),) if name != NONE]  # also one that there is not now
     return {
         "values": values,
         "wrong": error.param if error is not None else None,
         "limit_names": LIMIT_NAMES,
         "known_groups": sorted(groups)[:MOST_NAMES],
+        "tier_names": list(dict.fromkeys([tier.name for tier in runtime.tiers.tiers] + own)),
     }
 
 

@@ -155,3 +155,27 @@ async def test_it_is_the_operators_alone(house: House) -> None:
         assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={PATH}")
         await person.sign_in(await issue(house, "members"))
         assert (await person.get(PATH)).status_code == 403
+
+
+async def test_a_key_is_given_to_a_tier_on_its_page(house: House, person: Person) -> None:
+    form = {"name": "For the club", "expires_in_days": "30"}
+    page = (await person.get("/issued-keys/new")).text
+    assert [name for name in ("free", "shared", "members") if f'<option value="{name}">' in page] == [
+        "free", "shared", "members"
+    ]  # fmt: skip
+    await person.post("/issued-keys/new", form | {"tier": "members"})
+    key = next(key for key in house.runtime.keys.all() if key.name == "For the club")
+    assert key.tier == "members"
+    assert '<option value="members" selected>' in (await person.get(f"/issued-keys/{key.id}")).text
+    await person.post(f"/issued-keys/{key.id}", form | {"tier": "none"})
+    assert house.runtime.keys.require(key.id).tier is None
+
+
+async def test_S9_a_key_is_made_for_a_tier_that_there_is(house: House) -> None:
+    async with httpx.AsyncClient(base_url=house.base, headers=OPERATOR, trust_env=False) as http:
+        refused = await http.post("/keys", json={"name": "a", "tier": "nowhere"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tier")
+        made = await http.post("/keys", json={"name": "a", "tier": "shared"})
+        assert made.json()["tier"] == "shared"
+        changed = await http.patch(f"/keys/{made.json()['id']}", json={"tier": "none"})
+        assert changed.json()["tier"] == "none"
