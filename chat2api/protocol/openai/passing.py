@@ -318,12 +318,5 @@ def _is_json(payload: bytes) -> bool:
 
 
 def _may_be_event(data: bytes) -> bool:
-    """Whether bytes without a whole event may still become one: each line is a field, a comment or not there yet."""
-    head = data.lstrip(b"\r\n")[:16]
-    return (
-        not head
-        or _MARK.startswith(head)
-        or any(
-            head.startswith(word) or word.startswith(head) for word in (b"data:", b"event:", b"id:", b"retry:", b":")
-        )
-    )
+    """Whether bytes without an event may still become one: any line may be a field that nobody knows, but no page or JSON."""
+    return not data.lstrip(b" \t\r\n").startswith((b"<", b"{", b"["))

@@ -205,7 +205,8 @@ def test_events_are_counted() -> None:
         (b'event: error\ndata: {"type":"error"}\n\n', "error"),
         (b"data: <html>\n\n", "unreadable"),
         (b"<!DOCTYPE html>", "unreadable"),
-        (b"hello", "unreadable"),
+        (b"unknown: x\n", "none"),
+        (b'{"error": {"message": "no"}}', "unreadable"),
     ],
 )
 def test_R2_what_a_stream_begins_with_is_known_by_its_first_event(data: bytes, kind: str) -> None:
