@@ -25,11 +25,13 @@ from chat2api.errors import (
     AccountLimitedError,
     AccountRejectedError,
     AllAccountsCoolingError,
+    CallerTokenRejectedError,
     Chat2APIError,
     NoAccountError,
     NotFoundError,
     UpstreamError,
     UpstreamProtocolError,
+    UpstreamRefusedRequestError,
     UpstreamTimeoutError,
 )
 from chat2api.gateway.deadlines import AnswerLimits, deadline
@@ -177,7 +179,12 @@ class OpenAIProvider:
         loop = asyncio.get_running_loop()
         call = ApiCall("GET", ("models",), seconds)
         answer = await self.open(caller, call, model="models", first_by=loop.time() + seconds, facts=AnswerFacts())
-        return read_models(await self.read_whole(answer, seconds)) if answer.status < 400 else ()
+        body = await self.read_whole(answer, seconds)
+        if answer.status == 401:
+            raise CallerTokenRejectedError("The API does not accept the key that you sent.")
+        if answer.status >= 400:
+            raise UpstreamRefusedRequestError("The API does not list its models for this key.")
+        return read_models(body)
 
     async def read_whole(self, answer: ApiAnswer, seconds: float) -> bytes:
         """Give the whole body of a short answer and close it. Raises UpstreamError."""

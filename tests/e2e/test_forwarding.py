@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import cast
 
 import openai
 import pytest
@@ -12,7 +13,7 @@ from chat2api.simulator import openai_api
 from chat2api.simulator.faults import Fault
 from chat2api.simulator.openai_api import Prepared
 from chat2api.storage.keys import KeyLimits, NewKey
-from tests.api.openai.forwarding import Forwarding, open_forwarding
+from tests.api.openai.forwarding import CHAT, Forwarding, open_forwarding
 from tests.e2e.harness import HouseClock, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -48,6 +49,10 @@ async def client(forwarding: Forwarding) -> AsyncIterator[openai.AsyncOpenAI]:
 
 async def chat(client: openai.AsyncOpenAI, **more: object) -> object:
     return await client.chat.completions.create(model="gpt-4.1", messages=MESSAGES, **more)  # type: ignore[call-overload]  # for brevity
+
+
+async def stream_chat(client: openai.AsyncOpenAI) -> openai.AsyncStream[ChatCompletionChunk]:
+    return cast("openai.AsyncStream[ChatCompletionChunk]", await chat(client, stream=True))
 
 
 CLASSES = [
@@ -110,7 +115,7 @@ async def test_T1_a_wrong_key_of_ones_own_is_an_authentication_error(forwarding:
 async def test_T1_an_error_inside_a_stream_is_raised_there(forwarding: Forwarding, client: openai.AsyncOpenAI) -> None:
     forwarding.api.control.choose("chat", events=50, delay=0.01)
     forwarding.api.control.fail("chat", Fault("reset", at="mid_stream", after=5))
-    stream = await client.chat.completions.create(model="gpt-4.1", messages=MESSAGES, stream=True)  # type: ignore[arg-type]  # plain dicts
+    stream = await stream_chat(client)
     got: list[ChatCompletionChunk] = []
     with pytest.raises(openai.APIError) as broken:
         async for piece in stream:
@@ -126,7 +131,7 @@ async def test_an_error_of_the_api_inside_a_stream_is_passed_on_masked(
     first = b'data: {"id":"1","object":"chat.completion.chunk","created":1,"model":"m","choices":[]}\n\n'
     error = b'data: {"error":{"message":"Overloaded for org-AbCdEf123456","type":"server_error","code":null}}\n\n'
     forwarding.api.prepare(Prepared(first + error, kind="text/event-stream", split=1))
-    stream = await client.chat.completions.create(model="gpt-4.1", messages=MESSAGES, stream=True)  # type: ignore[arg-type]  # plain dicts
+    stream = await stream_chat(client)
     with pytest.raises(openai.APIError, match=r"Overloaded for \(masked\)"):
         async for _ in stream:
             pass
@@ -137,7 +142,7 @@ async def test_R10_a_stream_that_the_client_closes_ends_upstream_and_is_charged_
 ) -> None:
     forwarding.api.control.choose("chat", events=2000, delay=0.01)
     before = (await forwarding.http.get("/v1/usage")).json()["total"]["completion_tokens"]
-    stream = await client.chat.completions.create(model="gpt-4.1", messages=MESSAGES, stream=True)  # type: ignore[arg-type]  # plain dicts
+    stream = await stream_chat(client)
     taken = 0
     async for _ in stream:
         taken += 1
@@ -154,22 +159,18 @@ async def test_R10_a_stream_that_the_client_closes_ends_upstream_and_is_charged_
 async def test_an_issued_key_is_charged_what_the_api_counted(forwarding: Forwarding, stream: bool) -> None:
     limits = KeyLimits(tokens_per_minute=10_000)
     issued = await forwarding.house.runtime.keys.issue(NewKey("somebody", None, limits=limits))
-    async with forwarding.house.client(issued.secret) as client:
-        answer = await client.chat.completions.with_raw_response.create(  # type: ignore[call-overload]  # plain dicts
-            model="gpt-4.1", messages=MESSAGES, stream=stream, max_tokens=50
-        )
-        if stream:
-            async for _ in answer.parse():
-                pass
-        await until(lambda: not forwarding.house.runtime.answers, "the answer is still known")
-        told = await client.get("/usage", cast_to=object)
-    total = told["total"]  # type: ignore[index]  # the server's own shape
+    headers = {"Authorization": f"Bearer {issued.secret}"}
+    body = {"model": "gpt-4.1", "messages": MESSAGES, "stream": stream, "max_tokens": 50}
+    answer = await forwarding.http.post(CHAT, json=body, headers=headers)
+    await until(lambda: not forwarding.house.runtime.answers, "the answer is still known")
+    told = (await forwarding.http.get("/v1/usage", headers=headers)).json()
+    total = told["total"]
     counted = len(["Nile,", "Amazon,", "Danube."])
     assert (total["requests"], total["completion_tokens"]) == (1, counted)
     assert total["prompt_tokens"] > 0
     room = answer.headers["x-ratelimit-limit-tokens"]
     assert room == "10000"
-    left = await forwarding.http.get("/v1/models", headers={"Authorization": f"Bearer {issued.secret}"})
+    left = await forwarding.http.get("/v1/models", headers=headers)
     assert int(left.headers["x-ratelimit-remaining-tokens"]) == 10_000 - total["total_tokens"]
 
 
@@ -189,7 +190,7 @@ async def test_S13_a_revoked_keys_answer_ends_at_once(forwarding: Forwarding) ->
     issued = await forwarding.house.runtime.keys.issue(NewKey("gone", None))
     forwarding.api.control.choose("chat", events=5000, delay=0.01)
     async with forwarding.house.client(issued.secret) as client:
-        stream = await client.chat.completions.create(model="gpt-4.1", messages=MESSAGES, stream=True)  # type: ignore[arg-type]  # plain dicts
+        stream = await stream_chat(client)
         await anext(stream.__aiter__())
         await forwarding.house.runtime.keys.revoke(issued.key.id)
         with pytest.raises(openai.APIError) as ended:
@@ -203,7 +204,7 @@ async def test_many_streams_at_once_are_whole(forwarding: Forwarding, client: op
     forwarding.api.control.choose("chat", events=40, delay=0.001, times=None)
 
     async def one() -> int:
-        stream = await client.chat.completions.create(model="gpt-4.1", messages=MESSAGES, stream=True)  # type: ignore[arg-type]  # plain dicts
+        stream = await stream_chat(client)
         return len([1 async for piece in stream if piece.choices and piece.choices[0].delta.content])
 
     assert await asyncio.gather(*(one() for _ in range(12))) == [40] * 12

@@ -227,6 +227,8 @@ async def test_own_keys_are_used_as_they_are_and_told_what_the_api_says(three: F
     wrong = await three.http.post(CHAT, json=QUESTION, headers=own)
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "invalid_api_key")
     assert own["Authorization"][-4:] not in wrong.text
+    listed = await three.http.get("/v1/models", headers=own)
+    assert (listed.status_code, listed.json()["error"]["code"]) == (401, "caller_token_rejected")
 
 
 async def test_OWN_TOKENS_decides_who_may_bring_a_key(tmp_path_factory: pytest.TempPathFactory) -> None:
