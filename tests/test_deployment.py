@@ -1,11 +1,15 @@
 """Deployment files: what they set exists, and the Dockerfile's own steps make a server that starts."""
 
+import configparser
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -124,6 +128,150 @@ def test_the_operator_key_lies_where_readme_looks_for_it_in_the_container() -> N
     assert folder is not None
     assert f"cat {folder[1]}/{KEY_FILE}" in readme
     assert f"cat {Config().data_dir}/{KEY_FILE}" in readme
+
+
+# ---- hosts and systemd ----
+
+# Fields that each host's reference names where these files use them; a misspelled one would be passed over in silence.
+ZEABUR_SERVICE = {"name", "template", "domainKey", "spec"}
+ZEABUR_SPEC = {"source", "ports", "volumes", "healthCheck", "env"}
+RENDER_SERVICE = {
+    "type", "name", "runtime", "plan", "numInstances", "healthCheckPath", "maxShutdownDelaySeconds", "dockerCommand",
+    "disk", "envVars",
+}  # fmt: skip
+GENERATED = "Zm9ydHktdHdvIGJ5dGVzIG9mIGNoYW5jZSwgc3VwcG9zZWRseQ=="
+ADDRESS = "https://chat.example.org"
+
+
+def zeabur() -> tuple[dict[str, Any], dict[str, str]]:
+    """Give the template's service and its environment as the host would fill it in."""
+    (service,) = load("zeabur.yaml")["spec"]["services"]
+    given = {"${PASSWORD}": GENERATED, "${ZEABUR_WEB_URL}": ADDRESS}
+    return service, {
+        name: given.get(entry["default"], entry["default"]) for name, entry in service["spec"]["env"].items()
+    }
+
+
+def render() -> tuple[dict[str, Any], dict[str, str]]:
+    """Give the blueprint's service and its environment as the host would fill it in."""
+    (service,) = load("render.yaml")["services"]
+    environment = {}
+    for entry in service["envVars"]:
+        assert set(entry) - {"key"} in ({"value"}, {"generateValue"}, {"sync"}), entry
+        environment[entry["key"]] = entry.get("value", GENERATED if entry.get("generateValue") else "")
+    return service, environment
+
+
+def image_port() -> int:
+    port = re.search(r"PORT=(\d+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    assert port is not None
+    return int(port[1])
+
+
+def test_the_zeabur_template_has_the_form_that_the_host_reads() -> None:
+    document = load("zeabur.yaml")
+    assert set(document) == {"apiVersion", "kind", "metadata", "spec", "localization"}
+    assert (document["apiVersion"], document["kind"]) == ("zeabur.com/v1", "Template")
+    service, environment = zeabur()
+    assert set(service) == ZEABUR_SERVICE
+    assert set(service["spec"]) == ZEABUR_SPEC
+    (port,) = service["spec"]["ports"]
+    assert port == {"id": "web", "port": int(environment["PORT"]), "type": "HTTP"}
+    variables = {variable["key"] for variable in document["spec"]["variables"]}
+    assert service["domainKey"] in variables
+    for words in document["localization"].values():
+        assert set(words) == {"description", "variables", "readme"}
+        assert {variable["key"] for variable in words["variables"]} == variables
+
+
+def test_the_zeabur_template_keeps_its_data_and_is_asked_for_its_health() -> None:
+    service, environment = zeabur()
+    assert [volume["dir"] for volume in service["spec"]["volumes"]] == [environment["DATA_DIR"]]
+    check = service["spec"]["healthCheck"]
+    assert check == {"type": "HTTP", "port": "web", "http": {"path": "/healthz"}}
+
+
+def test_the_render_blueprint_has_the_form_that_the_host_reads() -> None:
+    assert set(load("render.yaml")) == {"services"}
+    service, environment = render()
+    assert set(service) == RENDER_SERVICE
+    assert (service["type"], service["runtime"], service["numInstances"]) == ("web", "docker", 1)
+    assert service["healthCheckPath"] == "/healthz"
+    assert service["disk"]["mountPath"] == environment["DATA_DIR"]
+    assert service["maxShutdownDelaySeconds"] >= Config().drain_accept + Config().drain_timeout
+
+
+@pytest.mark.parametrize("given", [{}, {"PUBLIC_ORIGINS": "https://own.example.org"}])
+def test_the_render_command_names_the_hosts_address_unless_there_is_another(given: dict[str, str]) -> None:
+    """Run the command itself by a shell, with something that tells its environment in the server's place."""
+    shell, flag, line = shlex.split(render()[0]["dockerCommand"])
+    line, served = re.subn(r"exec python -m chat2api serve$", "exec printenv PUBLIC_ORIGINS", line)
+    assert served == 1
+    environ = {"PATH": os.defpath, "RENDER_EXTERNAL_URL": ADDRESS, **given}
+    told = subprocess.run([shell, flag, line], env=environ, capture_output=True, text=True, timeout=30)
+    assert told.stdout.strip() == given.get("PUBLIC_ORIGINS", ADDRESS)
+
+
+@pytest.mark.parametrize("place", [zeabur, render], ids=["zeabur", "render"])
+def test_hosts_are_given_settings_that_exist_and_make_a_server_behind_their_proxy(
+    place: Callable[[], tuple[dict[str, Any], dict[str, str]]],
+) -> None:
+    _, environment = place()
+    assert set(environment) <= SETTINGS
+    config = Config.from_env({"PUBLIC_ORIGINS": ADDRESS, **environment})
+    assert config.port == image_port()
+    assert config.public_origins == (ADDRESS,)
+    assert config.authorization == (GENERATED,), "the key is made by the host, never written in the file"
+    assert not config.loopback
+    assert not config.unnamed_proxy
+
+
+@pytest.mark.parametrize("name", ["zeabur.yaml", "render.yaml", "docker-compose.yml", "docker-compose-warp.yml"])
+def test_S2_no_deployment_file_holds_a_secret(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    secrets = "|".join(spec.name for spec in describe_settings() if spec.secret)
+    values = re.findall(rf"^[ -]*(?:key: )?(?:{secrets})(?::?\n +(?:default|value))?:(.*)$", text, re.MULTILINE)
+    plain = {value.strip() for value in values} - {"", "socks5h://warp:1080"}
+    assert not {value for value in plain if not value.startswith("${")}
+
+
+def unit() -> configparser.ConfigParser:
+    # Each name may stand once: a second line would add to the first, which a reader overlooks.
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",))
+    parser.optionxform = str  # type: ignore[assignment, method-assign]  # names of systemd are told apart by case
+    parser.read_string((ROOT / "docs" / "chat2api.service").read_text(encoding="utf-8"))
+    return parser
+
+
+def test_the_systemd_unit_sets_settings_that_exist_and_keeps_its_data_where_it_may_write() -> None:
+    service = unit()["Service"]
+    environment = dict(word.split("=", 1) for word in service["Environment"].split())
+    assert set(environment) <= SETTINGS | {"PYTHONDONTWRITEBYTECODE"}
+    folder = f"/var/lib/{service['StateDirectory']}"
+    assert environment["DATA_DIR"] == service["WorkingDirectory"] == folder
+    assert service["StateDirectoryMode"] == "0700"
+    assert service["ProtectSystem"] == "strict"
+    assert service["User"] not in ("", "root")
+    assert service["ExecStart"].endswith("/python -m chat2api serve")
+
+
+def test_R24_the_systemd_unit_waits_until_running_answers_are_done_and_leaves_bad_settings_be() -> None:
+    service = unit()["Service"]
+    assert float(service["TimeoutStopSec"]) >= Config().drain_accept + Config().drain_timeout
+    assert service["RestartPreventExitStatus"] == "2"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    """Have it read with a program and a user of this machine in place of those that an operator makes."""
+    text = (ROOT / "docs" / "chat2api.service").read_text(encoding="utf-8")
+    text, changed = re.subn(r"^ExecStart=\S+", f"ExecStart={shutil.which('true')}", text, flags=re.MULTILINE)
+    assert changed == 1
+    path = tmp_path / "chat2api.service"
+    path.write_text(re.sub(r"^(User|Group)=.*$", r"\1=daemon", text, flags=re.MULTILINE), encoding="utf-8")
+    done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, timeout=60)
+    complaints = [line for line in done.stderr.splitlines() if str(path) in line or "chat2api.service" in line]
+    assert not complaints
 
 
 _START = """

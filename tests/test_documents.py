@@ -1,6 +1,7 @@
 """Documents: what they name exists, what they promise is what the code says."""
 
 import io
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -25,7 +26,18 @@ from chat2api.protocol.openai.openapi import openapi_document
 from tests.documents import ROOT, env_example, with_settings_table
 
 GUIDE = "docs/operators-guide.md"
+HOSTING = [f"docs/deploy-{place}.md" for place in ("docker", "zeabur", "render", "cloud-run", "systemd")]
+# The documents that there are in two languages, by their English name.
+TWINS = [*HOSTING]
 DOCUMENTS = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", GUIDE]
+DOCUMENTS += [name for twin in TWINS for name in (twin, twin.replace(".md", ".zh-CN.md")) if name not in DOCUMENTS]
+DEPLOYMENT_FILES = [
+    "docker-compose.yml",
+    "docker-compose-warp.yml",
+    "zeabur.yaml",
+    "render.yaml",
+    "docs/chat2api.service",
+]
 
 # Every host that a document may name: ours on loopback, those of the services themselves, and reserved examples.
 HOSTS = {
@@ -37,6 +49,7 @@ HOSTS = {
     "chat.example.org",
     "keepachangelog.com",
     "semver.org",
+    "schema.zeabur.app",
 }
 
 # Raised under their subclasses only, or never told to a caller.
@@ -80,6 +93,7 @@ def test_the_table_of_settings_is_what_config_says() -> None:
 def test_every_setting_that_a_document_names_exists(name: str) -> None:
     known = {setting.name for setting in describe_settings()} | {"GO_CHATGPT_API_PROXY"}
     others = {"OPENAI_BASE_URL", "OPENAI_API_KEY", "LABEL", "FILE"}
+    others |= {"RENDER_EXTERNAL_URL", "ZEABUR_WEB_URL", "NET_ADMIN"}  # of hosts and containers
     named = {word for code in code_of(name) for word in re.findall(r"\b[A-Z][A-Z]+(?:_[A-Z]+)+\b", code)}
     assert named <= known | others
 
@@ -307,7 +321,7 @@ def test_links_lead_somewhere(name: str) -> None:
             assert not heading or heading in headings_of(path), target
 
 
-@pytest.mark.parametrize("name", [*DOCUMENTS, ".env.example", "docker-compose.yml", "docker-compose-warp.yml"])
+@pytest.mark.parametrize("name", [*DOCUMENTS, ".env.example", *DEPLOYMENT_FILES])
 def test_documents_name_no_host_but_known_ones_and_no_place_on_somebodys_machine(name: str) -> None:
     text = text_of(name)
     hosts = {urlsplit(url).hostname for url in re.findall(r"https?://[^\s`'\"<>)\]]+", text)}
@@ -326,6 +340,57 @@ def test_G1_readme_warns_of_the_terms_before_it_tells_how_to_begin() -> None:
     assert "terms of use" in before
     assert "cost the account" in before
     assert "own responsibility" in before
+
+
+# ---- two languages ----
+
+
+def sections(name: str) -> list[tuple[str, str]]:
+    """Give a document's headings as their level, each with the text that follows it; code is no place for headings."""
+    blocks = re.split(r"(```.*?```)", text_of(name), flags=re.DOTALL)
+    marked = "".join(block.replace("\n#", "\n\0#") if block.startswith("```") else block for block in blocks)
+    parts = re.split(r"^(#+) .*$", marked, flags=re.MULTILINE)[1:]
+    return list(zip(parts[::2], parts[1::2], strict=True))
+
+
+def named_code(section: str) -> set[str]:
+    """Give what a section has as inline code and in its blocks, without comments and what people call things."""
+    plain = re.sub(r"```.*?```", "", section, flags=re.DOTALL)
+    lines = [line for block in re.findall(r"```\w*\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
+    lines = [re.split(r"  +(?:#|//)|^\0?# ", line)[0].strip() for line in lines]
+    return set(re.findall(r"(?<!`)`([^`\n]+)`(?!`)", plain)) | set(lines)
+
+
+def rows(section: str) -> list[int]:
+    """Give the number of columns of each row of a section's tables."""
+    return [line.replace("\\|", "").count("|") for line in section.splitlines() if line.startswith("|")]
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_document_says_the_same_in_both_languages(name: str) -> None:
+    """The same sections, tables, pictures, commands and names of things, each in its place."""
+    english, chinese = sections(name), sections(name.replace(".md", ".zh-CN.md"))
+    assert [level for level, _ in english] == [level for level, _ in chinese]
+    for (_, ours), (_, theirs) in zip(english, chinese, strict=True):
+        assert named_code(ours) == named_code(theirs)
+        assert rows(ours) == rows(theirs)
+        assert re.findall(r"\w+\.png", ours) == re.findall(r"\w+\.png", theirs)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_each_language_leads_to_the_other_and_stays_with_itself(name: str) -> None:
+    """Links to documents that there are in Chinese lead from Chinese ones to the Chinese one, and the other way round."""
+    other = name.replace(".md", ".zh-CN.md")
+    folder = Path(name).parent
+    for here, twin in ((name, other), (other, name)):
+        targets = [
+            str(Path(os.path.normpath(folder / target)))
+            for target in re.findall(r"\]\(([^)#\s]+)", text_of(here))
+            if not urlsplit(target).scheme
+        ]
+        assert targets.count(twin) == 1
+        foreign = {document.replace(".md", ".zh-CN.md") if here == name else document for document in TWINS}
+        assert set(targets) & foreign == {twin}
 
 
 def test_the_changelog_has_this_version() -> None:
