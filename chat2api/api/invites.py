@@ -3,13 +3,14 @@
 Opening a link uses nothing up, since programs that preview links open them too; the button on the page does.
 """
 
-from quart import Blueprint, Response, render_template, request
+from quart import Blueprint, Response, current_app, render_template, request
 
 from chat2api.api.admission import Guess
 from chat2api.api.body import read_fields
 from chat2api.api.context import current_runtime, record_action
 from chat2api.api.pages import public_base
 from chat2api.api.sessions import check_transport
+from chat2api.api.shell import shell_of
 from chat2api.api.tiers import base_of
 from chat2api.errors import InvalidRequestError, NotFoundError
 from chat2api.keys.invitations import FIELD_NAMES, Made, read_invitation, show_invitation
@@ -85,8 +86,15 @@ async def take(token: str) -> str:
     action = Action(runtime.clock.now(), f"invitation {invitation.id}", "invites.take", issued.key.id)
     await runtime.records.actions.add(action)
     tier = _tier(invitation.tier)
+    say = shell_of(current_app).language().get
     return await render_template(
-        "invite_key.html", secret=issued.secret, key=issued.key, tier=tier, base_url=base_of(tier)
+        "own_key.html",
+        title=say("invite.key_title"),
+        lead=say("invite.key_lead", tier=tier.name),
+        key=issued.key,
+        secret=issued.secret,
+        base_url=base_of(tier),
+        model=tier.models[0].name,
     )
 
 

@@ -5,16 +5,17 @@ from datetime import date, timedelta
 from typing import Protocol
 from urllib.parse import urlencode
 
-from quart import Blueprint, Response, current_app, render_template, request
+from quart import Blueprint, Response, current_app, redirect, render_template, request
+from quart.typing import ResponseReturnValue
 
 from chat2api.api.charts import Chart, bar_chart
-from chat2api.api.context import current_runtime, current_visitor
+from chat2api.api.context import current_runtime, current_visitor, paste_owner, record_action
 from chat2api.api.entry import person_of
 from chat2api.api.pages import api_base
 from chat2api.api.shell import shell_of
 from chat2api.api.tiers import base_of
 from chat2api.api.usage import report
-from chat2api.errors import InvalidAPIKeyError, InvalidRequestError
+from chat2api.errors import InvalidAPIKeyError, InvalidRequestError, NotFoundError, PermissionDeniedError
 from chat2api.keys.quota import tightest
 from chat2api.keys.terms import Json
 from chat2api.keys.tiers import Tier
@@ -52,10 +53,15 @@ class _Grouping(Protocol):
 
 
 @blueprint.get("/usage")
-async def usage_page() -> str:
-    """The page of whoever is signed in."""
+async def usage_page() -> ResponseReturnValue:
+    """The page of whoever is signed in; with `shown`, a person's new key itself, this once."""
     runtime = current_runtime()
     key = _own_key()
+    if key is not None and (ticket := request.args.get("shown")):
+        try:
+            return await _shown_once(key, runtime.pastes.take(paste_owner(), ticket))
+        except NotFoundError:
+            return redirect(_path(), 303)
     asked = runtime.keys.require(request.args["key"]) if key is None and request.args.get("key") else None
     tier = runtime.tiers.get(key.tier) if key is not None and key.tier is not None else None
     period = _period()
@@ -94,11 +100,48 @@ async def usage_page() -> str:
     )
 
 
+@blueprint.post("/usage/renew")
+async def renew() -> ResponseReturnValue:
+    """Replace the person's key, once that is sure; the old one works for a day more."""
+    runtime = current_runtime()
+    key = _own_key()
+    if key is None:
+        raise PermissionDeniedError("Operator keys are replaced by `chat2api keys operator --new`.")
+    if (await request.form).get("sure") != "yes":
+        question = shell_of(current_app).language().get("usage.renew_sure")
+        return await render_template(
+            "confirm.html", question=question, action=f"{_path()}/renew", fields={}, back=_path()
+        )
+    issued = await runtime.keys.rotate(key.id)
+    await record_action("keys.rotate", key.id)
+    return redirect(f"{_path()}?shown={runtime.pastes.hold(paste_owner(), issued.secret)}", 303)
+
+
 @blueprint.get("/usage/data")
 async def usage_data() -> Json | Response:
     """The same numbers for programs and spreadsheets: what `GET /v1/usage` tells, for whoever is signed in."""
     key = _own_key()
     return await report(key, key is None)
+
+
+async def _shown_once(key: IssuedKey, secret: str) -> str:
+    runtime = current_runtime()
+    tier = runtime.tiers.get(key.tier) if key.tier is not None else None
+    return await render_template(
+        "own_key.html",
+        title=shell_of(current_app).language().get("usage.renewed_title"),
+        lead=key.name,
+        key=key,
+        secret=secret,
+        base_url=api_base(runtime.config) if tier is None else base_of(tier),
+        model=_example_model(key) if tier is None else tier.models[0].name,
+        old_key_left=max(0.0, (key.previous_until_at or 0) - runtime.clock.now()),
+    )
+
+
+def _path() -> str:
+    prefix = current_runtime().config.api_prefix
+    return f"/{prefix}/usage" if prefix else "/usage"
 
 
 async def _rooms(runtime: Runtime, key: IssuedKey, tier: Tier | None) -> Sequence[Room]:

@@ -42,6 +42,7 @@ EXPECTED_CLASSES = {
     "/preferences": "login",
     "/usage": "person",
     "/usage/data": "person",
+    "/usage/renew": "person",
     "/local-users": "page",
     "/local-users/<key_id>": "page",
     "/local-users/<key_id>/password": "page",

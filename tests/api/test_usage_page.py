@@ -195,3 +195,47 @@ async def test_S8_the_data_of_the_page_is_ones_own(page_house: House) -> None:
         told = (await operator.get("/usage/data?format=csv")).text
     assert "data-mine" in told
     assert "data-others" in told
+
+
+async def test_a_person_replaces_their_key_which_is_shown_once(page_house: House) -> None:
+    secret, key_id = await issue(page_house, "Renewed")
+    async with await person_with(page_house, secret) as person:
+        await person.get("/usage")
+        asked = await person.post("/usage/renew")
+        assert "The old one works for another 24 hours." in asked.text
+        assert page_house.runtime.keys.require(key_id).rotated_at is None
+        done = await person.post("/usage/renew", {"sure": "yes"})
+        assert done.status_code == 303
+        shown = await person.get(done.headers["location"])
+        new = re.search(r"sk-c2a-\w{49}", shown.text)
+        assert new is not None
+        again = await person.get(done.headers["location"])
+        assert (again.status_code, again.headers["location"]) == (303, "/usage")
+        assert (await person.get("/usage")).status_code == 200, "the sign-in goes on while the old key works"
+    for working in (secret, new[0]):
+        found = page_house.runtime.keys.find(working)
+        assert found is not None
+        assert found.id == key_id
+    (action, *_) = await page_house.runtime.records.actions.latest(1)
+    assert (action.what, action.target) == ("keys.rotate", key_id)
+
+
+async def test_S9_nobody_else_replaces_it(page_house: House) -> None:
+    secret, key_id = await issue(page_house, "Kept")
+    other, _ = await issue(page_house, "Somebody else")
+    async with Person(page_house.base) as nobody:
+        assert (await nobody.post("/usage/renew", {"sure": "yes"})).status_code == 401
+    async with await person_with(page_house, other) as person:
+        await person.get("/usage")
+        await person.post("/usage/renew", {"sure": "yes", "key": key_id})
+        await person.post(f"/usage/renew?key={key_id}", {"sure": "yes"})
+    async with Person(page_house.base) as operator:
+        await operator.sign_in()
+        await operator.get("/usage")
+        assert (await operator.post("/usage/renew", {"sure": "yes"})).status_code == 403
+    assert page_house.runtime.keys.require(key_id).rotated_at is None
+    async with await person_with(page_house, secret) as person:
+        await person.get("/usage")
+        forged = await person.post("/usage/renew", {"sure": "yes"}, origin="https://other.example.test")
+        assert forged.status_code == 403
+    assert page_house.runtime.keys.require(key_id).rotated_at is None
