@@ -235,19 +235,30 @@ async def claim_conversation(
 ) -> tuple[Claim, ConversationOwner | None]:
     """Give the claim narrowed to the account that a conversation lives on, and what is known of the conversation.
 
-    Raises NotFoundError for one that is not the caller's (S8). Who brings an account of their own is believed: the
-    backend knows what belongs to it.
+    Raises NotFoundError for one that is not the caller's (S8), or not of the workspace that they name. Who brings an
+    account of their own is believed: the backend knows what belongs to it.
     """
     owned = await claim.source.records.conversation(conversation_id)
     if claim.account_id is not None:
         return claim, owned
-    if owned is None or owned.owner != caller.owner or not claim.may_use(owned.account_id):
+    if owned is None or owned.owner != caller.owner or not may_be_claimed(claim, caller, owned.account_id):
         raise NotFoundError(
             "There is no such conversation, or it is not yours. Leave conversation_id out to begin a new one.",
             param="conversation_id",
             code="conversation_not_found",
         )
     return replace(claim, account_id=owned.account_id), owned
+
+
+def may_be_claimed(claim: Claim, caller: Caller, account_id: str) -> bool:
+    """Whether a caller may be led to that account of the pool: one that they are held to, in the workspace that they name.
+
+    The backend refuses an account a workspace that is not its own, and it would be the shared account that suffers.
+    """
+    if not claim.may_use(account_id):
+        return False
+    account = claim.source.pool.account(account_id)
+    return caller.workspace is None or (account is not None and account.workspace == caller.workspace)
 
 
 def affinity_of(caller: Caller) -> str | None:

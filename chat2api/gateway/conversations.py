@@ -27,7 +27,7 @@ from chat2api.errors import (
     UpstreamNotFoundError,
     UpstreamProtocolError,
 )
-from chat2api.gateway.attempts import Trials, affinity_of, claim_conversation
+from chat2api.gateway.attempts import Trials, affinity_of, claim_conversation, may_be_claimed
 from chat2api.gateway.deadlines import AnswerLimits, answer_limits, is_reasoning
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.gateway.site_turns import PassingChats, Piece, SiteAsk, SiteAttempt
@@ -220,8 +220,8 @@ class Conversations:
     async def _rows(self, caller: Caller, claim: Claim) -> list[ConversationOwner]:
         """Give what is known of the caller's conversations, on accounts that they may use and that are there."""
         rows = await claim.source.records.conversations(caller.owner)
-        pool = claim.source.pool
-        return [row for row in rows if claim.may_use(row.account_id) and pool.account(row.account_id) is not None]
+        there = [row for row in rows if claim.source.pool.account(row.account_id) is not None]
+        return [row for row in there if may_be_claimed(claim, caller, row.account_id)]
 
     # Which account
 
@@ -245,8 +245,11 @@ class Conversations:
         self, claim: Claim, caller: Caller, conversation_id: str
     ) -> tuple[Claim, ConversationOwner | None]:
         passing = self._passing.get(conversation_id)
-        if passing is not None and passing.owner == caller.owner and claim.may_use(passing.account_id):
-            return replace(claim, account_id=passing.account_id), passing
+        if passing is not None and passing.owner == caller.owner:
+            if claim.account_id is not None:
+                return claim, passing
+            if may_be_claimed(claim, caller, passing.account_id):
+                return replace(claim, account_id=passing.account_id), passing
         return await claim_conversation(claim, caller, conversation_id)
 
     # One call

@@ -291,15 +291,15 @@ class SiteAttempt:
             return
         self._remembered = identifier
         message_id = finished.message_id if finished is not None else None
+        trials = self._trials
         if self._work.turn.temporary:
-            trials = self._trials
             self._work.passing.put(
                 ConversationOwner(
                     identifier, self._lease.account.id, trials.caller.owner, message_id, trials.clock.now()
                 )
             )
-        else:
-            await self._trials.remember(self._lease, identifier, message_id)
+        elif trials.caller.kind not in ("own_token", "anonymous"):  # those need nobody to say what is theirs
+            await trials.remember(self._lease, identifier, message_id)
 
 
 def split_end_mark(data: bytes) -> tuple[bytes, bytes]:

@@ -4,6 +4,7 @@ The order of attempts is held by tests/e2e/test_retry_table.py, and through each
 """
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -35,6 +36,19 @@ async def test_S8_a_conversation_is_claimed_by_its_owner_alone(gateway: Gateway)
     for caller, conversation_id in ((ANOTHER, "c-1"), (OPERATOR, "c-2"), (held_elsewhere, "c-1")):
         with pytest.raises(NotFoundError):
             await claim_conversation(await gateway.runtime.sources.claim(caller), caller, conversation_id)
+
+
+async def test_S8_a_workspace_that_is_named_leads_no_shared_account_astray(gateway: Gateway) -> None:
+    await gateway.fresh()
+    (account,) = gateway.source.pool.accounts()
+    await gateway.source.records.put_conversation(ConversationOwner("c-3", account.id, OPERATOR.owner, "m-1", 1.0))
+    assert account.workspace is not None
+    inside = replace(OPERATOR, workspace=account.workspace)
+    claim, _ = await claim_conversation(await gateway.runtime.sources.claim(inside), inside, "c-3")
+    assert claim.account_id == account.id
+    elsewhere = replace(OPERATOR, workspace="99999999-0000-4000-8000-000000000000")
+    with pytest.raises(NotFoundError):
+        await claim_conversation(await gateway.runtime.sources.claim(elsewhere), elsewhere, "c-3")
 
 
 async def test_who_brings_an_account_is_believed_about_its_conversations(gateway: Gateway) -> None:

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -208,6 +209,28 @@ async def test_a_token_of_ones_own_sees_and_hides_all_of_its_account(gateway: Ga
     await site.hide_all(visitor)
     assert await listed(site, visitor) == []
     assert len(gateway.control.requests_to("history_hide_all")) == 1
+
+
+async def test_nothing_is_kept_of_who_brings_a_token(gateway: Gateway, site: Conversations) -> None:
+    visitor = own(gateway.control.add_account().access_token)
+    end = await say(site, visitor)
+    visitors = gateway.runtime.sources.visitors.records
+    assert await visitors.conversations(visitor.owner) == ()
+    assert (await say(site, visitor, conversation_id=end.conversation_id)).conversation_id == end.conversation_id
+
+
+async def test_S8_a_workspace_of_others_shows_nothing_and_harms_no_account(
+    gateway: Gateway, site: Conversations
+) -> None:
+    end = await say(site, ANNA)
+    elsewhere = replace(ANNA, workspace="99999999-0000-4000-8000-000000000000")
+    assert await listed(site, elsewhere) == []
+    for ask in (site.call(elsewhere, read_call(end.conversation_id or "")), site.hide_all(elsewhere)):
+        with suppress(NotFoundError):
+            await ask
+    (account,) = gateway.source.pool.accounts()
+    assert account.state == "ok"
+    assert await listed(site, ANNA) == [end.conversation_id]
 
 
 async def test_a_temporary_chat_goes_on_and_is_in_no_list_and_in_no_records(
