@@ -9,8 +9,8 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Set
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from chat2api.accounts.budget import BudgetShare
@@ -33,7 +33,7 @@ from chat2api.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
-from chat2api.gateway.deadlines import AnswerLimits, deadline
+from chat2api.gateway.deadlines import AnswerLimits, Watchdog, deadline
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.gateway.sources import Claim, Way
 from chat2api.storage.values import ConversationOwner
@@ -87,6 +87,8 @@ class Trials:
     """Whether it is a short question beside the answers, which needs no room."""
     made: int = 0
     """Attempts made so far."""
+    watchdog: Watchdog = field(default_factory=Watchdog)
+    """Watches one step after another, those of the attempts as well."""
 
     async def run(self, begin: Callable[[Lease, float], Attempt[T]]) -> AsyncGenerator[T]:
         """Yield the answer; nothing before its first content, so that until then another account may be tried.
@@ -100,43 +102,48 @@ class Trials:
         decision, account_id = Decision("next"), self.claim.account_id
         failure: UpstreamError | None = None
         pause = 0.0
-        while True:
-            try:
-                async with deadline(first_by, "first_content", "The backend did not answer in time."):
-                    if pause:
-                        await self.clock.sleep(pause)
-                    lease = await self._lease(account_id, attempts, failure)
-            except UpstreamTimeoutError as error:
-                raise self._told(failure or error) from None
-            self.made += 1
-            self.facts.account = lease.account.label
-            lease.refreshed = decision.refresh
-            attempt = begin(lease, first_by)
-            failure = None
-            try:
-                async with aclosing(attempt.answer(avoid, renew=decision.refresh)) as batches:
-                    async for batch in batches:
-                        yield batch
-                return
-            except UpstreamError as error:
-                failure = _in_stream(error) if attempt.begun else error
-            finally:
-                verdict = await attempt.finish(failure)
-            if attempt.begun:
-                failure.final = True  # a client that repeats by itself would pay for the answer twice
-                raise failure
-            decision = attempts.decide(failure, verdict, lease.account.id, jitter=self.rng.random())
-            log.info("account %s: %s: %s; %s", lease.account.label, type(failure).__name__, failure, decision.action)
-            if decision.action == "stop":
-                raise self._told(failure)
-            pause = decision.delay
-            if decision.action == "next" and pause and not self._has_another(attempts, pause):
-                if self.claim.account_id is not None:
+        with closing(self.watchdog):
+            while True:
+                try:
+                    async with deadline(
+                        first_by, "first_content", "The backend did not answer in time.", self.watchdog
+                    ):
+                        if pause:
+                            await self.clock.sleep(pause)
+                        lease = await self._lease(account_id, attempts, failure)
+                except UpstreamTimeoutError as error:
+                    raise self._told(failure or error) from None
+                self.made += 1
+                self.facts.account = lease.account.label
+                lease.refreshed = decision.refresh
+                attempt = begin(lease, first_by)
+                failure = None
+                try:
+                    async with aclosing(attempt.answer(avoid, renew=decision.refresh)) as batches:
+                        async for batch in batches:
+                            yield batch
+                    return
+                except UpstreamError as error:
+                    failure = _in_stream(error) if attempt.begun else error
+                finally:
+                    verdict = await attempt.finish(failure)
+                if attempt.begun:
+                    failure.final = True  # a client that repeats by itself would pay for the answer twice
+                    raise failure
+                decision = attempts.decide(failure, verdict, lease.account.id, jitter=self.rng.random())
+                log.info(
+                    "account %s: %s: %s; %s", lease.account.label, type(failure).__name__, failure, decision.action
+                )
+                if decision.action == "stop":
                     raise self._told(failure)
-                pause = 0.0  # the lease tells at once that nobody is left
-            account_id = lease.account.id if decision.action == "same" else self.claim.account_id
-            if attempt.session is not None and verdict.exit_fault is not None:
-                avoid.add((attempt.session.origin, attempt.session.proxy))
+                pause = decision.delay
+                if decision.action == "next" and pause and not self._has_another(attempts, pause):
+                    if self.claim.account_id is not None:
+                        raise self._told(failure)
+                    pause = 0.0  # the lease tells at once that nobody is left
+                account_id = lease.account.id if decision.action == "same" else self.claim.account_id
+                if attempt.session is not None and verdict.exit_fault is not None:
+                    avoid.add((attempt.session.origin, attempt.session.proxy))
 
     # What attempts need of it
 

@@ -153,12 +153,13 @@ class _ChatAttempt:
     async def answer(self, avoid: Set[Way], *, renew: bool) -> AsyncGenerator[Sequence[Event]]:
         """Yield the turn's events from the first content on."""
         work, trials = self._work, self._trials
-        async with deadline(self._first_by, "first_content", "The backend did not begin its answer in time."):
+        late = "The backend did not begin its answer in time."
+        async with deadline(self._first_by, "first_content", late, trials.watchdog):
             self.session = session = await trials.open_session(self._lease, avoid, renew=renew)
             prompt = await self._with_parent(session, work.prompt)
             turn = await work.client.start_turn(session, prompt)
         self._follower = follower = TurnFollower(
-            work.client, trials.clock, session, prompt, trials.limits, self._first_by, turn, work.take
+            work.client, trials.clock, session, prompt, trials.limits, self._first_by, turn, work.take, trials.watchdog
         )
         held: list[Event] = []
         async with aclosing(follower.events()) as batches:

@@ -41,7 +41,7 @@ def answer_limits(config: Config, *, reasoning: bool) -> AnswerLimits:
 
 
 class Watchdog:
-    """Cuts a wait that passes its limit, with one timer for all the waits of an answer.
+    """Cuts waits that pass their limits, one at a time, with one timer for all the waits of an answer.
 
     A limit for each wait by itself would make and throw away a timer for each token. This timer is not moved: when it
     rings and the limit has moved on meanwhile, it is set again.
@@ -53,25 +53,37 @@ class Watchdog:
         self._by = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: asyncio.Task[object] | None = None
+        self._asked_before = 0
         self._rang = False
 
     async def wait(self, awaited: Awaitable[T], by: float) -> T:
         """Give what was awaited; raise TimeoutError when that takes until `by`, an instant of the loop's clock."""
+        self.begin(by)
+        cut = False
+        try:
+            return await awaited
+        except asyncio.CancelledError:
+            cut = self.end()
+            if not cut:
+                raise
+            raise TimeoutError from None
+        finally:
+            if not cut:
+                self.end()
+
+    def begin(self, by: float) -> None:
+        """Watch what the present task awaits from now on; at `by`, an instant of the loop's clock, it is cancelled."""
         self._by = by
         if self._timer is None or self._timer.when() > by:
             self._set(by)
         self._waiting = task = cast("asyncio.Task[object]", asyncio.current_task())
-        asked_before = task.cancelling()
-        try:
-            return await awaited
-        except asyncio.CancelledError:
-            # A cancel from elsewhere that came as well is not ours to swallow.
-            if self._rang and task.uncancel() <= asked_before:
-                raise TimeoutError from None
-            raise
-        finally:
-            self._waiting = None
-            self._rang = False
+        self._asked_before = task.cancelling()
+
+    def end(self) -> bool:
+        """Watch it no longer; tell whether a cancel that came out of it was this one's and nobody else's wish."""
+        task, self._waiting = self._waiting, None
+        rang, self._rang = self._rang, False
+        return rang and task is not None and task.uncancel() <= self._asked_before
 
     def put_off(self, by: float) -> None:
         """Give the wait that is on until that instant."""
@@ -102,31 +114,27 @@ class deadline:  # noqa: N801 - it stands where a function would
     """Raises UpstreamTimeoutError with that phase when the block still runs at that instant of the loop's clock.
 
     Only awaits inside the block are cut; do not yield from a generator inside it. A TimeoutError of the block's own
-    passes as it is.
+    passes as it is. With a watchdog, which must watch nothing else meanwhile, the block needs no timer of its own.
     """
 
-    def __init__(self, at: float, phase: str, message: str) -> None:
+    def __init__(self, at: float, phase: str, message: str, watchdog: Watchdog | None = None) -> None:
         """Limit a block, by `async with`."""
         self._at = at
         self._phase = phase
         self._message = message
-        self._rang = False
+        self._shared = watchdog
+        self._watchdog = watchdog or Watchdog()
 
     async def __aenter__(self) -> None:
         """Begin the block."""
-        self._task = cast("asyncio.Task[object]", asyncio.current_task())
-        self._asked_before = self._task.cancelling()
-        self._timer = self._task.get_loop().call_at(self._at, self._ring)
+        self._watchdog.begin(self._at)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End it."""
-        self._timer.cancel()
-        # A cancel from elsewhere that came as well is not ours to swallow.
-        if self._rang and self._task.uncancel() <= self._asked_before and kind is asyncio.CancelledError:
+        if self._shared is None:
+            self._watchdog.close()
+        # What was cut and ended otherwise, in the same turn of the loop, has ended as it has.
+        if self._watchdog.end() and kind is asyncio.CancelledError:
             raise UpstreamTimeoutError(self._message, phase=self._phase) from error
-
-    def _ring(self) -> None:
-        self._rang = True
-        self._task.cancel()

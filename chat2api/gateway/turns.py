@@ -71,8 +71,9 @@ class TurnFollower:
     turn: AnswerSource
     take: TakeEvents | None = None
     """Is offered the deltas after the first content; those that it takes are not yielded."""
+    watchdog: Watchdog = field(default_factory=Watchdog)
+    """Watches what the turn waits for, as it may have watched what came before."""
     _whole_by: float = 0.0
-    _watchdog: Watchdog = field(default_factory=Watchdog)
     _given: Given = field(default_factory=Given)
     _begun: bool = False
     _content: bool = False
@@ -106,7 +107,7 @@ class TurnFollower:
 
     async def aclose(self) -> None:
         """Abort the turn that is being read."""
-        self._watchdog.close()
+        self.watchdog.close()
         await self.turn.aclose()
 
     async def _next(self) -> list[Event]:
@@ -115,7 +116,7 @@ class TurnFollower:
         at = clock() + self.limits.between_events if self._content else self.first_by
         take = self._pass_on if self._content and self.take is not None else None
         try:
-            events = await self._watchdog.wait(self.turn.next(take), min(at, self._whole_by))
+            events = await self.watchdog.wait(self.turn.next(take), min(at, self._whole_by))
         except TimeoutError as error:
             if clock() >= self._whole_by:
                 phase, what = "whole_answer", "took too long for its answer"
@@ -139,7 +140,7 @@ class TurnFollower:
         for event in events:
             self._given.note(event)
         silent_by = asyncio.get_running_loop().time() + self.limits.between_events
-        self._watchdog.put_off(min(silent_by, self._whole_by))
+        self.watchdog.put_off(min(silent_by, self._whole_by))
         return True
 
     async def _follow(self, event: Event) -> Event | None:

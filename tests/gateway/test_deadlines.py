@@ -135,3 +135,22 @@ async def test_a_cancel_from_elsewhere_passes_through_a_watchdog() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     dog.close()
+
+
+async def test_blocks_and_waits_share_a_watchdog_one_after_another() -> None:
+    dog = Watchdog()
+    now = asyncio.get_running_loop().time
+    async with deadline(now() + 60, "first_content", "Too slow.", dog):
+        await asyncio.sleep(0)
+    with pytest.raises(UpstreamTimeoutError, match="Too slow"):
+        async with deadline(now() + 0.01, "first_content", "Too slow.", dog):
+            await asyncio.Event().wait()
+    with pytest.raises(TimeoutError):
+        await dog.wait(asyncio.Event().wait(), now() + 0.01)
+    async with deadline(now() + 0.01, "first_content", "Too slow.", dog):
+        pass
+    await asyncio.sleep(0.02)  # nobody is watched, so nobody is cut
+    dog.close()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
