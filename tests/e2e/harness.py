@@ -390,9 +390,10 @@ class Caller:
 class Benches:
     """One bench for each wire and settings, opened when it is first asked for; an async context manager."""
 
-    def __init__(self, folders: pytest.TempPathFactory, **settings: str) -> None:
+    def __init__(self, folders: pytest.TempPathFactory, *, speed: float = 20.0, **settings: str) -> None:
         """Keep the benches' data in folders from there; `settings` are the servers'."""
         self._folders = folders
+        self._speed = speed
         self._settings = settings
         self._open: dict[tuple[Wire, frozenset[tuple[str, str]]], Bench] = {}
         self._stack = AsyncExitStack()
@@ -411,7 +412,7 @@ class Benches:
         if which not in self._open:
             folder = self._folders.mktemp(wire)
             self._open[which] = await self._stack.enter_async_context(
-                open_bench(folder, wire, **cast(dict[str, Any], self._settings | settings))
+                open_bench(folder, wire, speed=self._speed, **cast(dict[str, Any], self._settings | settings))
             )
         return self._open[which]
 
