@@ -37,6 +37,16 @@ PROXY_PASSWORD = "proxy-password-canary-5521"
 OPERATOR_KEYS = ("operator-key-canary-one-0001", "operator-key-canary-two-0002")
 AUTH_KEY = "gateway-key-canary-0003"
 SECRET_KEY = "secret-key-canary-0004"
+SHARED_KEY = "shared-key-canary-0005"
+TIERS = f"""
+[shared]
+base = "/shared"
+shared_key = "{SHARED_KEY}"
+system = "drop"
+max_answer_tokens = 100
+[shared.models]
+auto = {{ requests_per_minute = "unlimited", tokens_per_minute = "unlimited" }}
+"""
 
 BREAKING = """
 import chat2api.api.charging as charging
@@ -115,8 +125,11 @@ async def evidence(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     kept = Evidence(rounds=request.param)
     options = SimulatorOptions(accounts=4)
     async with Simulator(options) as sim, HttpProxy(credentials=f"someone:{PROXY_PASSWORD}") as proxy:
+        tiers = tmp_path_factory.mktemp("tiers") / "tiers.toml"
+        tiers.write_text(TIERS, encoding="utf-8")
         environ = {
             "PORT": "0",
+            "TIERS_FILE": str(tiers),
             "DATA_DIR": str(folder / "data"),
             "TMPDIR": str(folder / "tmp"),
             "LOG_LEVEL": "debug",
@@ -133,7 +146,7 @@ async def evidence(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
             "DRAIN_ACCEPT": "0",
             "FIRST_CONTENT_TIMEOUT": "5",
         }
-        kept.canaries["key"] = {*OPERATOR_KEYS, AUTH_KEY, SECRET_KEY, PROXY_PASSWORD}
+        kept.canaries["key"] = {*OPERATOR_KEYS, AUTH_KEY, SECRET_KEY, SHARED_KEY, PROXY_PASSWORD}
         tokens = "\n".join([a.refresh_token for a in sim.control.accounts[:3]] + [sim.control.accounts[3].access_token])
         (folder / "tokens.txt").write_text(tokens)
         async with running("tokens", "add", "tokens.txt", cwd=folder, environ=environ) as adding:
@@ -262,7 +275,7 @@ async def _use_everything(http: httpx.AsyncClient, sim: Simulator, kept: Evidenc
 
 async def _use_well(client: Client, sim: Simulator, kept: Evidence) -> None:
     stranger = sim.control.add_account()
-    keys = [*OPERATOR_KEYS, stranger.access_token, stranger.refresh_token, None]
+    keys = [*OPERATOR_KEYS, stranger.access_token, stranger.refresh_token, SHARED_KEY, None]
     for key in keys * 2:
         answer = await client.ask(key)
         assert answer.status_code == 200, answer.text
