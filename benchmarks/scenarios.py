@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks import limits, proof_of_work
+from benchmarks.forwarding import measure_forwarding
 from benchmarks.lab import PRODUCTS, Backend, Lab, Product, Round, Sum
 from benchmarks.load import LoadResult
 from benchmarks.processes import ALL_CORES, BenchmarkError, Cores, Running, loading
@@ -301,5 +302,6 @@ SCENARIOS: dict[str, Scenario] = {
     "streams": measure_streams,
     "stalled": measure_stalled,
     "hard": measure_hard,
+    "forwarding": measure_forwarding,
 }
 """The benchmarks by name, in the order in which they run."""

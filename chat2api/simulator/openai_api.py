@@ -357,7 +357,7 @@ def _words(call: Call, text: str) -> list[str]:
     """Give the answer, cut into tokens as the API cuts them."""
     options = call.options
     if options.events is not None:
-        return [f" word{number}" for number in range(options.events)]
+        return [f"word{number} " for number in range(1, options.events + 1)]
     answer = options.text or ("Nile, Amazon, Danube." if "river" in text else f"You said: {text}")
     return re.findall(r"\s*\S+", answer) or [answer]
 
