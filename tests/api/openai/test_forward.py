@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from chat2api.simulator import openai_api
+from chat2api.simulator.app import Simulator
 from chat2api.simulator.faults import Fault
 from chat2api.simulator.openai_api import Prepared
 from tests.api.openai.forwarding import CHAT, OPERATOR, QUESTION, Forwarding, open_forwarding
@@ -234,3 +235,91 @@ async def test_without_a_key_nobody_uses_the_operators_keys(forwarding: Forwardi
         for bearer in ({}, {"Authorization": "Bearer sk-c2a-unknown"}, {"Authorization": "Bearer nonsense"}):
             await nobody.post(CHAT, json=QUESTION, headers=bearer)
     assert forwarding.api.control.requests == []
+
+
+async def test_R2_a_stream_that_begins_late_is_kept_alive_and_its_failure_is_an_event(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    async with open_forwarding(tmp_path_factory.mktemp("late"), KEEP_ALIVE_INTERVAL="0.1") as late:
+        late.api.control.fail("chat", Fault("stall", seconds=0.45))
+        answer = await late.http.post(CHAT, json=STREAMED)
+        assert answer.text.startswith(": keep-alive\n\n")
+        assert answer.text.endswith("data: [DONE]\n\n")
+        assert answer.text.count("Nile") == 1
+        late.api.control.fail("chat", Fault("stall", seconds=0.45))
+        late.api.prepare(Prepared(b'{"error":{"message":"No.","type":"invalid_request_error"}}', status=400))
+        failed = await late.http.post(CHAT, json=STREAMED)
+        assert failed.status_code == 200
+        assert orjson.loads(failed.text.strip().splitlines()[-1].removeprefix("data: "))["error"]["message"] == "No."
+        assert "[DONE]" not in failed.text
+        late.api.control.fail("chat", Fault("stall", at="mid_stream", after=1, seconds=0.45))
+        silent = await late.http.post(CHAT, json=STREAMED)
+        assert ": keep-alive\n\n" in silent.text
+        assert silent.text.endswith("data: [DONE]\n\n")
+
+
+async def test_R1_an_api_that_never_answers_is_given_up(tmp_path_factory: pytest.TempPathFactory) -> None:
+    limits = {"FIRST_CONTENT_TIMEOUT": "0.5", "ANSWER_TIMEOUT": "0.5", "EVENT_TIMEOUT": "0.3", "RETRY_TIMES": "1"}
+    limits |= {"FIRST_CONTENT_TIMEOUT_REASONING": "0.5", "ANSWER_TIMEOUT_REASONING": "0.5"}
+    async with open_forwarding(tmp_path_factory.mktemp("slow"), **limits) as slow:
+        slow.api.control.fail("chat", Fault("stall"), times=None)
+        for body in (QUESTION, STREAMED):
+            answer = await slow.http.post(CHAT, json=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (504, "upstream_timeout")
+            assert answer.headers["x-should-retry"] == "false"
+        slow.fresh()
+        slow.api.control.fail("chat", Fault("stall", at="mid_stream", after=1))
+        cut = await slow.http.post(CHAT, json=STREAMED)
+        assert "stream_interrupted" in cut.text
+        await until(lambda: slow.api.control.replies[-1].outcome == "aborted", "the call still runs")
+
+
+async def test_R12_a_caller_who_does_not_read_slows_the_api_down(forwarding: Forwarding) -> None:
+    chunk = b'data: {"choices":[{"delta":{"content":"' + b"x" * 4000 + b'"}}]}\n\n'
+    forwarding.api.prepare(Prepared(chunk * 8000 + b"data: [DONE]\n\n", kind="text/event-stream"))
+    host, port = forwarding.house.base.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    body = orjson.dumps(STREAMED)
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {OPERATOR['Authorization']}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    await reader.readline()
+    await until(lambda: bool(forwarding.api.control.replies), "the call has not arrived")
+    await asyncio.sleep(0.5)
+    (relay,) = forwarding.house.runtime.answers
+    assert relay._events.events < 6000, "most of 32 MB is still with the API"  # type: ignore[attr-defined]  # the only relay
+    writer.transport.abort()
+    await until(lambda: not forwarding.house.runtime.answers, "the answer is still known")
+
+
+async def test_with_accounts_and_keys_each_model_goes_where_it_is_offered(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    async with Simulator() as sim:
+        settings = {"CHATGPT_BASE_URL": sim.url, "OPENAI_AUTH_TOKEN_URL": f"{sim.url}/oauth/token"}
+        settings |= {"MODEL_ROUTES": "o4-mini=openai,gpt-4o-mini=chatgpt|openai"}
+        tokens = [sim.control.accounts[0].access_token]
+        async with open_forwarding(tmp_path_factory.mktemp("both"), tokens=tokens, **settings) as both:
+
+            async def served(model: str) -> str:
+                both.fresh()
+                answer = await both.http.post(CHAT, json=QUESTION | {"model": model})
+                assert answer.status_code == 200, answer.text
+                return "openai" if both.api.control.requests_to("chat") else "chatgpt"
+
+            assert await served("gpt-4o") == "chatgpt"
+            assert await served("openai/gpt-4o") == "openai"
+            assert await served("text-embedding-3-small") == "openai"
+            assert await served("o4-mini") == "openai"
+            assert await served("gpt-4o-mini") == "chatgpt"
+            listed = [model["id"] for model in (await both.http.get("/v1/models")).json()["data"]]
+            assert {"auto", "gpt-4o", "whisper-1"} <= set(listed)
+            assert len(listed) == len(set(listed))
+            unknown = await both.http.post(CHAT, json=QUESTION | {"model": "chatgpt/nobody-knows-this"})
+            assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
+            sim.control.refuse("conversation", "model_cap", times=None)
+            first = await both.http.post(CHAT, json=QUESTION | {"model": "gpt-4o-mini"})
+            again = await both.http.post(CHAT, json=QUESTION | {"model": "gpt-4o-mini"})
+            assert {first.status_code, again.status_code} <= {200, 429}
+            assert again.json()["object"] == "chat.completion", "the accounts rest, and the rule names a fallback"
+            assert both.api.control.requests_to("chat")
