@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -366,3 +367,46 @@ async def test_another_server_in_front_uses_its_own_tokens_or_the_pool(sim: Simu
         for headers in ({"authkey": "wrong"}, {"authkey": ""}, {}, {"Authorization": f"Bearer {own_token}"}):
             refused = await http.post(f"{behind.base}/backend-api/conversation", json=turn_body(), headers=headers)
             assert refused.status_code in (401, 403)
+
+
+# What reaches the backend
+
+HOSTILE = [
+    f"{start}{end}"
+    for start in ("/conversation/", "/backend-api/conversation/", "/conversation/gen_title/", "/chatgpt/backend-api/")
+    for end in (
+        "..", "../me", "..%2fme", "%2e%2e%2fme", "..%5cme", "%2fme", "/me", "//evil.test/x", "c-1/../../me",
+        "c-1%2f..%2f..%2fme",
+        "c-1;x=1", "c-1%3fx=1", "c-1%23x", "@evil.test", "http:%2f%2fevil.test", "%00", "c%0d%0aX:y", "c-1%20HTTP",
+        "%c0%ae%c0%ae",
+    )
+] + [
+    "/backend-api/me", "/backend-api/accounts/logout_all", "/backend-api/conversations/c-1", "/backend-api/../backend-api/me",
+    "/conversations?limit=20&offset=0&order=updated%26x%3d1", "/conversations?limit=1%26account=x", "/accounts/check/v5",
+    "/models?url=http://evil.test", "/backend-api/sentinel/chat-requirements",
+    "/backend-api/conversation/c-1/attachment/f/download",
+]  # fmt: skip
+
+
+async def test_S6_whatever_the_path_only_listed_calls_reach_the_backend(
+    house: House, http: httpx.AsyncClient, sim: Simulator
+) -> None:
+    token = sim.control.add_account().access_token
+    port = int(house.base.rpartition(":")[2])
+    for target in HOSTILE:
+        for method in ("GET", "PATCH"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n"
+            body = b'{"title":"x"}' if method == "PATCH" else b""
+            kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
+            writer.write(f"{head}{kind}\r\n".encode() + body)
+            answer = await reader.read()
+            writer.close()
+            status = int(answer.split(b" ", 2)[1])
+            assert status < 500, (method, target, answer[:200])
+    paths = {record.request.target for record in sim.control.requests}
+    listed = re.compile(
+        r"/|/backend-api/(?:conversations\?offset=\d+&limit=\d+&order=(?:updated|created)"
+        r"|models\?history_and_training_disabled=false|conversation/[A-Za-z0-9][A-Za-z0-9_-]*)"
+    )
+    assert [path for path in paths if not listed.fullmatch(path)] == []
