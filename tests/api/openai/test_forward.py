@@ -261,7 +261,9 @@ async def test_R2_a_stream_that_begins_late_is_kept_alive_and_its_failure_is_an_
 async def test_R1_an_api_that_never_answers_is_given_up(tmp_path_factory: pytest.TempPathFactory) -> None:
     limits = {"FIRST_CONTENT_TIMEOUT": "0.5", "ANSWER_TIMEOUT": "0.5", "EVENT_TIMEOUT": "0.3", "RETRY_TIMES": "1"}
     limits |= {"FIRST_CONTENT_TIMEOUT_REASONING": "0.5", "ANSWER_TIMEOUT_REASONING": "0.5"}
-    async with open_forwarding(tmp_path_factory.mktemp("slow"), **limits) as slow:
+    async with open_forwarding(
+        tmp_path_factory.mktemp("slow"), keys=1, options=None, clock=None, tokens=(), **limits
+    ) as slow:
         slow.api.control.fail("chat", Fault("stall"), times=None)
         for body in (QUESTION, STREAMED):
             answer = await slow.http.post(CHAT, json=body)
@@ -299,7 +301,9 @@ async def test_with_accounts_and_keys_each_model_goes_where_it_is_offered(
         settings = {"CHATGPT_BASE_URL": sim.url, "OPENAI_AUTH_TOKEN_URL": f"{sim.url}/oauth/token"}
         settings |= {"MODEL_ROUTES": "o4-mini=openai,gpt-4o-mini=chatgpt|openai"}
         tokens = [sim.control.accounts[0].access_token]
-        async with open_forwarding(tmp_path_factory.mktemp("both"), tokens=tokens, **settings) as both:
+        async with open_forwarding(
+            tmp_path_factory.mktemp("both"), keys=1, options=None, clock=None, tokens=tokens, **settings
+        ) as both:
 
             async def served(model: str) -> str:
                 both.fresh()
