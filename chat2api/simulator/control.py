@@ -171,7 +171,7 @@ class Control:
             for record in self.requests
         )
 
-    async def wait_until(self, holds: Callable[[], bool], timeout: float = 5.0) -> None:
+    async def wait_until(self, holds: Callable[[], bool], timeout: float = 20.0) -> None:
         """Return once `holds()` is true, looking after each request and each end of a reply. Raises TimeoutError."""
         await self._backend.recorder.wait_until(holds, timeout)
 

@@ -170,7 +170,7 @@ class Recorder:
         for watcher in self._watchers:
             watcher.set()
 
-    async def wait_until(self, holds: Callable[[], bool], timeout: float = 5.0) -> None:
+    async def wait_until(self, holds: Callable[[], bool], timeout: float = 20.0) -> None:
         """Return as soon as `holds()` is true, looking after each change. Raises TimeoutError."""
         watcher = asyncio.Event()
         self._watchers.add(watcher)

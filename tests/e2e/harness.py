@@ -428,7 +428,7 @@ def answering_tasks() -> set[str]:
     return found - {"transport housekeeping"}
 
 
-async def until(holds: Callable[[], bool], what: str, seconds: float = SOON) -> None:
+async def until(holds: Callable[[], bool], what: str, seconds: float = 4 * SOON) -> None:
     """Return once `holds()` is true, looking every few milliseconds; fail with `what` when that takes too long."""
     give_up_at = time.monotonic() + seconds
     while not holds():
