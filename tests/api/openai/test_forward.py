@@ -14,7 +14,7 @@ from chat2api.simulator.app import Simulator
 from chat2api.simulator.faults import Fault
 from chat2api.simulator.openai_api import Prepared
 from tests.api.openai.forwarding import CHAT, OPERATOR, QUESTION, Forwarding, open_forwarding
-from tests.e2e.harness import until
+from tests.e2e.harness import HouseClock, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -327,3 +327,53 @@ async def test_with_accounts_and_keys_each_model_goes_where_it_is_offered(
             assert {first.status_code, again.status_code} <= {200, 429}
             assert again.json()["object"] == "chat.completion", "the accounts rest, and the rule names a fallback"
             assert both.api.control.requests_to("chat")
+
+
+async def test_S18_G6_neither_log_nor_records_hold_keys_prompts_or_answers(
+    tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    folder = tmp_path_factory.mktemp("canaries")
+    prompt, said, own = "prompt-canary-4711", "answer-canary-4712", "sk-own-canary-4713"
+    clock = HouseClock()
+    async with open_forwarding(folder / "data", keys=2, clock=clock, LOG_LEVEL="debug") as kept:
+        for key in kept.api.keys:
+            assert key not in str(kept.house.runtime.config.summary())
+        messages = [{"role": "user", "content": prompt}]
+        kept.api.control.set_options(text=said)
+        for body in (QUESTION | {"messages": messages}, STREAMED | {"messages": messages}):
+            clock.advance(8 * 24 * 3600)  # every wait is over
+            assert said in (await kept.http.post(CHAT, json=body)).text
+            kept.api.control.fail("chat", openai_api.fault(openai_api.error(400, f"{prompt} is wrong.")))
+            assert prompt in (await kept.http.post(CHAT, json=body)).text
+            kept.api.control.fail("chat", Fault("answer", status=500, body=said), times=4)
+            await kept.http.post(CHAT, json=body)
+            kept.api.control.fail("chat", Fault("reset", at="mid_stream", after=1))
+            await kept.http.post(CHAT, json=body)
+            await kept.http.post(CHAT, json=body, headers={"Authorization": f"Bearer {own}"})
+        await kept.http.post("/v1/responses", json={"model": "gpt-4.1", "input": prompt})
+        secrets = [prompt, said, own, *kept.api.keys]
+        metrics = (await kept.http.get("/metrics")).text
+    stored = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    for secret in secrets:
+        assert secret not in caplog.text
+        assert secret not in metrics
+        assert secret.encode() not in stored
+
+
+async def test_a_public_tier_is_served_by_the_operators_keys_within_its_rules(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    async with open_forwarding(tmp_path_factory.mktemp("public"), PUBLIC_MODE="free") as public:
+        messages = [{"role": "system", "content": "Be rude."}, {"role": "user", "content": "Name three rivers."}]
+        async with httpx.AsyncClient(base_url=public.house.base, trust_env=False) as nobody:
+            answer = await nobody.post(f"/free{CHAT}", json={"model": "gpt-4o-mini", "messages": messages})
+            other = await nobody.post(f"/free{CHAT}", json={"model": "gpt-4.1", "messages": messages})
+            upload = await nobody.post("/free/v1/embeddings", json={"model": "gpt-4o-mini", "input": "x"})
+        assert (answer.status_code, answer.json()["object"]) == (200, "chat.completion")
+        assert other.status_code == 404
+        assert upload.status_code == 403
+        (record,) = public.api.control.requests_to("chat")
+        sent = orjson.loads(record.request.body)
+        assert sent["messages"] == messages[1:]
+        assert sent["max_completion_tokens" if "max_completion_tokens" in sent else "max_tokens"] <= 1000
