@@ -10,6 +10,7 @@ from chat2api.api.charging import open_charge
 from chat2api.api.context import current_caller, current_runtime, on_request_end
 from chat2api.api.entry import hold_to_tier
 from chat2api.api.openai.forward import Forwarding, forward
+from chat2api.api.openai.objects import key_of
 from chat2api.api.relay import AnswerRelay, size_of_events
 from chat2api.api.streaming import Answer, stream_answer, whole_answer
 from chat2api.errors import AllAccountsCoolingError, NoAccountError
@@ -17,7 +18,7 @@ from chat2api.gateway.attempts import affinity_of
 from chat2api.gateway.provider import Caller
 from chat2api.gateway.routing import ProviderName, Route
 from chat2api.protocol.openai.chat import parse_chat_request, read_model
-from chat2api.protocol.openai.forwarded import prepare_body
+from chat2api.protocol.openai.forwarded import prepare_body, references
 from chat2api.protocol.prompt import Message, TextPart
 
 blueprint = Blueprint("chat", __name__)
@@ -47,6 +48,7 @@ async def _answer(provider: ProviderName, caller: Caller, body: JsonBody, route:
 async def _forward(caller: Caller, body: JsonBody, route: Route) -> Response:
     """Answer by an API key: the body goes there as it came."""
     forwarded = prepare_body(body.data, body.value, model=route.model if route.named else None, is_chat=True)
+    key = await key_of(caller, references(body.value))
     charge = await open_charge(
         (Message("user", (TextPart(forwarded.text),)),),
         model=route.model,
@@ -62,6 +64,7 @@ async def _forward(caller: Caller, body: JsonBody, route: Route) -> Response:
         asked_usage=forwarded.asked_usage,
         kind="chat",
         affinity=f"{caller.owner}\0{forwarded.user}" if forwarded.user else affinity_of(caller),
+        key=key,
     )
     return await forward(forwarding, charge)
 

@@ -17,13 +17,13 @@ from chat2api.api.body import check_names, read_body
 from chat2api.api.charging import held_to_rate, open_charge
 from chat2api.api.context import current_caller, current_runtime
 from chat2api.api.openai.forward import Forwarding, forward
+from chat2api.api.openai.objects import key_of, not_there
 from chat2api.errors import InvalidRequestError, NotFoundError
 from chat2api.gateway.attempts import affinity_of
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.protocol.openai.fields import is_object, require_text, wrong_type
 from chat2api.protocol.openai.forwarded import prepare_body, references
 from chat2api.protocol.prompt import Message, TextPart
-from chat2api.storage.api_objects import ApiObject
 from chat2api.upstream.openai import ApiCall
 
 blueprint = Blueprint("operations", __name__)
@@ -75,7 +75,7 @@ async def operate() -> Response:
         model=route.model if route.named else None,
         is_chat=operation.path == ("completions",),
     )
-    key = await _key_of(caller, references(body.value))
+    key = await key_of(caller, references(body.value))
     charge = await open_charge(
         (Message("user", (TextPart(forwarded.text),)),),
         model=route.model,
@@ -162,36 +162,13 @@ async def _forward_object(method: str, path: tuple[str, ...], identifier: str, *
     caller = current_caller()
     current_runtime().routing.route_to_keys(caller, path[0])
     if _ID.fullmatch(identifier) is None:
-        raise _not_there(identifier)
-    key = await _key_of(caller, {identifier})
+        raise not_there(identifier)
+    key = await key_of(caller, {identifier})
     forwarding = Forwarding(
         method, path, path[0], query=_query(), key=key, deletes=identifier if deletes else None, body=None
     )
     async with held_to_rate():
         return await forward(forwarding, None)
-
-
-async def _key_of(caller: Caller, identifiers: set[str]) -> str | None:
-    """Give the label of the key that knows these objects, None for any key.
-
-    Raises NotFoundError for one that is not the caller's, InvalidRequestError where no key knows them all.
-    """
-    if caller.kind == "own_key":
-        return None
-    keys = {(await _own(caller, identifier)).key for identifier in sorted(identifiers)}
-    if len(keys) > 1:
-        raise InvalidRequestError(
-            "These objects were made by different API keys and cannot be used together. Upload the files again in one go.",
-            code="objects_of_different_keys",
-        )
-    return next(iter(keys), None)
-
-
-async def _own(caller: Caller, identifier: str) -> ApiObject:
-    made = await current_runtime().records.api_objects.find(identifier)
-    if made is None or made.owner != caller.owner:
-        raise _not_there(identifier)
-    return made
 
 
 async def _own_files(caller: Caller) -> list[dict[str, object]]:
@@ -245,7 +222,3 @@ def _page_of(files: list[dict[str, object]]) -> Response:
 
 def _query() -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in request.args.items(multi=True) if name in _QUERY)
-
-
-def _not_there(identifier: str) -> NotFoundError:
-    return NotFoundError(f"No such object: {identifier[:200]}", param="id", code="not_found")

@@ -62,7 +62,7 @@ def _without_system(rule: SystemRule, messages: list[object]) -> list[object]:
         return messages
     kept = []
     for index, message in enumerate(messages):
-        if not is_object(message) or message.get("role") not in _SYSTEM_ROLES:
+        if not is_object(message) or _spelt(message.get("role")) not in _SYSTEM_ROLES:
             kept.append(message)
         elif rule == "reject":
             raise InvalidRequestError(
@@ -75,9 +75,16 @@ def _without_system(rule: SystemRule, messages: list[object]) -> list[object]:
     return kept
 
 
+def _spelt(role: object) -> object:
+    """Give a role as a lenient server may read it."""
+    return "".join(filter(str.isalpha, role)).lower() if isinstance(role, str) else role
+
+
 def _check_texts(messages: list[object]) -> None:
     for index, message in enumerate(messages):
         content = message.get("content") if is_object(message) else None
+        if is_object(content):
+            raise _not_text(f"messages[{index}].content")
         for place, part in enumerate(content if isinstance(content, list) else ()):
             if is_object(part) and part.get("type") not in _TEXT_PARTS:
                 raise _not_text(f"messages[{index}].content[{place}].type")

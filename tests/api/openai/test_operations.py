@@ -126,6 +126,8 @@ async def test_S8_an_id_that_is_not_ones_own_reaches_nobody(
         {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-others"}]}]},
         {"tools": [{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file-others"]}}]},
         {"tools": [{"type": "file_search", "vector_store_ids": ["vs_others"]}]},
+        {"tools": [{"type": "code_interpreter", "container": "cntr_others"}]},
+        {"tools": [{"type": "shell", "environment": {"type": "container_reference", "container_id": "cntr_others"}}]},
     ],
 )
 async def test_S8_what_others_made_cannot_be_referred_to(forwarding: Forwarding, body: dict[str, object]) -> None:

@@ -56,7 +56,10 @@ def test_only_system_messages_leave_nothing_to_answer() -> None:
     assert refused(Rules(system="drop"), body(SYSTEM, DEVELOPER)).param == "messages"
 
 
-@pytest.mark.parametrize("message", [SYSTEM, DEVELOPER])
+@pytest.mark.parametrize(
+    "message",
+    [SYSTEM, DEVELOPER, *({**SYSTEM, "role": role} for role in ("System", " system", "DEVELOPER\n", "sys\0tem"))],
+)
 def test_a_system_message_is_refused_where_the_rule_says_so(message: object) -> None:
     error = refused(Rules(system="reject"), body(TEXT, message))
     assert (error.param, error.code) == ("messages[1].role", "system_not_allowed")
@@ -69,6 +72,11 @@ def test_only_text_passes_a_tier_for_text(kind: object) -> None:
     parts = [{"type": "text", "text": "What is this?"}, {"type": kind, "image_url": {"url": "data:,"}}]
     error = refused(Rules(text_only=True), body(SYSTEM, {"role": "user", "content": parts}))
     assert (error.param, error.code) == ("messages[1].content[1].type", "text_only")
+
+
+def test_a_part_outside_of_a_list_is_no_text() -> None:
+    content = {"type": "image_url", "image_url": {"url": "data:,"}}
+    assert refused(Rules(text_only=True), body({"role": "user", "content": content})).param == "messages[0].content"
 
 
 @pytest.mark.parametrize("fields", [{"modalities": ["text", "audio"]}, {"audio": {"voice": "alloy"}}])

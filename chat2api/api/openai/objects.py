@@ -1,0 +1,33 @@
+"""Whose the objects are that a call names: a caller by the operator's keys has those that they made, and no others (S8)."""
+
+from chat2api.api.context import current_runtime
+from chat2api.errors import InvalidRequestError, NotFoundError
+from chat2api.gateway.provider import Caller
+
+
+async def key_of(caller: Caller, identifiers: set[str]) -> str | None:
+    """Give the label of the key that knows these objects, None for any key.
+
+    Raises NotFoundError for one that is not the caller's, InvalidRequestError where no key knows them all. Who brings a key
+    of their own is believed: the API knows what belongs to it.
+    """
+    if caller.kind == "own_key":
+        return None
+    objects = current_runtime().records.api_objects
+    keys: set[str] = set()
+    for identifier in sorted(identifiers):
+        made = await objects.find(identifier)
+        if made is None or made.owner != caller.owner:
+            raise not_there(identifier)
+        keys.add(made.key)
+    if len(keys) > 1:
+        raise InvalidRequestError(
+            "These objects were made by different API keys and cannot be used together. Upload the files again in one go.",
+            code="objects_of_different_keys",
+        )
+    return next(iter(keys), None)
+
+
+def not_there(identifier: str) -> NotFoundError:
+    """Give what an object that is not the caller's is answered with."""
+    return NotFoundError(f"No such object: {identifier[:200]}", param="id", code="not_found")
