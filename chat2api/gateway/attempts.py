@@ -192,6 +192,9 @@ class Trials:
                 errand=self.errand,
             )
         except AllAccountsCoolingError as error:
+            if account_id is not None and self.claim.account_id is None:
+                # The one that was to be asked again was set aside meanwhile: another one then.
+                return await self._lease(None, attempts, failure)
             if failure is None or isinstance(failure, AccountLimitedError):
                 error.final = error.final or self.made > 1
                 raise

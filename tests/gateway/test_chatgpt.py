@@ -34,6 +34,7 @@ from chat2api.protocol.chatgpt.drift import UNREADABLE
 from chat2api.protocol.events import Finished, Started
 from chat2api.protocol.prompt import Message, TextPart
 from chat2api.simulator.faults import Fault
+from chat2api.storage.values import ANY_MODEL, Cooldown
 from tests.e2e.harness import HouseClock, until
 from tests.gateway.bench import (
     ANONYMOUS,
@@ -328,6 +329,27 @@ async def test_R3_before_another_account_there_is_a_pause(gateway: Gateway, paus
     assert gateway.turns == 2
     (pause,) = (seconds for seconds in pauses if seconds)
     assert JITTER_SECONDS[0] <= pause <= JITTER_SECONDS[1]
+
+
+async def test_R3_an_account_that_is_set_aside_before_its_second_try_is_left_for_another(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gateway.fresh(2)
+    sleep, ours = gateway.clock.sleep, asyncio.current_task()
+
+    async def meanwhile(seconds: float) -> None:
+        if asyncio.current_task() is ours:
+            (tried,) = {request.account for request in gateway.control.requests_to("conversation")}
+            (account,) = (one for one in gateway.source.pool.accounts() if one.user_id == tried)
+            await gateway.source.pool.cool(
+                Cooldown(account.id, ANY_MODEL, gateway.clock.now() + 3600, True, "stated_limit", 0)
+            )
+        await sleep(seconds)
+
+    monkeypatch.setattr(gateway.clock, "sleep", meanwhile)
+    gateway.control.refuse("conversation", "server_error")
+    assert text_of(await gateway.ask()) == ANSWER
+    assert gateway.turns == 2
 
 
 async def test_own_tokens_stay_with_their_own_account(gateway: Gateway) -> None:
