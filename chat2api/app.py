@@ -118,7 +118,7 @@ def create_app(
         declare_access(app, f"{blueprint.name}.", access)
     static_files.install_static_files(app, _TEMPLATES / "static", prefix)
     declare_access(app, static_files.ENDPOINT, "open")
-    for blueprint in (accounts.blueprint, keys.blueprint, invites.operator, metrics.blueprint):
+    for blueprint in (accounts.blueprint, keys.blueprint, invites.operator, users.operator, metrics.blueprint):
         _register(app, blueprint, prefix)
         declare_access(app, f"{blueprint.name}.", "admin")
     if prefix:  # health checks know no prefix

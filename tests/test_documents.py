@@ -232,7 +232,7 @@ def test_readme_tells_under_which_other_paths_the_routes_are_found() -> None:
 def test_the_guide_lists_every_route_of_the_operators_rest_and_says_where_they_are_described() -> None:
     section = text_of(GUIDE).partition("## Calls for programs")[2].partition("\n## ")[0]
     assert "`/openapi.json` describes" in section
-    assert named_routes(section) == real_routes("accounts.", "keys.", "invites.")
+    assert named_routes(section) == real_routes("accounts.", "keys.", "invites.", "local_users.")
     described = openapi_document(__version__)["paths"]
     assert isinstance(described, dict)
     assert {path for _, path in named_routes(section)} <= set(described)
@@ -245,7 +245,7 @@ def test_the_routes_that_the_guide_names_anywhere_are_there() -> None:
 def test_the_pages_that_the_guide_lists_are_there() -> None:
     pages = re.findall(r"^\| `(/\S*)` \|", guide_section("Pages"), re.MULTILINE)
     assert set(pages) >= {"/", "/login", "/usage", "/tokens/overview"}
-    assert {("GET", page) for page in pages} <= real_routes() - real_routes("accounts.", "keys.")
+    assert {("GET", page) for page in pages} <= real_routes() - real_routes("accounts.", "keys.", "local_users.")
 
 
 # ---- what the operator reads ----

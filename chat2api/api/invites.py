@@ -12,7 +12,7 @@ from chat2api.api.pages import public_base
 from chat2api.api.sessions import check_transport
 from chat2api.api.shell import shell_of
 from chat2api.api.tiers import base_of
-from chat2api.errors import InvalidRequestError, NotFoundError
+from chat2api.errors import NotFoundError
 from chat2api.keys.invitations import FIELD_NAMES, Made, read_invitation, show_invitation
 from chat2api.keys.terms import Json
 from chat2api.keys.tiers import Tier
@@ -101,9 +101,7 @@ async def take(token: str) -> str:
 async def make_invitation(new: NewInvitation) -> Made:
     """Make an invitation for the operator who asks. Raises InvalidRequestError for a tier that there is not."""
     runtime = current_runtime()
-    if runtime.tiers.get(new.tier) is None:
-        names = ", ".join(tier.name for tier in runtime.tiers.tiers)
-        raise InvalidRequestError(f"There is no such tier. There are: {names}.", param="tier", code="invalid_value")
+    runtime.tiers.require(new.tier)
     made = await runtime.invitations.make(new)
     await record_action("invites.create", f"{made.invitation.id}: {new.tier}")
     return made

@@ -48,7 +48,7 @@ async def create() -> tuple[Json, int]:
     """Make a key; the member `key` of the answer is the key itself."""
     runtime = current_runtime()
     fields = await read_fields(*FIELD_NAMES)
-    _check_tier(fields)
+    check_tier(fields)
     issued = await runtime.keys.issue(read_new_key(fields, runtime.clock.now()))
     await record_action("keys.create", issued.key.id)
     return _shown_once(issued), 201
@@ -67,7 +67,7 @@ async def change(key_id: str) -> Json:
     fields = await read_fields(*FIELD_NAMES)
     if not fields:
         raise InvalidRequestError(f"There is nothing to change. What this call takes: {', '.join(FIELD_NAMES)}.")
-    _check_tier(fields)
+    check_tier(fields)
     make = read_changes(fields, runtime.clock.now())
     changed = await runtime.keys.change(key_id, lambda key: make(key.scope, key.limits))
     await record_action("keys.change", f"{key_id}: {', '.join(sorted(fields))}")
@@ -106,12 +106,11 @@ async def stop() -> Json:
     return {"stopped": stopped}
 
 
-def _check_tier(fields: Mapping[str, object]) -> None:
+def check_tier(fields: Mapping[str, object]) -> None:
     """Raise InvalidRequestError for a tier that there is not: such a key would open nothing."""
-    name, book = fields.get(TIER, NONE), current_runtime().tiers
-    if isinstance(name, str) and name != NONE and book.get(name) is None:
-        names = ", ".join(tier.name for tier in book.tiers)
-        raise InvalidRequestError(f"There is no such tier. There are: {names}.", param=TIER, code="invalid_value")
+    name = fields.get(TIER, NONE)
+    if isinstance(name, str) and name != NONE:
+        current_runtime().tiers.require(name)
 
 
 def _shown_once(issued: Issued) -> Json:

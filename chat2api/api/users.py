@@ -1,4 +1,8 @@
-"""POST /auth/login: a local user's name and password for a token of this server, good on every route (S12, S14)."""
+"""Local users: signing in at POST /auth/login, and the operator's REST for them under /users.
+
+A sign-in gives a token of this server for a name and a password, good on every route (S12, S14). Users are told apart by
+their keys, since a name may hold what no path can; no answer under /users holds a password or a key.
+"""
 
 from datetime import UTC, datetime
 
@@ -7,12 +11,22 @@ from quart import Blueprint, Response, request
 
 from chat2api.api.admission import Guess
 from chat2api.api.body import read_fields
-from chat2api.api.context import current_runtime
+from chat2api.api.context import current_runtime, record_action
+from chat2api.api.keys import check_tier
 from chat2api.errors import InvalidAPIKeyError, PermissionDeniedError
-from chat2api.keys.users import MAX_NAME, MAX_PASSWORD
+from chat2api.keys.terms import Json
+from chat2api.keys.users import MAX_NAME, MAX_PASSWORD, TERM_NAMES, read_terms
 from chat2api.protocol.openai.fields import missing, wrong_type, wrong_value
 
 blueprint = Blueprint("users", __name__)
+operator = Blueprint("local_users", __name__, url_prefix="/users")
+
+
+@operator.after_request
+async def keep_private(response: Response) -> Response:
+    """Let nobody keep what only the operator may see."""
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 @blueprint.post("/auth/login")
@@ -34,6 +48,54 @@ async def sign_in() -> Response:
     expires = datetime.fromtimestamp(token.expires_at, UTC).isoformat().replace("+00:00", "Z")
     answer = orjson.dumps({"accessToken": token.text, "expires": expires})
     return Response(answer, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+@operator.get("")
+async def index() -> Json:
+    """List all users, in the order in which they were made."""
+    users = current_runtime().users
+    return {"object": "list", "data": [users.show(user) for user in users.all()]}
+
+
+@operator.post("")
+async def create() -> tuple[Json, int]:
+    """Make a user with a key of their own, which nobody is shown, on the terms that a key may have."""
+    runtime = current_runtime()
+    fields = await read_fields("username", "password", *TERM_NAMES)
+    name, password = _text(fields, "username", MAX_NAME), _text(fields, "password", MAX_PASSWORD)
+    check_tier(fields)
+    terms = {name: value for name, value in fields.items() if name in TERM_NAMES}
+    user = await runtime.users.add(name, password, read_terms(name, terms, runtime.clock.now()))
+    await record_action("users.add", user.shown_name)
+    return runtime.users.show(user), 201
+
+
+@operator.get("/<key_id>")
+async def show(key_id: str) -> Json:
+    """Show one user."""
+    users = current_runtime().users
+    return users.show(users.require_by_key(key_id))
+
+
+@operator.patch("/<key_id>")
+async def change(key_id: str) -> Json:
+    """Give a user another password, and sign out who is signed in with the old one."""
+    users = current_runtime().users
+    fields = await read_fields("password")
+    password = _text(fields, "password", MAX_PASSWORD)
+    user = await users.set_password(users.require_by_key(key_id).name, password)
+    await record_action("users.password", user.shown_name)
+    return users.show(user)
+
+
+@operator.delete("/<key_id>")
+async def remove(key_id: str) -> Json:
+    """Remove a user and end their key for ever; its row stays in the list of keys, since its usage does."""
+    await read_fields()
+    users = current_runtime().users
+    user = await users.remove(users.require_by_key(key_id).name)
+    await record_action("users.remove", user.shown_name)
+    return users.show(user)
 
 
 def _text(said: dict[str, object], name: str, longest: int) -> str:

@@ -8,9 +8,8 @@ from quart import Blueprint, redirect, render_template, request
 from quart.typing import ResponseReturnValue
 
 from chat2api.api.context import current_runtime, record_action
-from chat2api.errors import InvalidRequestError, NotFoundError
-from chat2api.keys.terms import read_new_key
-from chat2api.keys.users import LEAST_PASSWORD, check_name
+from chat2api.errors import InvalidRequestError
+from chat2api.keys.users import LEAST_PASSWORD, read_terms
 from chat2api.storage.users import LocalUser
 
 blueprint = Blueprint("users_page", __name__, url_prefix="/local-users")
@@ -39,8 +38,9 @@ async def add() -> ResponseReturnValue:
     runtime = current_runtime()
     form = await request.form
     try:
-        name = check_name(form.get("username", ""))
-        user = await runtime.users.add(name, _password(form), read_new_key({"name": name}, runtime.clock.now()))
+        name = form.get("username", "")
+        terms = read_terms(name, {}, runtime.clock.now())
+        user = await runtime.users.add(name, _password(form), terms)
     except InvalidRequestError as error:
         return await _list(form, error), 400
     await record_action("users.add", user.shown_name)
@@ -50,13 +50,13 @@ async def add() -> ResponseReturnValue:
 @blueprint.get("/<key_id>")
 async def show(key_id: str) -> str:
     """One user: another password, removal."""
-    return await _page(_find(key_id))
+    return await _page(current_runtime().users.require_by_key(key_id))
 
 
 @blueprint.post("/<key_id>/password")
 async def set_password(key_id: str) -> ResponseReturnValue:
     """Give a user another password."""
-    user = _find(key_id)
+    user = current_runtime().users.require_by_key(key_id)
     try:
         await current_runtime().users.set_password(user.name, _password(await request.form))
     except InvalidRequestError as error:
@@ -68,21 +68,13 @@ async def set_password(key_id: str) -> ResponseReturnValue:
 @blueprint.post("/<key_id>/remove")
 async def remove(key_id: str) -> ResponseReturnValue:
     """Remove a user, once that is sure."""
-    user = _find(key_id)
+    user = current_runtime().users.require_by_key(key_id)
     if (await request.form).get("sure") != "yes":
         here = f"{_base()}/{quote(key_id, safe='')}"
         return await render_template("confirm_user.html", user=user, action=f"{here}/remove", fields={}, back=here)
     await current_runtime().users.remove(user.name)
     await record_action("users.remove", user.shown_name)
     return redirect(f"{_base()}?done=removed", 303)
-
-
-def _find(key_id: str) -> LocalUser:
-    """Give the user of a key. Raises NotFoundError."""
-    for user in current_runtime().users.all():
-        if user.key_id == key_id:
-            return user
-    raise NotFoundError("There is no such user.", code="user_not_found")
 
 
 def _password(form: Mapping[str, str]) -> str:
@@ -117,9 +109,7 @@ def _form_values(error: InvalidRequestError | None) -> dict[str, object]:
 
 
 def _state(user: LocalUser) -> str:
-    runtime = current_runtime()
-    key = runtime.keys.get(user.key_id)
-    return "revoked" if key is None else key.ended(runtime.clock.now()) or "ok"
+    return current_runtime().users.ended(user) or "ok"
 
 
 def _base() -> str:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Collection
 from pathlib import Path
 
-from chat2api.errors import ConfigError
+from chat2api.errors import ConfigError, InvalidRequestError
 from chat2api.keys.digests import find_digest, secret_digest
 from chat2api.keys.tier_file import MAX_FILE, Problem, TiersError, read_tiers
 from chat2api.keys.tiers import BUILT_IN, Tier
@@ -77,6 +77,14 @@ class TierBook:
     def get(self, name: str) -> Tier | None:
         """Give a tier by its name."""
         return self._by_name.get(name)
+
+    def require(self, name: str) -> Tier:
+        """Give a tier that somebody asks for by name. Raises InvalidRequestError, which names those that there are."""
+        tier = self._by_name.get(name)
+        if tier is None:
+            names = ", ".join(self._by_name)
+            raise InvalidRequestError(f"There is no such tier. There are: {names}.", param="tier", code="invalid_value")
+        return tier
 
     def find(self, path: str) -> tuple[Tier, str] | None:
         """Give the tier under one of whose bases a path lies, and the rest of the path; the longest base wins."""

@@ -12,8 +12,7 @@ from chat2api.errors import InvalidRequestError
 from chat2api.keys.command import add_terms, said_terms
 from chat2api.keys.issue import KeyRing
 from chat2api.keys.password import SlowDigests
-from chat2api.keys.terms import read_new_key
-from chat2api.keys.users import LEAST_PASSWORD, LocalUsers, check_name, check_password
+from chat2api.keys.users import LEAST_PASSWORD, LocalUsers, check_password, read_terms
 from chat2api.storage.records import Records
 
 
@@ -53,19 +52,17 @@ def add_actions(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 async def _add(options: argparse.Namespace, records: Records, clock: Clock) -> None:
     async with _open(records, clock) as (users, ring):
-        name = check_name(options.username)
-        terms = read_new_key({"name": name, **said_terms(options)}, clock.now())
-        user = await users.add(name, _read_password(), terms)
+        terms = read_terms(options.username, said_terms(options), clock.now())
+        user = await users.add(options.username, _read_password(), terms)
         key = ring.require(user.key_id)
         until = "never" if key.expires_at is None else f"{datetime.fromtimestamp(key.expires_at, UTC):%Y-%m-%d}"
         _say(f"{user.shown_name} may sign in. Their key is {key.id}; it ends: {until}.")
 
 
 async def _list(options: argparse.Namespace, records: Records, clock: Clock) -> None:
-    async with _open(records, clock) as (users, ring):
+    async with _open(records, clock) as (users, _):
         for user in users.all():
-            key = ring.get(user.key_id)
-            state = "revoked" if key is None else key.ended(clock.now()) or "active"
+            state = users.ended(user) or "active"
             made = f"{datetime.fromtimestamp(user.created_at, UTC):%Y-%m-%d}"
             _say(f"{user.shown_name}  {user.key_id}  {state:<8} since {made}")
         _say(f"{len(users.all())} user(s)")

@@ -10,7 +10,7 @@ another password ends all tokens, as do the user's removal and the key's end. No
 import logging
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from chat2api.errors import InvalidRequestError, NotFoundError, StorageError
 from chat2api.keys.digests import find_digest
 from chat2api.keys.issue import POLL_SECONDS, KeyRing
 from chat2api.keys.password import SlowDigests
+from chat2api.keys.terms import FIELD_NAMES, NEVER, Json, read_new_key
 from chat2api.protocol.openai.fields import wrong_value
 from chat2api.storage.keys import NewKey
 from chat2api.storage.users import LocalUser, UserRecords
@@ -31,6 +32,8 @@ LIFETIME = 7 * 24 * 3600.0
 MAX_NAME = 64
 LEAST_PASSWORD = 10
 MAX_PASSWORD = 1024
+TERM_NAMES = tuple(name for name in FIELD_NAMES if name != "name")
+"""What can be said of a new user's key, which is called as the user is."""
 
 _PURPOSE = "user token"
 _FORM = re.compile(rf"{PREFIX}([0-9a-f]{{16}})-([0-9]{{1,12}})-([0-9a-f]{{64}})")
@@ -99,6 +102,24 @@ class LocalUsers:
     def all(self) -> Sequence[LocalUser]:
         """Give all users, in the order in which they were made."""
         return list(self._users.values())
+
+    def ended(self, user: LocalUser) -> str | None:
+        """Say that a user's key is `revoked` or `expired`, None for one that works."""
+        key = self._ring.get(user.key_id)
+        return "revoked" if key is None else key.ended(self._clock.now())
+
+    def show(self, user: LocalUser) -> Json:
+        """Give a user as an operator is told of them: never the password or its digest, nor a key."""
+        key = self._ring.get(user.key_id)
+        return {
+            "object": "user",
+            "username": user.shown_name,
+            "key_id": user.key_id,
+            "state": self.ended(user) or "active",
+            "expires_at": None if key is None else NEVER if key.expires_at is None else key.expires_at,
+            "created_at": user.created_at,
+            "changed_at": user.changed_at,
+        }
 
     # Signing in
 
@@ -171,6 +192,13 @@ class LocalUsers:
             raise NotFoundError("There is no user of this name.", param="username", code="user_not_found")
         return user
 
+    def require_by_key(self, key_id: str) -> LocalUser:
+        """Give the user whose key this is. Raises NotFoundError."""
+        user = self._by_key.get(key_id)
+        if user is None:
+            raise NotFoundError("There is no such user.", code="user_not_found")
+        return user
+
 
 def fold_name(name: str) -> str:
     """Give a name as users are told apart: without regard to case, width and surrounding blanks."""
@@ -183,6 +211,11 @@ def check_name(name: str) -> str:
     if not 0 < len(shown) <= MAX_NAME or len(shown.casefold()) > MAX_NAME or not shown.isprintable():
         raise wrong_value("username", f"a name has 1 to {MAX_NAME} printable characters.")
     return shown
+
+
+def read_terms(username: str, said: Mapping[str, object], now: float) -> NewKey:
+    """Give the key that a new user of this name gets, on what is said of `TERM_NAMES`. Raises InvalidRequestError."""
+    return read_new_key({**said, "name": check_name(username)}, now)
 
 
 def check_password(password: str) -> None:

@@ -82,6 +82,8 @@ EXPECTED_CLASSES = {
     "/keys/stop": "admin",
     "/keys/invites": "admin",
     "/keys/invites/<invitation_id>": "admin",
+    "/users": "admin",
+    "/users/<key_id>": "admin",
     "/invite/<token>": "login",
     "/keys/<key_id>": "admin",
     "/keys/<key_id>/rotate": "admin",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from chat2api.errors import ConfigError
+from chat2api.errors import ConfigError, InvalidRequestError
 from chat2api.keys.tier_book import TierBook
 from chat2api.keys.tier_file import TiersError
 from chat2api.keys.tiers import BUILT_IN
@@ -40,6 +40,15 @@ async def test_without_a_file_there_is_the_built_in_tier() -> None:
     assert book.tiers == (BUILT_IN,)
     assert book.public is None
     assert book.get("free") is BUILT_IN
+
+
+async def test_who_asks_for_a_tier_that_there_is_not_is_told_those_that_there_are(file: Path) -> None:
+    book = TierBook(file)
+    await book.load()
+    assert book.require("blog") is book.get("blog")
+    with pytest.raises(InvalidRequestError, match=r"There are: blog, inner\.") as told:
+        book.require("gold")
+    assert (told.value.param, told.value.code) == ("tier", "invalid_value")
 
 
 async def test_PUBLIC_MODE_alone_is_enough() -> None:

@@ -7,8 +7,8 @@ import pytest
 from chat2api.errors import InvalidRequestError, NotFoundError
 from chat2api.keys.issue import KeyRing
 from chat2api.keys.password import SlowDigests
-from chat2api.keys.users import LIFETIME, PREFIX, LocalUsers, fold_name, has_user_prefix
-from chat2api.storage.keys import KeyLimits, NewKey
+from chat2api.keys.users import LIFETIME, PREFIX, LocalUsers, fold_name, has_user_prefix, read_terms
+from chat2api.storage.keys import DAY_SECONDS, DEFAULT_EXPIRY_DAYS, KeyLimits, NewKey
 from chat2api.storage.sql_records import SqlRecords
 from tests.clocks import FakeClock
 
@@ -48,6 +48,38 @@ async def test_a_user_has_a_key_of_their_own_on_the_terms_that_were_said(users: 
     assert (key.name, key.limits.requests_per_day) == ("Anna", 7)
     assert users.all() == [anna]
     assert PASSWORD not in repr(anna)
+
+
+async def test_what_is_said_of_a_new_users_key_is_read_as_for_any_key() -> None:
+    usual = read_terms("  Anna ", {}, 1000.0)
+    assert (usual.name, usual.limits) == ("Anna", KeyLimits())
+    assert usual.expires_at == 1000.0 + DEFAULT_EXPIRY_DAYS * DAY_SECONDS
+    said = read_terms("Anna", {"requests_per_day": 7, "name": "of somebody else"}, 1000.0)
+    assert (said.name, said.limits.requests_per_day) == ("Anna", 7)
+    for name, terms, param in (("", {}, "username"), ("Anna", {"requests_per_day": 0}, "requests_per_day")):
+        with pytest.raises(InvalidRequestError) as told:
+            read_terms(name, terms, 1000.0)
+        assert told.value.param == param
+
+
+async def test_a_user_is_shown_with_the_state_and_the_end_of_the_key(
+    users: LocalUsers, ring: KeyRing, clock: FakeClock
+) -> None:
+    ends = clock.now() + 60
+    anna = await users.add("Anna", PASSWORD, NewKey("", ends))
+    bruno = await users.add("Bruno", PASSWORD, NewKey("", None))
+    assert users.require_by_key(anna.key_id) == anna
+    shown = users.show(anna)
+    assert (shown["username"], shown["key_id"], shown["state"]) == ("Anna", anna.key_id, "active")
+    assert (shown["expires_at"], users.show(bruno)["expires_at"]) == (ends, "never")
+    assert anna.password not in repr(shown)
+    clock.advance(61)
+    await ring.revoke(bruno.key_id)
+    assert [users.ended(user) for user in (anna, bruno)] == ["expired", "revoked"]
+    assert [users.show(user)["state"] for user in (anna, bruno)] == ["expired", "revoked"]
+    await users.remove("Anna")
+    with pytest.raises(NotFoundError):
+        users.require_by_key(anna.key_id)
 
 
 async def test_a_token_names_its_user_until_its_time_is_over(users: LocalUsers, clock: FakeClock) -> None:

@@ -1,4 +1,5 @@
-"""What the OpenAPI document says of the operator's routes: issued keys and invitations under /keys, accounts under /tokens.
+"""What the OpenAPI document says of the operator's routes: issued keys and invitations under /keys, local users
+under /users, accounts under /tokens.
 
 They are this server's own, so every word in them is written out here; tests hold it to what the routes take and send.
 """
@@ -33,6 +34,7 @@ _TEXT: Schema = {"type": "string"}
 _WHOLE: Schema = {"type": "integer", "minimum": 0}
 _NUMBER: Schema = {"type": "number"}
 _FLAG: Schema = {"type": "boolean"}
+_PASSWORD: Schema = {"type": "string", "minLength": 10, "maxLength": 1024}
 _INSTANT: Schema = {"type": "number", "description": "Seconds since 1970."}
 _SUCCESS: dict[str, Schema] = {"status": {"const": "success"}, "tokens_count": _WHOLE}
 
@@ -40,7 +42,7 @@ _SUCCESS: dict[str, Schema] = {"status": {"const": "success"}, "tokens_count": _
 def operator_paths(prefix: str) -> dict[str, Schema]:
     """Give the paths with their operations, behind that prefix."""
     paths: dict[str, Schema] = {}
-    for method, path, operation in (*_keys(), *_invitations(), *_imports(), *_accounts(), *_rest()):
+    for method, path, operation in (*_keys(), *_invitations(), *_users(), *_imports(), *_accounts(), *_rest()):
         paths.setdefault(prefix + path, {})[method] = operation
     return paths
 
@@ -99,11 +101,12 @@ def operator_schemas() -> dict[str, Schema]:
         "expires_at": count,
     }
     return {
-        "KeyFields": _key_fields(),
+        "KeyFields": object_of(_key_properties(), ()),
         "Key": _key(),
         "Invitation": _invitation(),
         "NewInvitation": _invitation({"url": {"type": "string", "description": "The link, in this answer alone."}}),
         "NewKey": _key({"key": {"type": "string", "description": "The key itself, in this answer alone."}}, left=False),
+        "User": _user(),
         "Account": object_of(account),
         "DeletedAccount": object_of(facts | {"deleted_at": _INSTANT}),
         "ImportEntry": object_of(entry),
@@ -123,8 +126,8 @@ def _number_or(word: str) -> Schema:
     return {"anyOf": [{"type": "integer", "minimum": 1}, {"const": word}]}
 
 
-def _key_fields() -> Schema:
-    fields: dict[str, Schema] = {
+def _key_properties() -> dict[str, Schema]:
+    return {
         "name": {"type": "string", "maxLength": 100},
         "note": {"type": "string", "maxLength": 1000},
         "expires_in_days": {"anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 36500}, {"const": "never"}]},
@@ -132,7 +135,6 @@ def _key_fields() -> Schema:
         **{name: _names_or("all") for name in SCOPES},
         **{name: _number_or("unlimited") for name in LIMITS},
     }
-    return object_of(fields, ())
 
 
 def _key(more: dict[str, Schema] | None = None, *, left: bool = True) -> Schema:
@@ -291,6 +293,46 @@ def _invitation(more: dict[str, Schema] | None = None) -> Schema:
         "key": nullable(_TEXT),
     }
     return object_of(fields | (more or {}))
+
+
+def _users() -> list[Operation]:
+    place = "/users/{key_id}"
+    one = {"200": ref("User")}
+    password = object_of({"password": _PASSWORD})
+    return [
+        _operation("get", "/users", "listUsers", "List all local users.", {"200": _list_of("User")}),
+        _operation("post", "/users", "createUser", "Make a local user.", {"201": ref("User")}, takes=_new_user()),
+        _operation("get", place, "getUser", "Show one user.", one),
+        _operation("patch", place, "changeUser", "Give a user another password.", one, takes=password),
+        _operation("delete", place, "removeUser", "Remove a user, and end their key for ever.", one),
+    ]
+
+
+def _user() -> Schema:
+    ends: Schema = {"anyOf": [_INSTANT, {"const": "never"}, {"type": "null"}]}
+    return object_of(
+        {
+            "object": {"const": "user"},
+            "username": _TEXT,
+            "key_id": {
+                "type": "string",
+                "description": "The key that bounds what they may; its terms are under /keys.",
+            },
+            "state": {"enum": ["active", "revoked", "expired"], "description": "That of the key."},
+            "expires_at": {**ends, "description": "When the key ends."},
+            "created_at": _INSTANT,
+            "changed_at": {**_INSTANT, "description": "When the password was set."},
+        }
+    )
+
+
+def _new_user() -> Schema:
+    names: dict[str, Schema] = {
+        "username": {"type": "string", "maxLength": 64, "description": "The name to sign in with."},
+        "password": _PASSWORD,
+    }
+    terms = {name: schema for name, schema in _key_properties().items() if name != "name"}
+    return object_of(names | terms, tuple(names))
 
 
 def _imports() -> list[Operation]:
