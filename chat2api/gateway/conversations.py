@@ -97,6 +97,8 @@ class Conversations:
         claim = await self._claim(caller, label)
         facts.upstream = claim.source.upstream
         facts.model = turn.model
+        if caller.kind == "issued_key":
+            turn = turn.without_connections()
         if turn.conversation_id is not None:
             claim, owned = await self._claim_conversation(claim, caller, turn.conversation_id)
             if turn.parent_message_id is None and owned is not None:

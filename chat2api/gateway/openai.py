@@ -421,11 +421,16 @@ def is_event_stream(headers: Mapping[str, str]) -> bool:
 
 def read_models(body: bytes) -> list[ModelObject]:
     """Give the models of the API's list, each as it was told. Raises UpstreamProtocolError."""
+    return [cast(ModelObject, item) for item in read_list(body)]
+
+
+def read_list(body: bytes) -> list[dict[str, object]]:
+    """Give what a list of the API's names by ids. Raises UpstreamProtocolError."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise UpstreamProtocolError("The API's list of models cannot be read.") from error
+        raise UpstreamProtocolError("The API's list cannot be read.") from error
     listed = value.get("data") if isinstance(value, dict) else None
     if not isinstance(listed, list):
-        raise UpstreamProtocolError("The API's list of models cannot be read.")
-    return [cast(ModelObject, item) for item in listed if isinstance(item, dict) and isinstance(item.get("id"), str)]
+        raise UpstreamProtocolError("The API's list cannot be read.")
+    return [item for item in listed if isinstance(item, dict) and isinstance(item.get("id"), str)]

@@ -219,13 +219,17 @@ class ApiBackend(Backend):
         body, _ = self._body(call, "prompt", default="gpt-image-1")
         if body.get("stream") is True:
             return _stream(call, replies.image_events(int(call.now)))
-        return json_answer(replies.images(int(call.now), int(str(body.get("n", 1)))))
+        return json_answer(replies.images(int(call.now), _read_count(body.get("n"))))
 
     def _image_form(self, call: Call) -> Reply:
         fields, files = _form(call)
         if not any(name.startswith("image") for name in files):
             raise Refusal(error(400, "Missing required parameter: 'image'."))
-        return json_answer(replies.images(int(call.now), int(fields.get("n", "1"))))
+        return json_answer(
+            replies.images(
+                int(call.now), _read_count(int(fields["n"]) if fields.get("n", "").isdigit() else fields.get("n"))
+            )
+        )
 
     def _speech(self, call: Call) -> Reply:
         body, _ = self._body(call, "input")
@@ -360,6 +364,15 @@ def _words(call: Call, text: str) -> list[str]:
         return [f"word{number} " for number in range(1, options.events + 1)]
     answer = options.text or ("Nile, Amazon, Danube." if "river" in text else f"You said: {text}")
     return re.findall(r"\s*\S+", answer) or [answer]
+
+
+def _read_count(value: object) -> int:
+    """Give how many pictures are asked for. Raises Refusal."""
+    if value is None:
+        return 1
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 10:
+        raise Refusal(error(400, "Invalid 'n': expected an integer from 1 to 10.", code="invalid_value"))
+    return value
 
 
 def _count_words(value: object) -> int:

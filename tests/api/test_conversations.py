@@ -98,6 +98,21 @@ async def test_who_speaks_and_in_which_conversation_may_be_left_out(
     assert len(sent["messages"][0]["id"]) == len(sent["parent_message_id"]) == 36
 
 
+async def test_S8_an_issued_key_reads_nothing_that_is_connected_to_the_account(
+    http: httpx.AsyncClient, house: House, sim: Simulator
+) -> None:
+    issued = await house.runtime.keys.issue(NewKey("somebody", None))
+    body = turn_body()
+    body["messages"][0]["metadata"] = {"selected_sources": ["drive"], "targeted_reply": "x"}
+    for headers, told in (
+        (OPERATOR, {"selected_sources", "targeted_reply"}),
+        ({"Authorization": f"Bearer {issued.secret}"}, {"targeted_reply"}),
+    ):
+        heard(await http.post("/conversation", json=body, headers=headers))
+        sent: Any = sim.control.requests_to("conversation")[-1].request.json()
+        assert sent["messages"][0]["metadata"].keys() == told
+
+
 async def test_a_token_is_taken_without_the_word_bearer(http: httpx.AsyncClient, own: dict[str, str]) -> None:
     bare = {"Authorization": own["Authorization"].removeprefix("Bearer ")}
     for headers in (own, bare):

@@ -66,6 +66,8 @@ async def test_the_other_operations_have_their_shapes(client: openai.AsyncOpenAI
     assert [len(item.embedding) for item in vectors.data] == [8, 8]
     assert not (await client.moderations.create(input="x")).results[0].flagged
     assert (await client.images.generate(prompt="a cat", model="gpt-image-1")).data
+    with pytest.raises(openai.BadRequestError):
+        await client.images.generate(prompt="a cat", model="gpt-image-1", n="many")  # type: ignore[call-overload]  # as asked
     sound = ("a.mp3", io.BytesIO(b"ID3" * 100))
     assert (await client.audio.transcriptions.create(model="whisper-1", file=sound)).text
     speech = await client.audio.speech.create(model="tts-1", voice="alloy", input="hello")

@@ -1,8 +1,17 @@
 """Whose the objects are that a call names: a caller by the operator's keys has those that they made, and no others (S8)."""
 
+import re
+
 from chat2api.api.context import current_runtime
 from chat2api.errors import InvalidRequestError, NotFoundError
 from chat2api.gateway.provider import Caller
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
+
+
+def is_id(text: str) -> bool:
+    """Whether a text may be an object's id."""
+    return _ID.fullmatch(text) is not None
 
 
 async def key_of(caller: Caller, identifiers: set[str]) -> str | None:
@@ -16,7 +25,7 @@ async def key_of(caller: Caller, identifiers: set[str]) -> str | None:
     objects = current_runtime().records.api_objects
     keys: set[str] = set()
     for identifier in sorted(identifiers):
-        made = await objects.find(identifier)
+        made = await objects.find(identifier) if is_id(identifier) else None
         if made is None or made.owner != caller.owner:
             raise not_there(identifier)
         keys.add(made.key)
@@ -30,4 +39,5 @@ async def key_of(caller: Caller, identifiers: set[str]) -> str | None:
 
 def not_there(identifier: str) -> NotFoundError:
     """Give what an object that is not the caller's is answered with."""
-    return NotFoundError(f"No such object: {identifier[:200]}", param="id", code="not_found")
+    told = identifier[:200].encode("utf-8", "replace").decode()  # half of a surrogate pair cannot be told
+    return NotFoundError(f"No such object: {told}", param="id", code="not_found")

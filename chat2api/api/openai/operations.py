@@ -6,9 +6,8 @@ itself knows whose it is.
 """
 
 import asyncio
-import re
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import orjson
 from quart import Blueprint, Response, request
@@ -17,9 +16,10 @@ from chat2api.api.body import check_names, read_body
 from chat2api.api.charging import held_to_rate, open_charge
 from chat2api.api.context import current_caller, current_runtime
 from chat2api.api.openai.forward import Forwarding, forward
-from chat2api.api.openai.objects import key_of, not_there
-from chat2api.errors import InvalidRequestError, NotFoundError
+from chat2api.api.openai.objects import is_id, key_of, not_there
+from chat2api.errors import InvalidRequestError, NotFoundError, UpstreamRefusedRequestError
 from chat2api.gateway.attempts import affinity_of
+from chat2api.gateway.openai import read_list
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.protocol.openai.fields import is_object, require_text, wrong_type
 from chat2api.protocol.openai.forwarded import prepare_body, references
@@ -28,7 +28,6 @@ from chat2api.upstream.openai import ApiCall
 
 blueprint = Blueprint("operations", __name__)
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _QUERY = ("after", "before", "include", "include[]", "limit", "order", "purpose", "starting_after", "stream")
 """Parameters that are passed on."""
 
@@ -161,7 +160,7 @@ async def delete_file(identifier: str) -> Response:
 async def _forward_object(method: str, path: tuple[str, ...], identifier: str, *, deletes: bool = False) -> Response:
     caller = current_caller()
     current_runtime().routing.route_to_keys(caller, path[0])
-    if _ID.fullmatch(identifier) is None:
+    if not is_id(identifier):
         raise not_there(identifier)
     key = await key_of(caller, {identifier})
     forwarding = Forwarding(
@@ -186,9 +185,11 @@ async def _own_files(caller: Caller) -> list[dict[str, object]]:
             )
         except NotFoundError:
             continue  # its key is not configured any more
-        value = orjson.loads(await runtime.openai.read_whole(answer, seconds))
+        body = await runtime.openai.read_whole(answer, seconds)
+        if answer.status >= 400:
+            raise UpstreamRefusedRequestError("The API does not list its files for this key.")
         known = {one.id for one in owned if one.key == key}
-        listed += [one for one in value.get("data") or () if isinstance(one, dict) and one.get("id") in known]
+        listed += [one for one in read_list(body) if one.get("id") in known]
     return listed
 
 
@@ -205,7 +206,7 @@ def _page_of(files: list[dict[str, object]]) -> Response:
     ):
         raise InvalidRequestError("`limit` is a number from 1 to 10000, `order` asc or desc.", param="limit")
     chosen = [one for one in files if purpose is None or one.get("purpose") == purpose]
-    chosen.sort(key=lambda one: (cast(int, one.get("created_at") or 0), str(one["id"])), reverse=order != "asc")
+    chosen.sort(key=_age, reverse=order != "asc")
     if after is not None:
         places = [place for place, one in enumerate(chosen) if one["id"] == after]
         chosen = chosen[places[0] + 1 :] if places else []
@@ -218,6 +219,11 @@ def _page_of(files: list[dict[str, object]]) -> Response:
         "has_more": more,
     }
     return Response(orjson.dumps(told), content_type="application/json")
+
+
+def _age(file: dict[str, object]) -> tuple[float, str]:
+    made = file.get("created_at")
+    return (made if isinstance(made, int | float) else 0, str(file["id"]))
 
 
 def _query() -> tuple[tuple[str, str], ...]:

@@ -86,6 +86,11 @@ _OF_METADATA = (
 )
 """What goes on of a message; the rest of its metadata tells of the caller's front end, not of what is asked (G6)."""
 
+_CONNECTIONS = (
+    "developer_mode_connector_ids", "selected_all_github_repos", "selected_github_repos", "selected_sources",
+)  # fmt: skip
+"""Of those, what lets an answer read the places that an account's owner has connected: mail, drives, repositories."""
+
 _READ = frozenset({"action", "auto_continue", "conversation_id", "messages", "model", "parent_message_id"})
 
 _PAGE = {
@@ -131,6 +136,16 @@ class SiteTurn:
             conversation_id=conversation_id,
             parent_message_id=message_id,
         )
+
+    def without_connections(self) -> "SiteTurn":
+        """Give the turn for somebody who shares the account, to whom nothing belongs that its owner has connected to it."""
+        messages = tuple(
+            {**message, "metadata": {name: metadata[name] for name in metadata if name not in _CONNECTIONS}}
+            if isinstance(metadata := message.get("metadata"), dict)
+            else message
+            for message in self.messages
+        )
+        return replace(self, messages=messages)
 
     @property
     def temporary(self) -> bool:
@@ -275,7 +290,7 @@ def _read_message(value: object, where: str, around: Surroundings) -> Mapping[st
     message = dict(value)
     role = message.pop("role", None)
     author = message.get("author") or {}
-    if not isinstance(author, dict) or not isinstance(role or "", str):
+    if not isinstance(author, dict) or not all(isinstance(name or "", str) for name in (role, author.get("role"))):
         raise _wrong(f"{where}.author", "an object with a role")
     content = message.get("content")
     if not isinstance(content, dict) or not isinstance(content.get("parts"), list):

@@ -50,6 +50,7 @@ async def test_S8_a_chat_uses_the_files_of_its_caller_and_no_others(running: For
     [
         r'{"role": "assistant", "audio": {"id": "audio_others"}}',
         r'{"role": "user", "content": [{"type": "file", "file": {"file\u005fid": "file-others"}}]}',
+        r'{"role": "user", "content": [{"type": "file", "file": {"file_id": "\ud800"}}]}',
     ],
 )
 async def test_S8_a_chat_cannot_refer_to_what_others_made(running: Forwarding, body: str) -> None:
@@ -65,3 +66,9 @@ async def test_what_a_caller_describes_is_no_reference(running: Forwarding) -> N
     tool = {"type": "function", "function": {"name": "read", "parameters": schema}}
     body = QUESTION | {"tools": [tool], "metadata": {"conversation": "of my own", "file_id": "mine"}}
     assert (await running.http.post(CHAT, json=body)).status_code == 200
+
+
+async def test_half_of_a_pair_may_stand_in_a_body_that_is_passed_on(running: Forwarding) -> None:
+    said = r'{"model": "gpt-4.1", "user": "\ud800", "messages": [{"role": "user", "content": "x"}]}'
+    answer = await running.http.post(CHAT, content=said, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200

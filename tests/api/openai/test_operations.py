@@ -9,6 +9,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
+from chat2api.simulator.openai_api import Prepared
 from chat2api.storage.keys import KeyScope, NewKey
 from tests.api.openai.forwarding import Forwarding, open_forwarding
 from tests.e2e.harness import SECOND_KEY
@@ -134,6 +135,18 @@ async def test_S8_what_others_made_cannot_be_referred_to(forwarding: Forwarding,
     answer = await forwarding.http.post("/v1/responses", json={"model": "gpt-4.1", "input": "x"} | body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
     assert forwarding.api.control.requests == []
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"data": 5}', b""])
+async def test_a_list_of_files_that_cannot_be_read_is_the_apis_failure(forwarding: Forwarding, body: bytes) -> None:
+    issued = await forwarding.house.runtime.keys.issue(NewKey("with a file", None))
+    headers = {"Authorization": f"Bearer {issued.secret}"}
+    file = {"file": ("a.txt", b"text")}
+    made = await forwarding.http.post("/v1/files", files=file, data={"purpose": "user_data"}, headers=headers)
+    forwarding.api.prepare(Prepared(body))
+    answer = await forwarding.http.get("/v1/files", headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_protocol")
+    await forwarding.http.delete(f"/v1/files/{made.json()['id']}", headers=headers)
 
 
 async def test_who_brings_a_key_asks_the_api_itself(forwarding: Forwarding) -> None:

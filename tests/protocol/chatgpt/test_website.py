@@ -131,6 +131,29 @@ def test_G6_a_message_tells_nothing_of_the_front_end_that_wrote_it() -> None:
     assert odd["metadata"] == {}
 
 
+@pytest.mark.parametrize("author", [{"role": {"a": 1}}, {"role": ["user"]}, {"role": 5}])
+def test_a_role_is_a_word(author: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError) as raised:
+        read_turn({"messages": [{"author": author, "content": {"parts": ["x"]}}]}, around())
+    assert raised.value.param == "messages[0].author"
+
+
+def test_S8_who_shares_an_account_has_nothing_of_what_is_connected_to_it() -> None:
+    connected = {
+        "developer_mode_connector_ids": ["c-1"],
+        "selected_all_github_repos": True,
+        "selected_github_repos": ["a/b"],
+        "selected_sources": ["drive"],
+    }
+    metadata = connected | {"attachments": [{"id": "f-1"}]}
+    said = [{"content": {"parts": ["x"]}, "metadata": metadata}, {"content": {"parts": ["y"]}}]
+    read = read_turn({"messages": said}, around())
+    assert read.messages[0]["metadata"] == metadata
+    shared = read.without_connections().messages
+    assert shared[0]["metadata"] == {"attachments": [{"id": "f-1"}]}
+    assert shared[1] == read.messages[1]
+
+
 def test_known_fields_go_on_and_unknown_ones_are_told() -> None:
     given = {
         "supported_encodings": ["v1"],
