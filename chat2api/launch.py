@@ -128,6 +128,10 @@ def _log_start(runtime: Runtime, unused: Sequence[str]) -> None:
     log.info(
         "upstream: %s", "simulator for the demo key" if runtime.demo else ", ".join(runtime.config.chatgpt_base_url)
     )
+    if runtime.openai.configured:
+        keys = runtime.openai.pool.statistics()
+        states = ", ".join(f"{count} {state}" for state, count in sorted(keys.by_state.items()))
+        log.info("forwarding: %s, API keys: %d (%s)", runtime.openai.client.base, keys.total, states)
     if runtime.config.unnamed_proxy:
         log.warning(
             "PUBLIC_ORIGINS says that a reverse proxy stands in front, but TRUSTED_PROXIES does not name it: all callers "
@@ -158,16 +162,20 @@ def _show_banner(runtime: Runtime, addresses: Sequence[Address]) -> None:
             "",
             *_examples(base, runtime.demo.key),
         ]
+    if runtime.openai.configured:
+        count = runtime.openai.pool.statistics().total
+        lines += [f"Calls are forwarded to {runtime.openai.client.base}, with {count} API key{'s' * (count > 1)}."]
     if config.diskless:
         lines += [NOT_KEPT + ".", ""]
-    elif not runtime.pool.statistics().total:
+    elif not runtime.pool.statistics().total and not runtime.openai.configured:
         lines += [
             "To use your own ChatGPT account, add its token (README says how to get it), in another terminal:",
             f"  {command} tokens add -",
         ]
     if not config.authorization and runtime.operator_keys.shut is None:
+        opened = "this server" if runtime.openai.configured else "the accounts"
         lines += [
-            "The operator key opens the accounts. Clients take it from these variables:",
+            f"The operator key opens {opened}. Clients take it from these variables:",
             f"  export OPENAI_BASE_URL={base}/v1",
             f"  export OPENAI_API_KEY=$(cat {shlex.quote(str(config.data_dir / KEY_FILE))})",
         ]

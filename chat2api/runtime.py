@@ -28,6 +28,7 @@ from chat2api.gateway.checkups import Checkups
 from chat2api.gateway.conversations import Conversations
 from chat2api.gateway.doctor import Doctor
 from chat2api.gateway.jobs import Jobs
+from chat2api.gateway.key_doctor import KeyDoctor
 from chat2api.gateway.offers import Offers
 from chat2api.gateway.openai import ApiKey, OpenAIProvider
 from chat2api.gateway.provider import Provider
@@ -218,7 +219,8 @@ class Runtime:
         self.demo = await self._open_demo() if demo and not self.pool.statistics().total else None
         demo_source = await self._demo_source(self.demo) if self.demo is not None else None
         self.sources = Sources(pool, visitors, demo_source, self.clock)
-        self.doctor = Doctor(self.client, pool, self.clock, config)
+        self.openai = await self._open_openai(exits)
+        self.doctor = Doctor(self.client, pool, self.clock, config, more=KeyDoctor(self.openai, config).checks)
         self.jobs = Jobs(self.clock, self.spawn)
         self.pastes = Pastes(self.clock, self.spawn)
         self.care = AccountCare(
@@ -227,7 +229,6 @@ class Runtime:
         self.provider = ChatGPTProvider(
             config, self.clock, self.client, self.sources, Offers(self.client, self.clock), self.drift
         )
-        self.openai = await self._open_openai(exits)
         self.routing = Routing(self.provider, self.openai, parse_rules(config.model_routes), self.clock)
         self.conversations = Conversations(config, self.clock, self.client, self.sources, self.drift)
 

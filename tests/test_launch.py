@@ -133,6 +133,21 @@ async def test_with_accounts_there_is_no_talk_of_adding_one(tmp_path: Path, caps
     assert "operator key" not in text, "AUTHORIZATION has its own"
 
 
+async def test_with_API_keys_the_start_says_where_calls_go_and_misses_no_account(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    keys = "sk-canary-of-the-suite-1,sk-canary-of-the-suite-2"
+    config = settings(tmp_path, OPENAI_API_KEYS=keys, OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    assert await serve_and_stop(config) == 0
+    text = capsys.readouterr().out
+    assert "Calls are forwarded to http://127.0.0.1:9/v1, with 2 API keys." in text
+    assert "tokens add" not in text
+    assert "The operator key opens this server." in text
+    assert "forwarding: http://127.0.0.1:9/v1, API keys: 2 (2 ok)" in caplog.text
+    assert "canary" not in text + caplog.text
+
+
 async def test_S18_the_start_is_logged_without_secrets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     proxy = "http://someone:proxy-canary@127.0.0.1:9"

@@ -24,7 +24,7 @@ PER_PAGE = 50
 
 SAY = Phrases("examination", {"gone": "It was removed meanwhile."})
 
-_GROUPS = {"way": "ways", "account": "accounts", "accounts": "accounts"}
+_GROUPS = {"way": "ways", "api": "api", "key": "api", "account": "accounts", "accounts": "accounts"}
 """The group of the page in which checks stand, by the first part of their names; the others are about the server."""
 
 
@@ -62,6 +62,7 @@ async def doctor_page() -> str:
         groups=[
             ("server", [row for row in rows if row.group == "server"]),
             ("ways", [row for row in rows if row.group == "ways"]),
+            ("api", [row for row in rows if row.group == "api"]),
             ("accounts", accounts[(page - 1) * PER_PAGE : page * PER_PAGE]),
         ],
         all=len(rows),
@@ -118,10 +119,11 @@ def _rows(runtime: Runtime) -> list[CheckRow]:
 
 def _row(check: Check, last: Examined | None, ids: dict[str, str]) -> CheckRow:
     group, _, about = check.name.partition("-")
-    if group not in ("way", "account") or not about:
+    if group not in ("way", "account", "api", "key") or not about:
         return CheckRow(check.name, check.name.replace("-", "_"), _GROUPS.get(check.name, "server"), "", last)
-    if group == "way":
-        return CheckRow(check.name, group, _GROUPS[group], check.subject, last)
+    if group in ("way", "api", "key"):
+        shown = check.name if group == "key" else check.subject
+        return CheckRow(check.name, group, _GROUPS[group], shown, last)
     return CheckRow(check.name, group, _GROUPS[group], about, last, ids.get(about))
 
 

@@ -63,6 +63,10 @@ SAY = Phrases(
         "workspace_closed": "the backend has closed this workspace",
         "signed_in": "signed in, {count} models offered",
         "signed_in_plan": "plan {plan}, signed in, {count} models offered",
+        "key_lists": "the API accepts it and lists {count} models",
+        "key_refused": "the API refuses it",
+        "key_lists_nothing": "the API accepts it, but it may not list models",
+        "not_an_api": "it answers with status {status}, not as an API does",
     },
 )
 """What was seen."""
@@ -89,6 +93,11 @@ REMEDY = Phrases(
         "sign_in": "Sign in with a browser, get a new token and add it: chat2api tokens add -",
         "wait": "It is used again in {seconds} s at most.",
         "session_network": "Check the network, PROXY_URL and CHATGPT_BASE_URL ({address}).",
+        "api_network": "Check the network, PROXY_URL and OPENAI_BASE_URL.",
+        "api_base": "Check OPENAI_BASE_URL: mostly it ends with /v1.",
+        "api_key": "Set another key in OPENAI_API_KEYS, and start the server again.",
+        "api_credit": "See the key's credit and limits where it was made. It is tried again by itself.",
+        "api_later": "Try again later; if it stays so, see what the API's own pages say of this key.",
         "token_network": "Check the network, PROXY_URL and OPENAI_AUTH_TOKEN_URL ({address}).",
     },
 )
@@ -130,17 +139,26 @@ class Examined:
 class Doctor:
     """Examines the pool, its ways to the backend, and what the server stands on."""
 
-    def __init__(self, client: ChatGPTClient, source: AccountSource, clock: Clock, config: Config) -> None:
-        """Examine that source of accounts, and what those settings say of the machine."""
+    def __init__(
+        self,
+        client: ChatGPTClient,
+        source: AccountSource,
+        clock: Clock,
+        config: Config,
+        *,
+        more: "Callable[[], list[Check]]" = list,
+    ) -> None:
+        """Examine that source of accounts, what those settings say of the machine, and what `more` gives."""
         self._client = client
         self._source = source
         self._clock = clock
         self._config = config
+        self._more = more
         self.latest: dict[str, Examined] = {}
         """By check, what `run` found last; those that there are no more are forgotten."""
 
     def checks(self) -> list[Check]:
-        """Give all that can be examined now; a pool without accounts is examined as `accounts`."""
+        """Give all that can be examined now; a pool without accounts is examined as `accounts`, unless others can answer."""
         found = [
             Check("proof-of-work", "proof of work", self._examine_proof),
             Check("store", "records", self._examine_store),
@@ -151,13 +169,14 @@ class Doctor:
         if self._config.public_origins:
             found.append(Check("reverse-proxy", "reverse proxy", self._examine_proxy))
         for number, (origin, proxy) in enumerate(self._ways(), 1):
-            found.append(Check(f"way-{number}", _way(origin, proxy), self._exit_check(origin, proxy)))
+            found.append(Check(f"way-{number}", say_way(origin, proxy), self._exit_check(origin, proxy)))
+        found += (others := self._more())
         views = self._source.pool.views()
         found += [
             Check(f"account-{view.account.label}", f"account {view.account.label}", self._account_check(view))
             for view in views
         ]
-        if not views:
+        if not views and not others:
             found.append(Check("accounts", "accounts", self._miss_accounts))
         return found
 
@@ -194,7 +213,7 @@ class Doctor:
             await self._source.records.check()
             restored = await self._source.records.restored()
         except StorageError as error:
-            return Finding("records", False, _words(error), REMEDY("free_or_restore"))
+            return Finding("records", False, say_error(error), REMEDY("free_or_restore"))
         if restored:
             return Finding(
                 "records",
@@ -244,7 +263,7 @@ class Doctor:
         return Finding("proof of work", False, SAY("proof", way=name), REMEDY("compiler"))
 
     async def _examine_exit(self, origin: str, proxy: str | None) -> Finding:
-        subject = _way(origin, proxy)
+        subject = say_way(origin, proxy)
         session = _nobody(origin, proxy)
         try:
             await self._client.check_reachable(session)
@@ -253,7 +272,7 @@ class Doctor:
             if verdict.exit_fault is not None:
                 # It spares requests the same failure. That a page came says too little to end what made an exit rest.
                 self._source.report(session, verdict)
-            return Finding(subject, False, _words(error), _advice(error))
+            return Finding(subject, False, say_error(error), _advice(error))
         return Finding(subject, True, SAY("reachable"))
 
     async def examine_account(self, view: AccountView) -> Finding:
@@ -280,7 +299,7 @@ class Doctor:
         try:
             lease = await self._source.pool.lease(model="doctor", account_id=account.id, errand=True)
         except Chat2APIError as error:
-            return Finding(subject, False, _words(error), REMEDY("in_use"))
+            return Finding(subject, False, say_error(error), REMEDY("in_use"))
         outcome: Outcome | Exception = Outcome.ABANDONED
         session: Session | None = None
         try:
@@ -291,7 +310,7 @@ class Doctor:
         except Chat2APIError as error:
             outcome = error
             advice = _advice(error) if session is not None else self._sign_in_advice(error, account)
-            return Finding(subject, False, _words(error), advice)
+            return Finding(subject, False, say_error(error), advice)
         finally:
             await self._source.free(lease, session, outcome)
         if info is not None and info.is_deactivated:
@@ -323,7 +342,8 @@ class Doctor:
             self._source.pool.put(changed)
 
 
-def _words(error: Chat2APIError) -> Sentence:
+def say_error(error: Chat2APIError) -> Sentence:
+    """Say what went wrong."""
     return words_of_error(error.message, error_code(error) or error.code)
 
 
@@ -345,7 +365,8 @@ def _nobody(origin: str, proxy: str | None) -> Session:
     return Session(f"doctor {proxy}", _NOBODY, origin, proxy, credential="anonymous")
 
 
-def _way(origin: str, proxy: str | None) -> Sentence:
+def say_way(origin: str, proxy: str | None) -> Sentence:
+    """Name a way to a server, by an exit or directly."""
     return SAY("way_direct", origin=origin) if proxy is None else SAY("way_through", origin=origin, proxy=_shown(proxy))
 
 

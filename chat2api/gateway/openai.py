@@ -53,6 +53,9 @@ LIST_LIMIT = 8 * 1024 * 1024
 MODELS_SECONDS = 300.0
 """How long the API's list of models is used."""
 
+_MODELS = "models"
+"""Stands for a model where the list of models is asked for."""
+
 _OWN = "own"
 """Stands for the caller's own key where attempts are counted."""
 
@@ -174,17 +177,37 @@ class OpenAIProvider:
                 self._listed = (self._clock.monotonic() + MODELS_SECONDS, await self._list(caller))
             return self._listed[1]
 
+    async def try_key(self, key_id: str) -> Sequence[ModelObject]:
+        """Give the models that the API lists for one of the operator's keys, which is asked once.
+
+        Raises UpstreamError for what is wrong, and what a lease raises when the key cannot be used now.
+        """
+        key, seconds = self.keys[key_id], self._config.preparation_timeout
+        lease = await self.pool.lease(model=_MODELS, account_id=key_id, errand=True)
+        attempt = _Attempt(self, ApiCall("GET", ("models",), seconds), _MODELS, key.secret, lease, key.label)
+        outcome: Outcome | Exception = Outcome.ABANDONED
+        try:
+            by = asyncio.get_running_loop().time() + seconds
+            async with deadline(by, "first_content", "The API did not answer in time."):
+                answer = await attempt.open(set())
+            models = read_list(answer.status, await self.read_whole(answer, seconds))
+            outcome = Outcome.SERVED
+        except UpstreamError as error:
+            outcome = error
+            raise
+        finally:
+            await attempt.finish(outcome)
+        return models
+
     async def _list(self, caller: Caller) -> Sequence[ModelObject]:
         seconds = self._config.preparation_timeout
         loop = asyncio.get_running_loop()
         call = ApiCall("GET", ("models",), seconds)
-        answer = await self.open(caller, call, model="models", first_by=loop.time() + seconds, facts=AnswerFacts())
+        answer = await self.open(caller, call, model=_MODELS, first_by=loop.time() + seconds, facts=AnswerFacts())
         body = await self.read_whole(answer, seconds)
         if answer.status == 401:
             raise CallerTokenRejectedError("The API does not accept the key that you sent.")
-        if answer.status >= 400:
-            raise UpstreamRefusedRequestError("The API does not list its models for this key.")
-        return read_models(body)
+        return read_list(answer.status, body)
 
     async def read_whole(self, answer: ApiAnswer, seconds: float) -> bytes:
         """Give the whole body of a short answer and close it. Raises UpstreamError."""
@@ -417,6 +440,13 @@ class _Attempt:
 def is_event_stream(headers: Mapping[str, str]) -> bool:
     """Whether an answer's body is an event stream."""
     return headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
+
+
+def read_list(status: int, body: bytes) -> list[ModelObject]:
+    """Give the models of an answer to the question for them. Raises UpstreamRefusedRequestError, UpstreamProtocolError."""
+    if status >= 400:
+        raise UpstreamRefusedRequestError("The API does not list its models for this key.")
+    return read_models(body)
 
 
 def read_models(body: bytes) -> list[ModelObject]:

@@ -46,25 +46,25 @@ class OpenAIClient:
     def __init__(self, transport: Transport, base_url: str, *, connect_timeout: float) -> None:
         """Call the server at that base URL, `https://api.openai.com/v1` for instance."""
         self._transport = transport
-        self._base = base_url.rstrip("/")
+        self.base = base_url.rstrip("/")
         self._connect_timeout = connect_timeout
         self.host = urlsplit(base_url).netloc
 
     @property
     def is_local(self) -> bool:
         """Whether the server is on this machine, where no proxy leads to."""
-        host = locate(self._base).host
+        host = locate(self.base).host
         try:
             return ip_address(host).is_loopback
         except ValueError:
             return host == "localhost"
 
-    async def open(self, key: str, proxy: str | None, call: ApiCall) -> ResponseStream:
-        """Give the answer once its head is here, whatever its status; close it.
+    async def open(self, key: str | None, proxy: str | None, call: ApiCall) -> ResponseStream:
+        """Give the answer once its head is here, whatever its status; close it. Without a key nobody is named.
 
         Raises TransportError, UpstreamTimeoutError and ValueError for a header that cannot go on the wire.
         """
-        headers = [("Authorization", f"Bearer {key}")]
+        headers = [("Authorization", f"Bearer {key}")] if key is not None else []
         if call.content_type is not None:
             headers.append(("Content-Type", call.content_type))
         if call.accept is not None:
@@ -82,7 +82,7 @@ class OpenAIClient:
         if any(part in ("", ".", "..") for part in call.path):
             raise ValueError("a path has no empty parts and no dots")
         path = "".join("/" + quote(part, safe="") for part in call.path)
-        return self._base + path + ("?" + urlencode(call.query) if call.query else "")
+        return self.base + path + ("?" + urlencode(call.query) if call.query else "")
 
 
 async def read_refusal(stream: ResponseStream) -> bytes:
