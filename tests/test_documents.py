@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
 from typing import get_args
@@ -28,7 +29,7 @@ from tests.documents import ROOT, env_example, with_chinese_settings_table, with
 GUIDE = "docs/operators-guide.md"
 HOSTING = [f"docs/deploy-{place}.md" for place in ("docker", "zeabur", "render", "cloud-run", "systemd")]
 # The documents that there are in two languages, by their English name.
-TWINS = ["README.md", GUIDE, *HOSTING]
+TWINS = ["README.md", GUIDE, "docs/compatibility.md", *HOSTING]
 DOCUMENTS = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", GUIDE]
 DOCUMENTS += [name for twin in TWINS for name in (twin, twin.replace(".md", ".zh-CN.md")) if name not in DOCUMENTS]
 DEPLOYMENT_FILES = [
@@ -105,7 +106,7 @@ def test_a_new_setting_comes_into_the_chinese_table_and_what_is_translated_stays
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_setting_that_a_document_names_exists(name: str) -> None:
     known = {setting.name for setting in describe_settings()} | {"GO_CHATGPT_API_PROXY"}
-    others = {"OPENAI_BASE_URL", "OPENAI_API_KEY", "LABEL", "FILE"}
+    others = {"OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_API_KEY", "LABEL", "FILE"}
     others |= {"RENDER_EXTERNAL_URL", "ZEABUR_WEB_URL", "NET_ADMIN"}  # of hosts and containers
     named = {word for code in code_of(name) for word in re.findall(r"\b[A-Z][A-Z]+(?:_[A-Z]+)+\b", code)}
     assert named <= known | others
@@ -419,6 +420,12 @@ def test_the_pictures_are_small_and_each_is_shown_to_the_operator() -> None:
     pictures = sorted((ROOT / "docs" / "pictures").glob("*.png"))
     assert {f"pictures/{picture.name}" for picture in pictures} == set(re.findall(r"\]\((.*?\.png)\)", text_of(GUIDE)))
     assert all(picture.stat().st_size <= 150_000 for picture in pictures)
+
+
+def test_the_version_of_the_client_that_the_suite_runs_is_the_one_that_documents_name() -> None:
+    installed = version("openai")
+    assert f"| `openai` for Python | {installed} | in the suite" in text_of("docs/compatibility.md")
+    assert f"Python client ({installed.rpartition('.')[0]})" in text_of("README.md")
 
 
 def test_the_changelog_has_this_version() -> None:
