@@ -190,7 +190,7 @@ class OpenAIProvider:
             by = asyncio.get_running_loop().time() + seconds
             async with deadline(by, "first_content", "The API did not answer in time."):
                 answer = await attempt.open(set())
-            models = read_list(answer.status, await self.read_whole(answer, seconds))
+            models = read_offered(answer.status, await self.read_whole(answer, seconds))
             outcome = Outcome.SERVED
         except UpstreamError as error:
             outcome = error
@@ -207,7 +207,7 @@ class OpenAIProvider:
         body = await self.read_whole(answer, seconds)
         if answer.status == 401:
             raise CallerTokenRejectedError("The API does not accept the key that you sent.")
-        return read_list(answer.status, body)
+        return read_offered(answer.status, body)
 
     async def read_whole(self, answer: ApiAnswer, seconds: float) -> bytes:
         """Give the whole body of a short answer and close it. Raises UpstreamError."""
@@ -442,7 +442,7 @@ def is_event_stream(headers: Mapping[str, str]) -> bool:
     return headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
 
 
-def read_list(status: int, body: bytes) -> list[ModelObject]:
+def read_offered(status: int, body: bytes) -> list[ModelObject]:
     """Give the models of an answer to the question for them. Raises UpstreamRefusedRequestError, UpstreamProtocolError."""
     if status >= 400:
         raise UpstreamRefusedRequestError("The API does not list its models for this key.")
