@@ -16,7 +16,7 @@ from chat2api.api.openai.forward import Forwarding, forward
 from chat2api.errors import InvalidRequestError
 from chat2api.gateway.attempts import affinity_of
 from chat2api.gateway.provider import Caller
-from chat2api.protocol.openai.forms import FormReader, read_boundary
+from chat2api.protocol.openai.forms import FormReader, read_boundary, write_type
 from chat2api.protocol.openai.models import model_not_found
 from chat2api.storage.api_objects import ObjectKind
 from chat2api.upstream.uploads import Upload
@@ -75,13 +75,15 @@ async def _forward_form(operation: FormOperation) -> Response:
     length = request.content_length
     form = _Form(FormReader(boundary), Upload(length), aiter(request.body), operation, caller)
     await form.begin()
+    if caller.tier is not None and form.undecided:
+        raise InvalidRequestError("In this tier the form names its model before its files.", param="model")
     model = form.model or operation.model or "upload"
     charge = await open_charge((), model=model, max_tokens=1, check=False)  # the form itself sees to it
     forwarding = Forwarding(
         "POST",
         operation.path,
         model,
-        content_type=request.headers["Content-Type"],
+        content_type=write_type(boundary),
         upload=form.upload,
         feed=form.feed,
         makes=operation.makes,
@@ -108,6 +110,11 @@ class _Form:
     def model(self) -> str | None:
         """The model's name, once it has come."""
         return self._reader.fields.get("model")
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a model may still come."""
+        return self._operation.has_model and self.model is None and not self._reader.ended
 
     async def begin(self) -> None:
         """Take the form's beginning, up to its model if that comes soon. Raises what is wrong with it."""
@@ -141,6 +148,8 @@ class _Form:
 
     def _check_model(self) -> None:
         model = self.model
+        if "model" in self._reader.files:
+            raise InvalidRequestError("The form names its model by a file.", param="model", code="malformed_form")
         if model is None or self._checked:
             return
         if model.partition("/")[0] in ("openai", "chatgpt"):

@@ -13,22 +13,36 @@ VALUE_LIMIT = 64 * 1024
 _HEAD_LIMIT = 16 * 1024
 _FIELDS_LIMIT = 256
 _BOUNDARY = re.compile(
-    r"""multipart/form-data\s*;(?:[^"]*;)?\s*boundary=(?:"([^"]{1,70})"|([0-9A-Za-z'()+_,./:=?-]{1,70}))\s*(?:;.*)?""",
+    r"""multipart/form-data\s*;(?:[^"]*;)?\s*boundary="""
+    r"""(?:"([0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-])"|([0-9A-Za-z'()+_,./:=?-]{1,70}))\s*(?:;.*)?""",
     re.IGNORECASE,
 )
+_TOKEN = re.compile(r"[0-9A-Za-z'+_.-]+")
 _NAME = re.compile(
-    rb"""^content-disposition[ \t]*:[ \t]*form-data\b[^\r\n]*?;[ \t]*name="([^"\r\n]*)\"""",
+    rb"""^content-disposition[ \t]*:[ \t]*form-data\b[^\r\n]*?;[ \t]*name="([^"\\\r\n]*)\"""",
     re.IGNORECASE | re.MULTILINE,
 )
+_NAMES = re.compile(rb"""[; \t]name[ \t]*\*?[ \t]*=""", re.IGNORECASE)
+_UNCLEAR = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]")
+"""Ends of lines that not everybody takes for one."""
 _FILE = re.compile(rb"""^content-disposition[ \t]*:[^\r\n]*;[ \t]*filename\*?=""", re.IGNORECASE | re.MULTILINE)
 
 
 def read_boundary(content_type: str | None) -> bytes:
     """Give what separates a form's parts. Raises UnsupportedMediaTypeError for what is no such form."""
     match = _BOUNDARY.fullmatch((content_type or "").strip())
-    if match is None:
+    if (
+        match is None
+        or (content_type or "").lower().count("boundary") > (match[1] or match[2]).lower().count("boundary") + 1
+    ):
         raise UnsupportedMediaTypeError("Send the body as a form with a file, with the type multipart/form-data.")
     return (match[1] or match[2]).encode("latin-1")
+
+
+def write_type(boundary: bytes) -> str:
+    """Give the Content-Type that says what separates a form's parts, and nothing else."""
+    text = boundary.decode("latin-1")
+    return "multipart/form-data; boundary=" + (text if _TOKEN.fullmatch(text) else f'"{text}"')
 
 
 class FormReader:
@@ -36,7 +50,7 @@ class FormReader:
 
     def __init__(self, boundary: bytes) -> None:
         """Read a form whose parts are separated so."""
-        self._separator = b"\r\n--" + boundary
+        self._separator = b"\n--" + boundary
         self._buffer = b"\r\n"  # a separator may stand at the very beginning
         self._inside = "preamble"
         self._name = ""
@@ -44,6 +58,8 @@ class FormReader:
         self._value = b""
         self.fields: dict[str, str] = {}
         """The values of the fields that have come whole; of a name that comes several times, the last."""
+        self.files: set[str] = set()
+        """The names of the files that have begun."""
         self.ended = False
         """Whether the form's end has come."""
 
@@ -56,7 +72,9 @@ class FormReader:
         while not self.ended and self._step():
             pass
         if self.ended:
-            self._buffer = b""
+            self._buffer = self._buffer[:2]
+            if not b"\r\n".startswith(self._buffer):
+                raise _malformed("more than a line's end stands behind its last part")
 
     def _step(self) -> bool:
         """Go one step on; False when more bytes are needed for the next."""
@@ -72,10 +90,16 @@ class FormReader:
             return False
         head, self._buffer = self._buffer[: end + 2], self._buffer[end + 2 :]  # its blank line may begin a separator
         names = _NAME.findall(head)
-        if len(names) != 1:
+        if len(names) != 1 or len(_NAMES.findall(head)) != 1:
             raise _malformed("a part has no name, or several")
+        if _UNCLEAR.search(head) is not None:
+            raise _malformed("a part's head has lines that do not end as they must")
         self._name = names[0].decode("utf-8", "replace")
         self._is_file = _FILE.search(head) is not None
+        if self._is_file:
+            if len(self.files) >= _FIELDS_LIMIT:
+                raise _malformed("it has too many files")
+            self.files.add(self._name)
         self._value = b""
         self._inside = "content"
         return True
@@ -91,12 +115,14 @@ class FormReader:
         if len(self._buffer) < after + 2:
             return False
         mark = self._buffer[after : after + 2]
+        if self._buffer[end - 1 : end] != b"\r" or (mark != b"\r\n" and mark[:1] in b" \t\r\n"):
+            raise _malformed("what separates its parts is not a line of its own")
         if mark not in (b"\r\n", b"--"):
             # The separator is only the beginning of other text.
             self._take(self._buffer[:after])
             self._buffer = self._buffer[after:]
             return True
-        self._take(self._buffer[:end])
+        self._take(self._buffer[: end - 1])
         self._end_part()
         self._buffer = self._buffer[after + 2 :]
         self.ended = mark == b"--"

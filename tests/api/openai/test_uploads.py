@@ -151,10 +151,42 @@ async def test_a_model_that_the_key_has_not_reaches_nobody_wherever_it_stands(
     assert allowed.status_code == 200
 
 
+@pytest.mark.parametrize("first", ["model", "file"])
+async def test_S39_a_type_that_says_more_is_sent_on_as_what_was_read(forwarding: Forwarding, first: str) -> None:
+    model, file = part("model", b"whisper-1"), part("file", SOUND, "a.mp3")
+    body = (model + file if first == "model" else file + model) + b"--XX--\r\n"
+    odd = {b"Content-Type": "multipart/form-data; charset=utf-8; boundary=XX; x=caf\xe9".encode("latin-1")}
+    answer = await forwarding.http.post("/v1/audio/transcriptions", content=body, headers=odd)
+    assert answer.status_code == 200
+    assert forwarding.api.control.requests[-1].request.header("content-type") == KIND["Content-Type"]
+
+
+async def test_in_a_tier_the_model_that_is_charged_comes_before_a_long_file(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("tier")
+    tiers = folder / "tiers.toml"
+    tiers.write_text(
+        '[makers]\nbase = "/makers"\n[makers.models]\nwhisper-1 = { requests_per_minute = 1, tokens_per_minute = "unlimited" }\n'
+    )
+    async with open_forwarding(folder, TIERS_FILE=str(tiers)) as makers:
+        issued = await makers.house.runtime.keys.issue(NewKey("a maker", None, tier="makers"))
+        headers = {"Authorization": f"Bearer {issued.secret}"} | KIND
+        model, file = part("model", b"whisper-1"), part("file", SOUND * 3, "a.mp3")
+        url = "/makers/v1/audio/transcriptions"
+        late = await makers.http.post(url, content=file + model + b"--XX--\r\n", headers=headers)
+        assert (late.status_code, late.json()["error"]["param"]) == (400, "model")
+        for status in (200, 429):
+            answer = await makers.http.post(url, content=model + file + b"--XX--\r\n", headers=headers)
+            assert answer.status_code == status
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "status"),
     [
         (b"{}", "application/json", 415),
+        (part("model", b"whisper-1"), "multipart/form-data; boundary=XX; boundary=YY", 415),
+        (part("model", b"whisper-1") + part("model", b"tts-1", "") + b"--XX--\r\n", KIND["Content-Type"], 400),
         (part("file", b"x", "a"), KIND["Content-Type"], 400),
         (part("file", b"x", "a") + b"--XX--\r\n", KIND["Content-Type"], 400),
         (part("model", b"whisper-1") * 2 + b"--XX--\r\n", KIND["Content-Type"], 400),

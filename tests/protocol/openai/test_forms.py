@@ -5,7 +5,7 @@ import random
 import pytest
 
 from chat2api.errors import InvalidRequestError, UnsupportedMediaTypeError
-from chat2api.protocol.openai.forms import VALUE_LIMIT, FormReader, read_boundary
+from chat2api.protocol.openai.forms import VALUE_LIMIT, FormReader, read_boundary, write_type
 
 
 def part(name: str, value: bytes, *, file: str | None = None, more: str = "") -> bytes:
@@ -62,12 +62,35 @@ def test_a_field_may_repeat_only_where_its_name_says_so() -> None:
         b"--XX\r\n" + b"A: " + b"a" * 20_000,
         form(part("a", b"1" * (VALUE_LIMIT + 1))),
         form(*(part(f"a{number}", b"") for number in range(300))),
+        form(*(part(f"a{number}", b"", file="") for number in range(300))),
+        # What others may read in another way.
+        form(part("a", b"1\r\n--XX \r\nhidden")),
+        form(part("a", b"1\n--XX\r\nhidden")),
+        form(part("a", b"1\r\n--XX\nhidden")),
+        form(part("a", b"1")).replace(b"--XX--", b"--XX--x"),
+        form(part('a"; name="model', b"1")),
+        form(part("a", b"1", more="X: y\r\n folded\r\n")),
+        form(part("a", b"1", more="X: y\nZ: z\r\n")),
+        form(part("a\\", b"1")),
+        form(part("a", b"1", file='"; name="model')),
+        form(part("a", b"1").replace(b'name="a"', b"name=\"a\"; name*=utf-8''model")),
     ],
 )
 def test_what_is_no_clear_form_is_refused(data: bytes) -> None:
     for seed in (None, 4):
         with pytest.raises(InvalidRequestError):
             read(data, seed)
+
+
+def test_files_are_known_by_name() -> None:
+    assert read(form(part("file", b"x", file="a"), part("model", b"m", file=""))).files == {"file", "model"}
+
+
+@pytest.mark.parametrize("boundary", [b"XX", b"a b:c", b"----WebKitFormBoundary7MA4"])
+def test_S39_the_type_is_written_anew(boundary: bytes) -> None:
+    written = write_type(boundary)
+    assert read_boundary(written) == boundary
+    assert read_boundary(f"{written}; charset=utf-8") == boundary
 
 
 def test_S37_a_long_file_is_not_kept() -> None:
