@@ -10,6 +10,7 @@ from quart.typing import ResponseReturnValue
 from chat2api.api.context import current_runtime, record_action
 from chat2api.errors import InvalidRequestError
 from chat2api.keys.users import LEAST_PASSWORD, read_terms
+from chat2api.storage.keys import IssuedKey
 from chat2api.storage.users import LocalUser
 
 blueprint = Blueprint("users_page", __name__, url_prefix="/local-users")
@@ -20,9 +21,10 @@ NOTICES = frozenset({"added", "removed", "password"})
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One user of the list, with the state of their key."""
+    """One user of the list, with their key and its state."""
 
     user: LocalUser
+    key: IssuedKey | None
     state: str
 
 
@@ -89,14 +91,15 @@ async def _list(values: Mapping[str, str], error: InvalidRequestError | None = N
     runtime = current_runtime()
     return await render_template(
         "users.html",
-        lines=[Line(user, _state(user)) for user in runtime.users.all()],
+        lines=[Line(user, runtime.keys.get(user.key_id), _state(user)) for user in runtime.users.all()],
         username=values.get("username", ""),
         **_form_values(error),
     )
 
 
 async def _page(user: LocalUser, error: InvalidRequestError | None = None) -> str:
-    return await render_template("user.html", user=user, state=_state(user), **_form_values(error))
+    key = current_runtime().keys.get(user.key_id)
+    return await render_template("user.html", user=user, key=key, state=_state(user), **_form_values(error))
 
 
 def _form_values(error: InvalidRequestError | None) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""A server as it looks after a month of use: accounts in every state, keys, a ledger, hours, a journal. Nothing in it is real."""
+"""A server after a month of use: accounts in every state, keys, users, a ledger, hours, a journal. Nothing in it is real."""
 
 import asyncio
 import random
@@ -15,6 +15,8 @@ from chat2api import launch
 from chat2api.accounts.tokens import to_credential, to_new_account
 from chat2api.api.hours import HourlyCounts
 from chat2api.app import create_app
+from chat2api.keys.password import SlowDigests
+from chat2api.keys.users import LocalUsers
 from chat2api.simulator.app import Simulator
 from chat2api.simulator.options import SimulatorOptions
 from chat2api.storage.actions import Action
@@ -30,6 +32,7 @@ NOON = datetime(2026, 11, 18, 12, 40, tzinfo=UTC).timestamp()
 
 NAMES = ("Ada's laptop", "Grace, telescope control", "Family tablet", "Homework helper", "Nightly summaries", "阅读小组",
          "Editor plug-in", "Translation desk", "Guest", "Old phone")  # fmt: skip
+USERS = ("Ada", "Grace", "阅读小组", "somebody-of-the-reading-group@family.example.org")
 NOTE = "For the weekend project"
 MODELS = (("gpt-5", 0.5), ("gpt-5-mini", 0.3), ("o4-mini", 0.15), ("gpt-4o", 0.05))
 TROUBLES: tuple[tuple[AccountState, str | None], ...] = (
@@ -79,6 +82,7 @@ async def open_furnished(folder: Path, accounts: int = 12, keys: int = len(NAMES
             house = await house_stack.enter_async_context(opened)
         apps[0].extensions["chat2api_metrics"].hours = hours
         await _issue_all(house, keys, labels)
+        await _add_users(house)
         yield house
 
 
@@ -167,6 +171,22 @@ async def _issue(house: House, number: int, now: float) -> str:
     if number % len(NAMES) == 8:
         await house.runtime.keys.revoke(issued.key.id)
     return issued.key.id
+
+
+async def _add_users(house: House) -> None:
+    """Make users; the key of one has been revoked, that of another has expired."""
+    runtime = house.runtime
+    digests = SlowDigests(cost=2**4)
+    try:
+        quick = LocalUsers(runtime.records, runtime.keys, digests, runtime.clock)
+        for number, name in enumerate(USERS):
+            ends = runtime.clock.now() + (-DAY if number == 2 else 30 * DAY)
+            user = await quick.add(name, f"the password of user {number}", NewKey(name, ends))
+            if number == 1:
+                await runtime.keys.revoke(user.key_id)
+    finally:
+        digests.close()
+    await runtime.users.reload()
 
 
 def _count_a_day(hours: HourlyCounts, clock: StandingClock) -> None:

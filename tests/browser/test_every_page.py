@@ -21,7 +21,7 @@ from chat2api.gateway.account_care import SAY
 from chat2api.gateway.jobs import Job, JobItem
 from tests.accounts.jwt import access_token
 from tests.browser.conftest import Visits
-from tests.browser.furnish import NAMES, NOON, NOTE, open_furnished
+from tests.browser.furnish import NAMES, NOON, NOTE, USERS, open_furnished
 from tests.e2e.harness import OPERATOR_KEY, House
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -69,6 +69,7 @@ def paths(house: House) -> list[str]:
         *("/", "/free", "/tokens?search=nobody", "/tokens/add", "/tokens/failed", "/tokens/removed"),
         *(f"/tokens/account/{account_id}" for account_id in (failed.account.id, dead.account.id, "nobody")),
         *("/tokens/overview?period=month", "/issued-keys/new", f"/issued-keys/{keys[1].id}"),
+        *(f"/local-users/{user.key_id}" for user in house.runtime.users.all()[-2:]),
         *(f"/usage?days=7&key={keys[0].id}", "/usage?days=90"),
     ]
 
@@ -147,7 +148,7 @@ async def look_at(page: Page, path: str) -> None:
     assert seen["title"], path
     if seen["lang"] != "en":
         assert [
-            text for text in seen["english"] if not any(name in text or text in name for name in (NOTE, *NAMES))
+            text for text in seen["english"] if not any(name in text or text in name for name in (NOTE, *NAMES, *USERS))
         ] == [], path
 
 
