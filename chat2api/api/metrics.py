@@ -24,6 +24,7 @@ from quart import Blueprint, Quart, Response, current_app, g
 from chat2api.api.auth import access_class
 from chat2api.api.context import current_request, current_runtime, on_request_end
 from chat2api.api.hours import HourlyCounts
+from chat2api.gateway.key_views import count_keys
 from chat2api.protocol.openai.usage import Usage
 from chat2api.runtime import Runtime
 
@@ -286,6 +287,7 @@ class _Snapshot(Collector):
         yield from self._attempts()
         yield from self._exits()
         yield from self._accounts()
+        yield from self._api_keys()
         yield CounterMetricFamily(
             "chat2api_guesses_refused",
             "Keys and passwords that were not compared, since their address had sent too many wrong ones.",
@@ -298,6 +300,7 @@ class _Snapshot(Collector):
     def _attempts(self) -> Iterator[Metric]:
         sources = self._runtime.sources
         budgets = [source.budget for source in (sources.pool, sources.visitors, sources.demo) if source is not None]
+        budgets.append(self._runtime.openai.budget)
         yield CounterMetricFamily(
             "chat2api_retries", "Attempts after a request's first.", value=sum(budget.made for budget in budgets)
         )
@@ -338,6 +341,15 @@ class _Snapshot(Collector):
             family.add_metric((state,), count)
         yield family
         yield GaugeMetricFamily("chat2api_accounts_in_flight", "Requests on accounts now.", value=statistics.in_flight)
+
+    def _api_keys(self) -> Iterator[Metric]:
+        provider = self._runtime.openai
+        family = GaugeMetricFamily("chat2api_api_keys", "The operator's API keys by state.", labels=("state",))
+        for state, count in count_keys(provider).items():
+            family.add_metric((state,), count)
+        yield family
+        in_flight = provider.pool.statistics().in_flight
+        yield GaugeMetricFamily("chat2api_api_keys_in_flight", "Requests on API keys now.", value=in_flight)
 
     def _refreshes(self) -> Iterator[Metric]:
         keeper = self._runtime.keeper

@@ -1,4 +1,4 @@
-"""`/tokens/overview`: whether all is well, at one look: accounts, alarms, requests of a day or a month, how fast answers begin.
+"""`/tokens/overview`: whether all is well, at one look: accounts, API keys, alarms, requests, how fast answers begin.
 
 The day's numbers are counted in memory since the start; the month's come from the ledger, which lasts.
 """
@@ -17,6 +17,7 @@ from chat2api.api.hours import HourlyCounts, quantile
 from chat2api.api.metrics import current_metrics
 from chat2api.api.usage_page import Sums, group
 from chat2api.errors import InvalidRequestError
+from chat2api.gateway.key_views import count_keys, key_views
 from chat2api.protocol.chatgpt import proof_of_work
 from chat2api.runtime import Runtime
 from chat2api.storage.usage import day_of
@@ -64,6 +65,9 @@ async def overview_page() -> str:
         statistics=statistics,
         states=[(state, statistics.by_state[state]) for state in STATES if statistics.by_state.get(state)],
         alarms=await _alarms(runtime),
+        api_keys=key_views(runtime.openai),
+        api_base=runtime.openai.client.base,
+        at=runtime.clock.now(),
         period=period,
         slot="hour" if period == "day" else "day",
         periods=PERIODS,
@@ -97,6 +101,11 @@ async def _alarms(runtime: Runtime) -> list[Alarm]:
     statistics = runtime.pool.statistics()
     if statistics.total and not statistics.ready:
         found.append(Alarm("none_ready", "bad"))
+    keys = count_keys(runtime.openai)
+    if runtime.openai.configured and not keys["ok"]:
+        found.append(Alarm("no_key_ready", "bad"))
+    if keys["refused"]:
+        found.append(Alarm("keys_refused", "warn", keys["refused"]))
     for state in ("in_doubt", "needs_sign_in"):
         if number := statistics.by_state.get(state, 0):
             found.append(Alarm(state, "warn", number))

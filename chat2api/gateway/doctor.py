@@ -97,6 +97,8 @@ REMEDY = Phrases(
         "api_base": "Check OPENAI_BASE_URL: mostly it ends with /v1.",
         "api_key": "Set another key in OPENAI_API_KEYS, and start the server again.",
         "api_credit": "See the key's credit and limits where it was made. It is tried again by itself.",
+        "api_wait": "Nothing needs to be done: it is used again when its wait ends.",
+        "api_rights": "It may not do all that was asked of it. Give it that right where it was made, or route by MODEL_ROUTES.",
         "api_later": "Try again later; if it stays so, see what the API's own pages say of this key.",
         "token_network": "Check the network, PROXY_URL and OPENAI_AUTH_TOKEN_URL ({address}).",
     },
