@@ -2,6 +2,7 @@
 
 from chat2api.protocol.openai.chat import MAX_CHOICES, MAX_STOP_LENGTH, MAX_STOPS
 from chat2api.protocol.openai.messages import MAX_MESSAGES
+from chat2api.protocol.openai.openapi_forwarded import forwarded_paths, forwarded_schemas
 from chat2api.protocol.openai.openapi_operator import operator_paths, operator_schemas
 from chat2api.protocol.openai.openapi_parts import (
     Schema,
@@ -46,6 +47,7 @@ def openapi_document(version: str, prefix: str = "") -> Schema:
             f"{prefix}/v1/models": {"get": _list_models()},
             f"{prefix}/v1/models/{{model}}": {"get": _get_model()},
             f"{prefix}/v1/usage": {"get": _get_usage()},
+            **forwarded_paths(prefix),
             **site_paths(prefix),
             **operator_paths(prefix),
             "/healthz": {"get": _get_health("healthz", "Whether the process is alive.", ("200",))},
@@ -54,7 +56,7 @@ def openapi_document(version: str, prefix: str = "") -> Schema:
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
             "responses": {f"Error{status}": _error_response(status, text) for status, text in _ERRORS.items()},
-            "schemas": _schemas() | site_schemas() | operator_schemas(),
+            "schemas": _schemas() | forwarded_schemas() | site_schemas() | operator_schemas(),
         },
     }
 
