@@ -38,7 +38,13 @@ from chat2api.gateway.deadlines import AnswerLimits, deadline
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.protocol.openai.models import ModelObject
 from chat2api.protocol.openai.passing import first_event
-from chat2api.protocol.openai.refusals import classify_refusal, mask_error, read_error, status_of_error
+from chat2api.protocol.openai.refusals import (
+    classify_refusal,
+    is_bare_error,
+    mask_error,
+    read_error,
+    status_of_error,
+)
 from chat2api.upstream.exchange import ResponseStream
 from chat2api.upstream.openai import ApiCall, OpenAIClient, read_refusal
 
@@ -369,7 +375,8 @@ class _Attempt:
         if error is not None and not (own and 400 <= stream.status < 500):
             raise error
         await stream.aclose()
-        return ApiAnswer(stream.status, stream.headers, mask_error(body), None, self)
+        headers = {**stream.headers, "content-type": "application/json"}
+        return ApiAnswer(stream.status, headers, mask_error(body), None, self)
 
     async def _begin_events(self, stream: ResponseStream) -> ApiAnswer:
         """Wait for the first event: an error there is this attempt's failure, or the answer's real status."""
@@ -379,7 +386,7 @@ class _Attempt:
             if first.kind == "content" or len(data) > FIRST_LIMIT:
                 return ApiAnswer(stream.status, stream.headers, data, stream, self)
             if first.kind == "error":
-                return await self._failed_events(stream, first.error)
+                return await self._failed_late(stream, first.error)
             if first.kind == "unreadable":
                 raise UpstreamProtocolError("The API's answer does not begin with an event.")
             more = await stream.read()
@@ -387,7 +394,8 @@ class _Attempt:
                 raise UpstreamProtocolError("The API's answer ended before its first event.")
             data += more
 
-    async def _failed_events(self, stream: ResponseStream, payload: bytes) -> ApiAnswer:
+    async def _failed_late(self, stream: ResponseStream, payload: bytes) -> ApiAnswer:
+        """Treat an error behind the head of an answer as the refusal that it is."""
         _, kind, code = read_error(payload)
         status = status_of_error(kind, code)
         error = classify_refusal(status, stream.headers, payload)
@@ -409,6 +417,8 @@ class _Attempt:
         body = b"".join(pieces)
         if is_json and not body.strip() and stream.status != 204:
             raise UpstreamProtocolError("The API's answer is empty.")
+        if is_json and is_bare_error(body):
+            return await self._failed_late(stream, body)
         return ApiAnswer(stream.status, stream.headers, body, None, self)
 
     async def finish(self, outcome: Outcome | Exception) -> Verdict:

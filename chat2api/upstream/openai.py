@@ -19,6 +19,7 @@ REFUSAL_LIMIT = 256 * 1024
 """Bytes that are read of a refusal's body."""
 
 _CHANNEL = "openai"
+_SERVER = re.compile(r"[0-9a-f]{16}")
 _SAFE_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,510}[\x21-\x7e])?")
 
 
@@ -106,5 +107,5 @@ def is_safe_value(value: str) -> bool:
 
 
 def passed_through(value: str | None) -> Sequence[str]:
-    """Give the ids in a header VIA."""
-    return [part.strip() for part in (value or "").split(",") if part.strip()]
+    """Give the ids in a header VIA; what is none of ours is not passed on."""
+    return [part for part in map(str.strip, (value or "").split(",")) if _SERVER.fullmatch(part)]

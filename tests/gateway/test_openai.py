@@ -134,6 +134,7 @@ async def test_R3_a_short_answer_that_breaks_in_the_middle_is_asked_for_again(th
         Prepared(b"", kind="text/event-stream"),
         Prepared(b": nothing\n\n", kind="text/event-stream"),
         Prepared(b'data: {"error":{"message":"Overloaded","type":"server_error"}}\n\n', kind="text/event-stream"),
+        Prepared(b'{"error":{"message":"Overloaded","type":"server_error"}}'),
         Prepared(b"", status=302, headers=(("location", "https://elsewhere.example"),)),
     ],
 )

@@ -121,7 +121,8 @@ def test_S39_only_plain_values_are_passed_on(value: str, safe: bool) -> None:
 
 
 def test_the_servers_that_a_call_passed_are_listed() -> None:
-    assert passed_through("a, b ,,c") == ["a", "b", "c"]
+    one, two = "0123456789abcdef", "f" * 16
+    assert passed_through(f"{one}, {two} ,,c, ../../x,{one}0") == [one, two]
     assert passed_through(None) == []
 
 

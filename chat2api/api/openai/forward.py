@@ -385,7 +385,7 @@ def _headers_sent(runtime: Runtime, caller: Caller) -> tuple[tuple[str, str], ..
     own = runtime.openai.id
     if own in via or len(via) >= MAX_VIA:
         raise LoopDetectedError("This call has passed through this server before. OPENAI_BASE_URL leads in a circle.")
-    sent = [(VIA, ", ".join([*(one for one in via if is_safe_value(one)), own]))]
+    sent = [(VIA, ", ".join([*via, own]))]
     names = ("OpenAI-Beta", "OpenAI-Organization", "OpenAI-Project") if caller.kind == "own_key" else ("OpenAI-Beta",)
     for name in names:
         value = request.headers.get(name)
@@ -396,11 +396,12 @@ def _headers_sent(runtime: Runtime, caller: Caller) -> tuple[tuple[str, str], ..
 
 def _headers_told(answer: ApiAnswer, caller: Caller) -> dict[str, str]:
     """Give the headers of an answer that its caller sees: of whose key it was by, only the key's owner hears."""
-    told = {name.title(): answer.headers[name] for name in _PASSED if name in answer.headers}
-    if (theirs := answer.headers.get("x-request-id")) is not None:
+    headers = {name: value for name, value in answer.headers.items() if is_safe_value(value)}
+    told = {name.title(): headers[name] for name in _PASSED if name in headers}
+    if (theirs := headers.get("x-request-id")) is not None:
         told["x-upstream-request-id"] = theirs
     if caller.kind == "own_key":
-        for name, value in answer.headers.items():
+        for name, value in headers.items():
             if name in _LIMIT_HEADERS or name.startswith("x-ratelimit-"):
                 told[name] = value
     return told

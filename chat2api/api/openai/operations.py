@@ -68,18 +68,19 @@ async def operate() -> Response:
         raise wrong_type("body", "an object", body.value)
     model = operation.model if body.value.get("model") is None else None
     route = current_runtime().routing.route_to_keys(caller, model or require_text(body.value, "model"))
+    is_completion = operation.path == ("completions",)
     forwarded = prepare_body(
         body.data,
         body.value,
         model=route.model if route.named else None,
-        is_chat=operation.path == ("completions",),
+        is_chat=is_completion,
     )
     key = await key_of(caller, references(body.value))
     charge = await open_charge(
         (Message("user", (TextPart(forwarded.text),)),),
         model=route.model,
-        max_tokens=forwarded.max_tokens if operation.kind == "responses" or forwarded.asked_usage else 1,
-        choices=1,
+        max_tokens=forwarded.max_tokens if operation.kind == "responses" or is_completion else 1,
+        choices=forwarded.choices if is_completion else 1,
     )
     is_response = operation.kind == "responses" and body.value.get("store") is not False
     forwarding = Forwarding(
@@ -89,7 +90,7 @@ async def operate() -> Response:
         body=forwarded.data,
         stream=forwarded.stream,
         asked_usage=forwarded.asked_usage,
-        kind="chat" if operation.path == ("completions",) else operation.kind,
+        kind="chat" if is_completion else operation.kind,
         images=forwarded.choices if operation.path[0] == "images" else 0,
         affinity=f"{caller.owner}\0{forwarded.user}" if forwarded.user else affinity_of(caller),
         key=key,

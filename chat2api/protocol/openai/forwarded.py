@@ -61,7 +61,7 @@ def prepare_body(data: bytes, value: object, *, model: str | None = None, is_cha
         replace_members(data, changes) if changes else data,
         stream,
         asked,
-        next((limit for name in _LIMITS if isinstance(limit := value.get(name), int) and limit > 0), None),
+        max((limit for name in _LIMITS if isinstance(limit := value.get(name), int) and limit > 0), default=None),
         min(choices, 128) if isinstance(choices, int) and choices > 0 else 1,
         user if isinstance(user, str) and user else None,
         "\n".join(_texts([value.get(name) for name in _TEXT_MEMBERS])),

@@ -81,6 +81,19 @@ def read_error(body: bytes) -> tuple[str, str, str]:
     return message, kind, code
 
 
+def is_bare_error(body: bytes) -> bool:
+    """Whether a whole answer is an error and nothing else, whatever its status says."""
+    if b'"error"' not in body[:64]:
+        return False
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return (
+        isinstance(value, dict) and isinstance(value.get("error"), dict | str) and not {"id", "object"} & value.keys()
+    )
+
+
 def classify_refusal(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError | None:
     """Give what a refusal says of the key or the server; None when it is about the request, and for its caller to see."""
     message, kind, code = read_error(body)

@@ -156,12 +156,14 @@ async def test_a_refusal_is_told_as_it_is_but_for_whose_key_it_was(forwarding: F
 
 async def test_a_call_that_comes_back_is_a_508(forwarding: Forwarding) -> None:
     own = forwarding.house.runtime.openai.id
-    for via in (own, f"abc, {own}", ", ".join("abcdefgh")):
+    for via in (own, f"abc, {own}", ", ".join(letter * 16 for letter in "abcdef01")):
         answer = await forwarding.http.post(CHAT, json=QUESTION, headers={"x-chat2api-via": via})
         assert (answer.status_code, answer.json()["error"]["code"]) == (508, "loop_detected")
     assert forwarding.api.control.requests == []
-    assert (await forwarding.http.post(CHAT, json=QUESTION, headers={"x-chat2api-via": "another"})).status_code == 200
-    assert dict(forwarding.api.control.requests[-1].request.headers)["x-chat2api-via"] == f"another, {own}"
+    assert (
+        await forwarding.http.post(CHAT, json=QUESTION, headers={"x-chat2api-via": f"{'a' * 16}, x/y"})
+    ).status_code == 200
+    assert dict(forwarding.api.control.requests[-1].request.headers)["x-chat2api-via"] == f"{'a' * 16}, {own}"
 
 
 async def test_a_model_may_be_named_with_its_provider(forwarding: Forwarding) -> None:
@@ -377,3 +379,25 @@ async def test_a_public_tier_is_served_by_the_operators_keys_within_its_rules(
         sent = orjson.loads(record.request.body)
         assert sent["messages"] == messages[1:]
         assert sent["max_completion_tokens" if "max_completion_tokens" in sent else "max_tokens"] <= 1000
+
+
+async def test_S39_a_header_that_is_none_is_left_out(forwarding: Forwarding) -> None:
+    body = orjson.dumps({"id": "x", "object": "chat.completion", "choices": []})
+    forwarding.api.prepare(Prepared(body, headers=(("x-request-id", "r\x7f1"), ("set-cookie", "a=b"))))
+    answer = await forwarding.http.post(CHAT, json=QUESTION)
+    assert answer.status_code == 200
+    assert not {"x-upstream-request-id", "set-cookie"} & answer.headers.keys()
+
+
+async def test_an_error_behind_a_good_status_is_told_as_one_and_masked(forwarding: Forwarding) -> None:
+    body = b'{"error":{"message":"No such thing in org-AbCdEf123456.","type":"invalid_request_error","code":null}}'
+    forwarding.api.prepare(Prepared(body))
+    answer = await forwarding.http.post(CHAT, json=QUESTION)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, "No such thing in (masked).")
+
+
+async def test_a_refusal_that_came_as_a_page_is_told_as_json(forwarding: Forwarding) -> None:
+    forwarding.api.prepare(Prepared(b"<html>", kind="text/html", status=404))
+    answer = await forwarding.http.post(CHAT, json=QUESTION)
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+    assert answer.json()["error"]["type"] == "invalid_request_error"

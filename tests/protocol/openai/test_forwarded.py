@@ -64,6 +64,7 @@ def test_a_body_that_is_no_object_is_refused(value: object) -> None:
         ({}, None),
         ({"max_tokens": 5}, 5),
         ({"max_tokens": 5, "max_completion_tokens": 7}, 7),
+        ({"max_tokens": 7, "max_completion_tokens": 5}, 7),
         ({"max_output_tokens": 9}, 9),
         ({"max_tokens": -1}, None),
         ({"max_tokens": "many"}, None),

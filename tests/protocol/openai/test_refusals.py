@@ -13,6 +13,7 @@ from chat2api.errors import (
 )
 from chat2api.protocol.openai.refusals import (
     classify_refusal,
+    is_bare_error,
     mask_error,
     mask_text,
     parse_duration,
@@ -155,3 +156,19 @@ def test_errors_of_other_shapes_are_read_as_far_as_they_go() -> None:
     assert read_error(b'{"type":"error","message":"m","code":"c"}') == ("m", "error", "c")
     for given in (b"", b"[]", b'{"error":5}', b'{"error":{"message":5}}', b"[" * 50_000):
         assert read_error(given) == ("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("body", "bare"),
+    [
+        (b'{"error":{"message":"No."}}', True),
+        (b' {"error": "No."}', True),
+        (b'{"error":null,"data":[]}', False),
+        (b'{"error":{"message":"No."},"id":"resp_1","object":"response"}', False),
+        (b'{"text":"an \\"error\\" was made"}', False),
+        (b'{"error":', False),
+        (b"[]", False),
+    ],
+)
+def test_an_error_and_nothing_else_is_known_whatever_its_status(body: bytes, bare: bool) -> None:
+    assert is_bare_error(body) is bare
