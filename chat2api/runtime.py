@@ -13,6 +13,7 @@ from chat2api.accounts.editing import AccountEditor
 from chat2api.accounts.exchange import RefreshAnswer
 from chat2api.accounts.exits import Exits
 from chat2api.accounts.health import ExitFault, judge
+from chat2api.accounts.key_records import KeyPoolRecords
 from chat2api.accounts.pastes import Pastes
 from chat2api.accounts.pool import AccountPool
 from chat2api.accounts.refresh import TokenKeeper
@@ -58,7 +59,7 @@ from chat2api.storage.records import Records
 from chat2api.storage.shared import MemoryShared, SharedState
 from chat2api.storage.sql_records import SqlRecords
 from chat2api.storage.usage import day_of
-from chat2api.storage.values import ANY_MODEL, Account, NewAccount, Secrets
+from chat2api.storage.values import ANY_MODEL, Account
 from chat2api.upstream.chatgpt.calls import BackendCalls, CallSettings
 from chat2api.upstream.chatgpt.client import ChatGPTClient, ClientSettings
 from chat2api.upstream.chatgpt.requirements import RequirementsExchange
@@ -266,6 +267,7 @@ class Runtime:
         """Erase what is past its time: removed accounts after their day, replaced tokens, ended waits."""
         for source in (self.sources.pool, self.sources.visitors):
             await source.records.sweep(self.clock.now())
+        await self.records.api_keys.sweep(self.clock.now())
 
     async def aclose(self) -> None:
         """Stop the background work, let refreshes under way finish, then close everything in reverse."""
@@ -384,18 +386,14 @@ class Runtime:
         return AccountSource(pool, keeper, records, origins, exits, upstream, token_url)
 
     async def _open_openai(self, exits: Exits) -> OpenAIProvider:
-        """Open the provider behind API keys: they are accounts of a pool of their own, which is gone with this process."""
+        """Open the provider behind API keys: they are accounts of a pool of their own."""
         config = self.config
         client = OpenAIClient(self.transport, config.openai_base_url, connect_timeout=config.connect_timeout)
-        records = await self._in_memory()
+        digests = {self.records.digest("api_key", secret): secret for secret in config.openai_api_keys}
+        keys = {digest: ApiKey("key-" + digest[:8], secret) for digest, secret in digests.items()}
+        labels = {digest: key.label for digest, key in keys.items()}
+        records = KeyPoolRecords(self.records.api_keys, labels, self.clock.now())
         pool = AccountPool(records, self.clock, in_order=not config.random_token, guessed_limits=config.enable_limit)
-        added = await records.add_accounts(
-            [NewAccount("access", Secrets(access=secret)) for secret in config.openai_api_keys], self.clock.now()
-        )
-        keys = {
-            one.account.id: ApiKey("key-" + self.records.digest("api_key", secret)[:8], secret)
-            for one, secret in zip(added, config.openai_api_keys, strict=True)
-        }
         await pool.start()
         self._resources.push_async_callback(pool.aclose)
         self.spawn(pool.run(), name="API keys")

@@ -32,7 +32,7 @@ from chat2api.errors import (
     UpstreamServerError,
     UpstreamTimeoutError,
 )
-from chat2api.storage.records import Records
+from chat2api.storage.records import PoolRecords
 from chat2api.storage.values import ANY_MODEL, Account, AccountState, Activity, Cooldown
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class AccountPool:
 
     def __init__(
         self,
-        records: Records,
+        records: PoolRecords,
         clock: Clock,
         *,
         rng: random.Random | None = None,
@@ -288,6 +288,11 @@ class AccountPool:
         """Begin a wait, on disk before it returns if it was stated."""
         if self._waits.begin(cooldown):
             await self._waits.keep(cooldown)
+
+    async def accept(self, account_id: str) -> None:
+        """Let an account serve again that was refused and has been found well."""
+        if (entry := self._entries.get(account_id)) is not None:
+            await self._set_state(entry, "ok", None)
 
     def statistics(self) -> PoolStatistics:
         """Count the accounts by state, for the banner and the readiness page."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from chat2api.accounts.entries import Entry, Wait
 from chat2api.clock import Clock
 from chat2api.errors import StorageError
-from chat2api.storage.records import Records
+from chat2api.storage.records import PoolRecords
 from chat2api.storage.values import ANY_MODEL, Cooldown
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Waits:
     def __init__(
         self,
         entries: Mapping[str, Entry],
-        records: Records,
+        records: PoolRecords,
         clock: Clock,
         *,
         changed: Callable[[Entry], None],

@@ -95,7 +95,8 @@ REMEDY = Phrases(
         "session_network": "Check the network, PROXY_URL and CHATGPT_BASE_URL ({address}).",
         "api_network": "Check the network, PROXY_URL and OPENAI_BASE_URL.",
         "api_base": "Check OPENAI_BASE_URL: mostly it ends with /v1.",
-        "api_key": "Set another key in OPENAI_API_KEYS, and start the server again.",
+        "api_key": "Set another key in OPENAI_API_KEYS and start the server again. If this one is good again, let the doctor's "
+        "page examine it.",
         "api_credit": "See the key's credit and limits where it was made. It is tried again by itself.",
         "api_wait": "Nothing needs to be done: it is used again when its wait ends.",
         "api_rights": "It may not do all that was asked of it. Give it that right where it was made, or route by MODEL_ROUTES.",

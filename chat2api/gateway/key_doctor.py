@@ -73,10 +73,13 @@ class KeyDoctor:
         return Finding(subject, True, SAY("reachable"))
 
     async def _examine_key(self, subject: str, view: AccountView) -> Finding:
-        """Ask for the models by this key, unless it is known that it is refused or has to wait (R7)."""
+        """Ask for the models by this key, unless it has to wait (R7); one that was refused serves again once it is accepted."""
         account = view.account
-        if not account.usable:
-            return Finding(subject, False, SAY("key_refused"), REMEDY("api_key"))
+        try:
+            if not account.usable and not await self._provider.ask_again(account.id):
+                return Finding(subject, False, SAY("key_refused"), REMEDY("api_key"))
+        except UpstreamError as error:
+            return Finding(subject, False, say_error(error), _advice(error))
         if view.waits:
             waiting = ", ".join(sorted(wait.model for wait in view.waits))
             text = SAY("waits_all") if view.until_at is not None else SAY("waits", models=waiting)

@@ -205,6 +205,30 @@ class OpenAIProvider:
             await attempt.finish(outcome)
         return models
 
+    async def ask_again(self, key_id: str) -> bool:
+        """Ask once more by a key that was refused, and tell whether the API accepts it now: then it serves again.
+
+        Raises UpstreamError when that cannot be told.
+        """
+        key, seconds = self.keys[key_id], self._config.preparation_timeout
+        attempt = _Attempt(self, ApiCall("GET", ("models",), seconds), _MODELS, key.secret, None, key.label)
+        outcome: Outcome | Exception = Outcome.ABANDONED
+        try:
+            by = asyncio.get_running_loop().time() + seconds
+            async with deadline(by, "first_content", "The API did not answer in time."):
+                answer = await attempt.open(set())
+            await self.read_whole(answer, seconds)
+            outcome = Outcome.SERVED
+        except UpstreamError as error:
+            outcome = error
+            raise
+        finally:
+            await attempt.finish(outcome)
+        if answer.status == 401:
+            return False
+        await self.pool.accept(key_id)
+        return True
+
     async def _list(self, caller: Caller) -> Sequence[ModelObject]:
         seconds = self._config.preparation_timeout
         loop = asyncio.get_running_loop()
@@ -309,7 +333,8 @@ class _Opening:
                 raise self._told(failure) from None
             raise self._all_resting(error.retry_after) from None
         except NoAccountError:
-            if isinstance(failure, AccountLimitedError) and (seconds := provider.pool.soonest(model=self.model)):
+            waits = isinstance(failure, AccountLimitedError | AccountRejectedError)  # one may wait beside the refused
+            if waits and (seconds := provider.pool.soonest(model=self.model)):
                 raise self._all_resting(seconds) from None
             if failure is not None and not isinstance(failure, AccountRejectedError):
                 raise self._told(failure) from None

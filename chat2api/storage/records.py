@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from chat2api.storage.actions import ActionRecords
+from chat2api.storage.api_keys import ApiKeyRecords
 from chat2api.storage.api_objects import ApiObjectRecords
 from chat2api.storage.invitations import InvitationRecords
 from chat2api.storage.keys import KeyRecords
@@ -31,6 +32,34 @@ from chat2api.storage.values import (
     RefreshIntent,
     RefreshView,
 )
+
+
+class PoolRecords(Protocol):
+    """What a pool needs of the records; see Records, which has it all."""
+
+    async def revision(self) -> int:
+        """Give the number that grows with every change."""
+        ...
+
+    async def changes(self, since: int = 0) -> Changes:
+        """Give the accounts and waits that changed after a revision."""
+        ...
+
+    async def account(self, account_id: str) -> Account | None:
+        """Give an account, None for an unknown one."""
+        ...
+
+    async def set_state(self, account: Account, state: AccountState, reason: str | None, now: float) -> Account | None:
+        """Set an account's state; None when its row is newer than this picture of it."""
+        ...
+
+    async def put_activity(self, activity: Sequence[Activity]) -> None:
+        """Store when accounts served and what went wrong."""
+        ...
+
+    async def put_cooldowns(self, cooldowns: Sequence[Cooldown]) -> None:
+        """Store waits."""
+        ...
 
 
 class Records(Protocol):
@@ -57,6 +86,11 @@ class Records(Protocol):
     @property
     def sign_ins(self) -> SignInRecords:
         """Who is signed in to the pages."""
+        ...
+
+    @property
+    def api_keys(self) -> ApiKeyRecords:
+        """What is known of the operator's API keys."""
         ...
 
     @property

@@ -5,7 +5,7 @@ Only types and constraints that PostgreSQL has too. Instants are Unix seconds.
 
 import sqlalchemy as sa
 
-HEAD = "0009"
+HEAD = "0010"
 """The migration that makes these tables; a test compares it with the newest one in `migrations/versions`."""
 
 metadata = sa.MetaData()
@@ -192,6 +192,17 @@ api_objects = sa.Table(
     sa.Column("owner", sa.String(64), nullable=False),
     sa.Column("created_at", sa.Double, nullable=False),
     sa.Index("api_objects_by_owner", "owner", "kind", "created_at"),
+)
+
+api_key_rests = sa.Table(
+    "api_key_rests",
+    metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("model", sa.String(200), primary_key=True),
+    sa.Column("until_at", sa.Double),
+    sa.Column("stated", sa.Boolean, nullable=False),
+    sa.Column("reason", sa.String(64), nullable=False),
+    sa.Column("strikes", sa.Integer, nullable=False),
 )
 
 actions = sa.Table(

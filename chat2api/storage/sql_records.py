@@ -28,6 +28,7 @@ from chat2api.storage.sealing import (
     write_private,
 )
 from chat2api.storage.sql_actions import SqlActionRecords
+from chat2api.storage.sql_api_keys import SqlApiKeyRecords
 from chat2api.storage.sql_api_objects import SqlApiObjectRecords
 from chat2api.storage.sql_invitations import SqlInvitationRecords
 from chat2api.storage.sql_keyring import (
@@ -96,6 +97,7 @@ class SqlRecords:
         self.usage = SqlUsageRecords(database)
         self.sign_ins = SqlSignInRecords(database)
         self.actions = SqlActionRecords(database)
+        self.api_keys = SqlApiKeyRecords(database)
         self.api_objects = SqlApiObjectRecords(database)
         self.users = SqlUserRecords(database)
         self._database = database

@@ -150,6 +150,22 @@ async def test_a_refused_key_is_told_once_it_is_known(tmp_path_factory: pytest.T
             assert not finding.ok
             assert "OPENAI_API_KEYS" in finding.advice
         assert finding.text == "the API refuses it"
+        assert (await one.http.post(CHAT, json=QUESTION)).status_code == 503
+
+
+async def test_a_refused_key_serves_again_once_the_doctor_finds_it_accepted(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    async with open_forwarding(tmp_path_factory.mktemp("again")) as one:
+        (label,), (key,) = labels(one), one.api.keys
+        one.api.keys.clear()
+        assert not (await look(one, label)).ok
+        one.api.control.fail("models", Fault("answer", status=500))
+        one.api.keys.append(key)
+        assert "Try again later" in (await look(one, label)).advice, "a failing API says nothing of the key"
+        assert (await one.http.post(CHAT, json=QUESTION)).status_code == 503
+        assert (await look(one, label)).ok
+        assert (await one.http.post(CHAT, json=QUESTION)).status_code == 200
 
 
 async def test_without_keys_there_is_nothing_to_examine(tmp_path_factory: pytest.TempPathFactory) -> None:

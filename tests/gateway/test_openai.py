@@ -206,6 +206,20 @@ async def test_a_refused_key_is_dead_until_the_operator_acts(tmp_path_factory: p
         assert two.api.control.requests == []
 
 
+@pytest.mark.parametrize("gone", [0, 1])
+async def test_R7_beside_a_refused_key_the_limit_of_another_is_told(
+    tmp_path_factory: pytest.TempPathFactory, gone: int
+) -> None:
+    folder = tmp_path_factory.mktemp("beside")
+    async with open_forwarding(folder, keys=2, clock=HouseClock(20), RANDOM_TOKEN="false") as two:
+        limited = ends(two)[1 - gone]
+        del two.api.keys[gone]
+        two.api.control.fail("chat", openai_api.limited(time="1h"), account=limited, times=None)
+        status, code, after = await ask(two)
+        assert (status, code) == (429, "rate_limit_exceeded")
+        assert 3500 < int(after or 0) <= 3600
+
+
 async def test_own_keys_are_used_as_they_are_and_told_what_the_api_says(three: Forwarding) -> None:
     own = {"Authorization": "Bearer " + openai_api.make_key("somebody", 9)}
     three.api.keys.append(own["Authorization"][7:])
