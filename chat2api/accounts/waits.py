@@ -73,9 +73,13 @@ class Waits:
         return True
 
     def take_over(self, cooldown: Cooldown) -> None:
-        """Take over a wait from the records, or the early end of a guessed one that another process saw."""
-        key = (cooldown.account_id, cooldown.model)
-        if self.begin(cooldown) or cooldown.stated or key in self._dirty or cooldown.until_at > self._clock.now():
+        """Take over a wait from the records, or the early end of a guessed one that another process saw.
+
+        A guess that is older than our own news, which are not on disk yet, is left: it may be one that we just ended.
+        """
+        if not cooldown.stated and (cooldown.account_id, cooldown.model) in self._dirty:
+            return
+        if self.begin(cooldown) or cooldown.stated or cooldown.until_at > self._clock.now():
             return
         entry = self._entries.get(cooldown.account_id)
         wait = entry.waits.get(cooldown.model) if entry is not None else None

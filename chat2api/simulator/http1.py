@@ -81,7 +81,7 @@ class HTTP1Connection(PeerConnection):
             status = HTTPStatus(error.error_status_hint)
             head = f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
             self.transport.write(head.encode("ascii"))
-            self.transport.close()
+            self.close()
 
     def _start(self) -> None:
         assert self._request is not None
@@ -118,7 +118,7 @@ class HTTP1Connection(PeerConnection):
             self._read_request()
         elif self.transport is not None and not self._closing:
             self._closing = True
-            self.transport.close()
+            super().close()
 
     async def write(self, data: bytes) -> None:
         """Send bytes and wait while the peer does not read. Raises PeerGone."""
@@ -142,8 +142,7 @@ class HTTP1Connection(PeerConnection):
     def close(self) -> None:
         """Send what is buffered, then FIN."""
         self._closing = True
-        if self.transport is not None:
-            self.transport.close()
+        super().close()
 
     def reset(self) -> None:
         """Send RST."""

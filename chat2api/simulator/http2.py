@@ -49,8 +49,7 @@ class HTTP2Connection(PeerConnection):
             events = self._h2.receive_data(data)
         except h2.exceptions.ProtocolError:
             self._flush()
-            if self.transport is not None:
-                self.transport.close()
+            self.close()
             return
         for event in events:
             self._take(event)
@@ -91,8 +90,8 @@ class HTTP2Connection(PeerConnection):
         elif isinstance(event, h2.events.RemoteSettingsChanged):
             for stream in self._streams.values():
                 stream.window.set()
-        elif isinstance(event, h2.events.ConnectionTerminated) and self.transport is not None:
-            self.transport.close()
+        elif isinstance(event, h2.events.ConnectionTerminated):
+            self.close()
 
     def _start(self, number: int) -> None:
         stream = self._streams.get(number)
@@ -176,11 +175,6 @@ class HTTP2Connection(PeerConnection):
         self._h2.close_connection(h2.errors.ErrorCodes.NO_ERROR)
         self._flush()
         self.close()
-
-    def close(self) -> None:
-        """Send FIN."""
-        if self.transport is not None:
-            self.transport.close()
 
     def reset(self) -> None:
         """Send RST."""

@@ -101,6 +101,11 @@ class PeerConnection(asyncio.Protocol):
         """Whether the connection is gone."""
         return self.gate.broken
 
+    def close(self) -> None:
+        """Send what is buffered, then close; once only, because asyncio's TLS transport breaks at the second time."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.close()
+
     def shut_down(self) -> None:
         """Close at once."""
         self.leave()

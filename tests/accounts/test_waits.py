@@ -149,6 +149,17 @@ async def test_an_old_row_does_not_end_a_wait_that_is_not_written_yet(stage: Sta
     assert stage.left() == pytest.approx(60)
 
 
+async def test_a_row_that_is_read_late_does_not_begin_a_guess_again_that_just_ended(stage: Stage) -> None:
+    guess = stage.wait(600)
+    stage.waits.begin(guess)
+    await stage.waits.keep(guess)
+    stage.waits.end_guessed(stage.entry, "gpt", running=True)
+
+    stage.waits.take_over(guess)
+
+    assert stage.left() == 0
+
+
 async def test_R6_a_stated_wait_is_on_disk_when_keep_returns(stage: Stage) -> None:
     await stage.waits.keep(stage.wait(60, "guessed"))
     assert (await stage.records.changes()).cooldowns == ()
