@@ -1,6 +1,6 @@
 """The website's conversation calls as REST: at the root, under /backend-api and under /chatgpt/backend-api.
 
-What a caller sends is read by `protocol/chatgpt/website.py`, which lets through what it knows; the sentinel's tokens and
+What a caller sends is read by `protocol/chatgpt/website*.py`, which let through what they know; the sentinel's tokens and
 the proof of work are added on the way. Errors are `{"errorMessage": …}`.
 """
 
@@ -26,10 +26,10 @@ from chat2api.protocol.chatgpt.website import (
     hide_all_call,
     read_call,
     read_page,
-    read_turn,
     title_call,
     update_call,
 )
+from chat2api.protocol.chatgpt.website_turns import read_turn
 from chat2api.protocol.event_stream import encode_event
 
 log = logging.getLogger(__name__)

@@ -38,7 +38,6 @@ from chat2api.protocol.chatgpt.website import (
     MAX_LIMIT,
     Page,
     SiteCall,
-    SiteTurn,
     accounts_call,
     hide_all_call,
     hide_call,
@@ -49,6 +48,7 @@ from chat2api.protocol.chatgpt.website import (
     shown_models,
     summary_of,
 )
+from chat2api.protocol.chatgpt.website_turns import SiteTurn
 from chat2api.protocol.prompt import ModelChoice
 from chat2api.storage.values import ConversationOwner
 from chat2api.upstream.chatgpt.client import ChatGPTClient

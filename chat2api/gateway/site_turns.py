@@ -25,7 +25,7 @@ from chat2api.gateway.deadlines import Watchdog, deadline
 from chat2api.gateway.sources import Way
 from chat2api.protocol.chatgpt.drift import UNREADABLE, DriftWatch
 from chat2api.protocol.chatgpt.faults import Call, classify_failed
-from chat2api.protocol.chatgpt.website import SiteTurn
+from chat2api.protocol.chatgpt.website_turns import SiteTurn
 from chat2api.protocol.event_stream import MAX_STREAM
 from chat2api.protocol.events import (
     End,

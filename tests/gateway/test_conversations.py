@@ -17,10 +17,10 @@ from chat2api.protocol.chatgpt.website import (
     feedback_call,
     hide_call,
     read_call,
-    read_turn,
     title_call,
     update_call,
 )
+from chat2api.protocol.chatgpt.website_turns import read_turn
 from chat2api.protocol.events import Finished
 from chat2api.simulator.faults import Fault
 from chat2api.simulator.options import SimulatorOptions

@@ -19,7 +19,7 @@ from chat2api.errors import (
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.gateway.site_turns import PassingChats, split_end_mark
 from chat2api.protocol.chatgpt.stream import ConversationDecoder
-from chat2api.protocol.chatgpt.website import SiteTurn, read_turn
+from chat2api.protocol.chatgpt.website_turns import SiteTurn, read_turn
 from chat2api.protocol.events import End, Event, Failed, Finished, HandedOff
 from chat2api.simulator.faults import Fault
 from chat2api.simulator.options import SimulatorOptions

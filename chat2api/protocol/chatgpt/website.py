@@ -1,20 +1,18 @@
-"""The website's own calls as callers send them: what of a path, a query and a body may go on to the backend (S6).
+"""The website's own calls beside the turns: what of a path, a query and a body may go on to the backend (S6).
 
 Everything here is an allow-list. A call is named by us, its path is made of that name and of ids that are checked and
-encoded, and a body consists of fields that are known; what a body says besides is left out and told. What would tell the
-backend of the caller's browser (time zone, page) is ours in all calls, so that an account stays one browser (G6).
+encoded, and a body consists of fields that are known. The turns are read by `website_turns`.
 """
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 from urllib.parse import quote, urlencode
 
 from chat2api.errors import InvalidRequestError
-from chat2api.protocol.chatgpt.request import PICTURE_HINT, ROOT_MESSAGE_ID, Body, Surroundings
-from chat2api.protocol.prompt import Message, Role, TextPart
+from chat2api.protocol.chatgpt.request import Body
 
 CallName = Literal[
     "conversations", "conversation", "gen_title", "update", "hide_all", "message_feedback", "models", "accounts_check"
@@ -23,152 +21,12 @@ CallName = Literal[
 MAX_LIMIT = 100
 """Conversations on one page of the list."""
 DEFAULT_LIMIT = 20
-MAX_MESSAGES = 2048
 MAX_TITLE = 500
 MAX_ID = 128
 
 _ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_ID - 1}}}")
-_ACTIONS = ("next", "continue", "variant")
 _RATINGS = ("thumbsUp", "thumbsDown")
 _ORDERS = ("updated", "created")
-_ROLES: dict[object, Role] = {"system": "system", "assistant": "assistant", "tool": "tool"}
-
-_AS_GIVEN = frozenset(
-    {
-        "client_reported_search_source",
-        "conversation_mode",
-        "conversation_origin",
-        "enable_message_followups",
-        "force_parallel_switch",
-        "force_use_search",
-        "history_and_training_disabled",
-        "paragen_cot_summary_display_override",
-        "paragen_stream_type_override",
-        "suggestions",
-        "supported_encodings",
-        "supports_buffering",
-        "system_hints",
-        "thinking_effort",
-        "variant_purpose",
-    }
-)
-"""Fields of a turn that go on as they are."""
-
-_OURS = frozenset(
-    {
-        "arkose_token",
-        "client_contextual_info",
-        "client_prepare_state",
-        "force_nulligen",
-        "force_paragen",
-        "force_paragen_model_slug",
-        "force_rate_limit",
-        "force_use_sse",
-        "reset_rate_limits",
-        "timezone",
-        "timezone_offset_min",
-        "websocket_request_id",
-    }
-)
-"""Fields of a turn that are ours to fill in, or never said: nobody needs to be told that theirs were left out."""
-
-_OF_MESSAGES = ("id", "author", "create_time", "content", "metadata")
-_OF_AUTHORS = ("role", "name")
-_OF_METADATA = (
-    "attachments",
-    "developer_mode_connector_ids",
-    "selected_all_github_repos",
-    "selected_github_repos",
-    "selected_sources",
-    "serialization_metadata",
-    "system_hints",
-    "targeted_reply",
-)
-"""What goes on of a message; the rest of its metadata tells of the caller's front end, not of what is asked (G6)."""
-
-_CONNECTIONS = (
-    "developer_mode_connector_ids", "selected_all_github_repos", "selected_github_repos", "selected_sources",
-)  # fmt: skip
-"""Of those, what lets an answer read the places that an account's owner has connected: mail, drives, repositories."""
-
-_READ = frozenset({"action", "auto_continue", "conversation_id", "messages", "model", "parent_message_id"})
-
-_PAGE = {
-    "is_dark_mode": False,
-    "time_since_loaded": 30,
-    "page_height": 929,
-    "page_width": 1280,
-    "pixel_ratio": 1,
-    "screen_height": 1080,
-    "screen_width": 1920,
-}
-
-# On plain turns these made the newer call hand its answer to a web socket and end the stream (seen 2026).
-_LEADING_AWAY = ("enable_message_followups", "supports_buffering", "supported_encodings")
-
-
-@dataclass(frozen=True, slots=True)
-class SiteTurn:
-    """A turn whose body the caller wrote.
-
-    `fields` are those of the body that are the same in every form of the call; `messages` are its messages as they are
-    sent, `prompt` what they say. `parent_message_id` None asks for the conversation's last message. `ignored` are names
-    of fields that were left out.
-    """
-
-    action: str
-    model: str
-    fields: Mapping[str, object] = field(repr=False)
-    messages: tuple[Mapping[str, object], ...] = field(repr=False)
-    prompt: tuple[Message, ...] = field(repr=False)
-    conversation_id: str | None
-    parent_message_id: str | None
-    auto_continue: bool
-    ignored: tuple[str, ...]
-
-    def going_on(self, conversation_id: str, message_id: str) -> "SiteTurn":
-        """Give the turn that asks for the rest of this one's answer, in the same form."""
-        return replace(
-            self,
-            action="continue",
-            messages=(),
-            prompt=(),
-            conversation_id=conversation_id,
-            parent_message_id=message_id,
-        )
-
-    def without_connections(self) -> "SiteTurn":
-        """Give the turn for somebody who shares the account, to whom nothing belongs that its owner has connected to it."""
-        messages = tuple(
-            {**message, "metadata": {name: metadata[name] for name in metadata if name not in _CONNECTIONS}}
-            if isinstance(metadata := message.get("metadata"), dict)
-            else message
-            for message in self.messages
-        )
-        return replace(self, messages=messages)
-
-    @property
-    def temporary(self) -> bool:
-        """Whether the backend shall neither list nor keep the conversation."""
-        return self.fields.get("history_and_training_disabled") is True
-
-    @property
-    def gizmo_id(self) -> str | None:
-        """The custom GPT that is asked."""
-        mode = self.fields.get("conversation_mode")
-        gizmo = mode.get("gizmo_id") if isinstance(mode, dict) else None
-        return gizmo if isinstance(gizmo, str) and gizmo else None
-
-    @property
-    def hints(self) -> tuple[str, ...]:
-        """Its system hints."""
-        hints = self.fields.get("system_hints")
-        return tuple(hint for hint in hints if isinstance(hint, str)) if isinstance(hints, list) else ()
-
-    @property
-    def public_models(self) -> tuple[str, ...]:
-        """The names under which the models that it asks for would be asked for at /v1."""
-        return (self.model, f"gpt-4-gizmo-{self.gizmo_id}") if self.gizmo_id is not None else (self.model,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,133 +46,6 @@ class SiteCall:
         return self.name == "update" and self.body is not None and self.body.get("is_visible") is False
 
 
-# ---- turns ----
-
-
-def read_turn(body: object, around: Surroundings) -> SiteTurn:
-    """Give the turn that a body asks for, with defaults where it says nothing. Raises InvalidRequestError with `param`."""
-    if not isinstance(body, dict):
-        raise InvalidRequestError("The body must be a JSON object.")
-    action = body.get("action") or "next"
-    if action not in _ACTIONS:
-        raise _wrong("action", f"one of {', '.join(_ACTIONS)}")
-    conversation_id = _read_id(body, "conversation_id")
-    if action != "next" and conversation_id is None:
-        raise _wrong("conversation_id", f"the conversation to {action}")
-    messages = _read_messages(body.get("messages"), around, required=action == "next")
-    parent = _read_id(body, "parent_message_id")
-    if parent is None and conversation_id is None:
-        parent = around.new_id()
-    model = body.get("model") or "auto"
-    if not isinstance(model, str) or len(model) > MAX_ID:
-        raise _wrong("model", "the backend's name of a model")
-    return SiteTurn(
-        action=action,
-        model=model,
-        fields={name: value for name, value in body.items() if name in _AS_GIVEN and value is not None},
-        messages=messages,
-        prompt=tuple(_to_message(message) for message in messages),
-        conversation_id=conversation_id,
-        parent_message_id=parent,
-        auto_continue=body.get("auto_continue") is True,
-        ignored=tuple(sorted(_tellable(name) for name in body if name not in _AS_GIVEN | _OURS | _READ)),
-    )
-
-
-def classic_turn_body(turn: SiteTurn, around: Surroundings) -> Body | None:
-    """Give the body for `POST /conversation`; None for a turn that only the newer call takes."""
-    if "thinking_effort" in turn.fields or PICTURE_HINT in turn.hints:
-        return None
-    return {
-        **_common(turn, around),
-        "parent_message_id": turn.parent_message_id or around.new_id(),
-        "client_contextual_info": dict(_PAGE),
-        "force_use_sse": True,
-        "websocket_request_id": around.new_id(),
-    }
-
-
-def newer_turn_bodies(turn: SiteTurn, around: Surroundings) -> tuple[Body, Body]:
-    """Give the body for `POST /f/conversation`, and that of the prepare call before it."""
-    common = _common(turn, around)
-    common["parent_message_id"] = turn.parent_message_id if turn.conversation_id is not None else ROOT_MESSAGE_ID
-    text = turn.prompt[-1].text if turn.prompt else ""
-    body = {**common, "client_prepare_state": "success"}
-    is_picture = PICTURE_HINT in turn.hints
-    for name in () if is_picture else _LEADING_AWAY:
-        body.pop(name, None)
-    prepare = {
-        **{name: value for name, value in common.items() if name not in ("messages", "history_and_training_disabled")},
-        "fork_from_shared_post": False,
-        "client_prepare_state": "success",
-        "client_prepare_dispatch": "debounced",
-        "client_prepare_source": "composer_editor_state",
-        "partial_query": {
-            "id": around.new_id(),
-            "author": {"role": "user"},
-            "content": {"content_type": "text", "parts": [text if is_picture else text[:5]]},
-        },
-        "client_contextual_info": {"app_name": "chatgpt.com"},
-    }
-    return body, prepare
-
-
-def _common(turn: SiteTurn, around: Surroundings) -> Body:
-    body: Body = {
-        "action": turn.action,
-        "model": turn.model,
-        "conversation_mode": {"kind": "primary_assistant"},
-        "timezone": around.zone.name,
-        "timezone_offset_min": around.zone.offset_min,
-        **turn.fields,
-    }
-    if turn.messages:
-        body["messages"] = list(turn.messages)
-    if turn.conversation_id is not None:
-        body["conversation_id"] = turn.conversation_id
-    return body
-
-
-def _read_messages(value: object, around: Surroundings, *, required: bool) -> tuple[Mapping[str, object], ...]:
-    if value is None and not required:
-        return ()
-    if not isinstance(value, list) or (required and not value) or len(value) > MAX_MESSAGES:
-        raise _wrong("messages", f"1 to {MAX_MESSAGES} messages")
-    return tuple(_read_message(message, f"messages[{index}]", around) for index, message in enumerate(value))
-
-
-def _read_message(value: object, where: str, around: Surroundings) -> Mapping[str, object]:
-    """Give a message with an id and an author; the user is who speaks where nobody is named."""
-    if not isinstance(value, dict):
-        raise _wrong(where, "an object")
-    message = dict(value)
-    role = message.pop("role", None)
-    author = message.get("author") or {}
-    if not isinstance(author, dict) or not all(isinstance(name or "", str) for name in (role, author.get("role"))):
-        raise _wrong(f"{where}.author", "an object with a role")
-    content = message.get("content")
-    if not isinstance(content, dict) or not isinstance(content.get("parts"), list):
-        raise _wrong(f"{where}.content", "an object with parts")
-    message = _picked(message, _OF_MESSAGES)
-    message["author"] = {**_picked(author, _OF_AUTHORS), "role": author.get("role") or role or "user"}
-    message["content"] = {"content_type": "text", **content}
-    if "metadata" in message:
-        message["metadata"] = _picked(message["metadata"], _OF_METADATA)
-    message["id"] = _read_id(message, "id", f"{where}.id") or around.new_id()
-    return message
-
-
-def _to_message(message: Mapping[str, object]) -> Message:
-    """Give what a message says, for counting it."""
-    author, content = message["author"], message["content"]
-    assert isinstance(author, dict) and isinstance(content, dict)
-    parts = tuple(TextPart(part) for part in content["parts"] if isinstance(part, str))
-    return Message(_ROLES.get(author["role"], "user"), parts)
-
-
-# ---- other calls ----
-
-
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page of the list of conversations."""
@@ -329,7 +60,7 @@ def read_page(query: Mapping[str, str]) -> Page:
     """Give the page that a query asks for; unknown parameters mean nothing. Raises InvalidRequestError with `param`."""
     order = query.get("order", _ORDERS[0])
     if order not in _ORDERS:
-        raise _wrong("order", f"one of {', '.join(_ORDERS)}")
+        raise wrong("order", f"one of {', '.join(_ORDERS)}")
     return Page(
         offset=_read_number(query, "offset", 0, 0, 1_000_000),
         limit=_read_number(query, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT),
@@ -354,9 +85,9 @@ def read_call(conversation_id: str) -> SiteCall:
 def title_call(conversation_id: str, body: object) -> SiteCall:
     """Give the call that has the backend name a conversation after a message."""
     said = _object(body)
-    message_id = _read_id(said, "message_id")
+    message_id = read_id(said, "message_id")
     if message_id is None:
-        raise _wrong("message_id", "the id of a message")
+        raise wrong("message_id", "the id of a message")
     sent: Body = {"message_id": message_id}
     if isinstance(model := said.get("model"), str) and model:
         sent["model"] = model[:MAX_ID]
@@ -370,16 +101,16 @@ def update_call(conversation_id: str, body: object) -> SiteCall:
     title = said.get("title")
     if title is not None and title != "":
         if not isinstance(title, str) or len(title) > MAX_TITLE:
-            raise _wrong("title", f"at most {MAX_TITLE} characters")
+            raise wrong("title", f"at most {MAX_TITLE} characters")
         sent["title"] = title
     for name in ("is_visible", "is_archived"):
         value = said.get(name)
         if value is not None:
             if not isinstance(value, bool):
-                raise _wrong(name, "true or false")
+                raise wrong(name, "true or false")
             sent[name] = value
     if not sent:
-        raise _wrong("title", "a title, is_visible or is_archived")
+        raise wrong("title", "a title, is_visible or is_archived")
     return _about("update", "PATCH", "", conversation_id, sent)
 
 
@@ -391,7 +122,7 @@ def hide_call(conversation_id: str) -> SiteCall:
 def hide_all_call(body: object) -> SiteCall:
     """Give the call that hides all conversations of an account."""
     if _object(body).get("is_visible") is not False:
-        raise _wrong("is_visible", "false")
+        raise wrong("is_visible", "false")
     return SiteCall("hide_all", "PATCH", "/conversations", "/conversations", {"is_visible": False})
 
 
@@ -400,12 +131,12 @@ def feedback_call(body: object) -> SiteCall:
     said = _object(body)
     sent: Body = {}
     for name in ("conversation_id", "message_id"):
-        identifier = _read_id(said, name)
+        identifier = read_id(said, name)
         if identifier is None:
-            raise _wrong(name, "an id")
+            raise wrong(name, "an id")
         sent[name] = identifier
     if said.get("rating") not in _RATINGS:
-        raise _wrong("rating", f"one of {', '.join(_RATINGS)}")
+        raise wrong("rating", f"one of {', '.join(_RATINGS)}")
     sent["rating"] = said["rating"]
     for name, kind in (("text", str), ("tags", list)):
         if isinstance(value := said.get(name), kind):
@@ -429,7 +160,7 @@ def _about(
     name: CallName, method: Literal["GET", "POST", "PATCH"], part: str, conversation_id: str, body: Body | None = None
 ) -> SiteCall:
     if not _ID.fullmatch(conversation_id):
-        raise _wrong("conversation_id", "the id of a conversation")
+        raise wrong("conversation_id", "the id of a conversation")
     path = f"/conversation{part}/{quote(conversation_id, safe='')}"
     return SiteCall(name, method, path, f"/conversation{part}/{{conversation_id}}", body, conversation_id)
 
@@ -481,18 +212,19 @@ def shared_accounts(answer: Mapping[str, object], account_id: str | None) -> Bod
         (accounts[name] for name in names if isinstance(name, str) and isinstance(accounts.get(name), dict)), {}
     )
     shown: Body = {
-        "account": {"account_id": "default", "name": None, **_picked(entry.get("account"), _ACCOUNT_FIELDS)},
+        "account": {"account_id": "default", "name": None, **picked(entry.get("account"), _ACCOUNT_FIELDS)},
         "features": entry.get("features") or [],
-        "entitlement": _picked(entry.get("entitlement"), _ENTITLEMENT_FIELDS),
+        "entitlement": picked(entry.get("entitlement"), _ENTITLEMENT_FIELDS),
     }
     return {"accounts": {"default": shown}, "account_ordering": ["default"]}
 
 
-def _picked(value: object, names: Collection[str]) -> Body:
-    return {name: value[name] for name in names if name in value} if isinstance(value, dict) else {}
-
-
 # ---- reading ----
+
+
+def picked(value: object, names: Collection[str]) -> Body:
+    """Give the named fields of an object, as far as it has them; nothing of what is no object."""
+    return {name: value[name] for name in names if name in value} if isinstance(value, dict) else {}
 
 
 def _object(value: object) -> dict[str, object]:
@@ -501,13 +233,13 @@ def _object(value: object) -> dict[str, object]:
     return value
 
 
-def _read_id(said: Mapping[str, object], name: str, param: str | None = None) -> str | None:
+def read_id(said: Mapping[str, object], name: str, param: str | None = None) -> str | None:
     """Give an id; None where there is none, which an empty one says as well."""
     value = said.get(name)
     if value is None or value == "":
         return None
     if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise _wrong(param or name, "an id")
+        raise wrong(param or name, "an id")
     return value
 
 
@@ -516,14 +248,10 @@ def _read_number(query: Mapping[str, str], name: str, default: int, least: int, 
     if text == "":
         return default
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not least <= int(text) <= most:
-        raise _wrong(name, f"a number from {least} to {most}")
+        raise wrong(name, f"a number from {least} to {most}")
     return int(text)
 
 
-def _tellable(name: str) -> str:
-    """Give the name of a field as it may stand in a header."""
-    return name if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) else "(other)"
-
-
-def _wrong(param: str, expected: str) -> InvalidRequestError:
+def wrong(param: str, expected: str) -> InvalidRequestError:
+    """Give the error for a field that is not what it must be."""
     return InvalidRequestError(f"Invalid value for '{param}': expected {expected}.", param=param, code="invalid_value")

@@ -29,7 +29,8 @@ from chat2api.protocol.chatgpt.request import (
     zone_at,
 )
 from chat2api.protocol.chatgpt.stream import ConversationDecoder
-from chat2api.protocol.chatgpt.website import SiteCall, SiteTurn, classic_turn_body, newer_turn_bodies
+from chat2api.protocol.chatgpt.website import SiteCall
+from chat2api.protocol.chatgpt.website_turns import SiteTurn, classic_turn_body, newer_turn_bodies
 from chat2api.protocol.chatgpt.workspaces import Workspace, parse_workspaces
 from chat2api.protocol.events import Event, FilePointer, Finished, HandedOff, TakeEvents
 from chat2api.protocol.prompt import ModelChoice, Prompt

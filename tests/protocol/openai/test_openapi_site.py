@@ -10,10 +10,10 @@ from chat2api.protocol.chatgpt.website import (
     feedback_call,
     hide_all_call,
     read_page,
-    read_turn,
     title_call,
     update_call,
 )
+from chat2api.protocol.chatgpt.website_turns import read_turn
 from chat2api.protocol.openai.openapi import openapi_document
 from chat2api.protocol.openai.openapi_site import STATUSES, site_paths
 from tests.described import DOCUMENT, check
