@@ -14,12 +14,14 @@ from chat2api.accounts import importing, tokens, views
 from chat2api.api import doctor_page
 from chat2api.api.texts import load_catalogues
 from chat2api.gateway import account_care, doctor, jobs
+from chat2api.keys import tier_file, tiers
 from chat2api.sentences import Phrases, Sentence, words_of_error
 
 CATALOGUES = load_catalogues(Path(__file__).parent.parent / "templates" / "texts")
 ENGLISH, CHINESE = CATALOGUES["en"], CATALOGUES["zh-CN"]
 BOOKS = (
-    importing.SAY, tokens.SAY, views.SAY, doctor.SAY, doctor.REMEDY, account_care.SAY, jobs.SAY, doctor_page.SAY
+    importing.SAY, tokens.SAY, views.SAY, doctor.SAY, doctor.REMEDY, account_care.SAY, jobs.SAY, doctor_page.SAY,
+    tier_file.SAY, tiers.SAY,
 )  # fmt: skip
 
 

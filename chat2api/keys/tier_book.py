@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chat2api.errors import ConfigError, InvalidRequestError
 from chat2api.keys.digests import find_digest, secret_digest
-from chat2api.keys.tier_file import MAX_FILE, Problem, TiersError, read_tiers
+from chat2api.keys.tier_file import MAX_FILE, SAY, Problem, TiersError, read_tiers
 from chat2api.keys.tiers import BUILT_IN, Tier
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class TierBook:
                 self.problems = error.problems
                 raise
             except ConfigError as error:
-                self.problems = (Problem(1, "", error.message),)
+                self.problems = (Problem(0, "", error.message),)
                 raise
             self.problems = ()
             self._take(tiers)
@@ -111,14 +111,14 @@ class TierBook:
                     data = file.read(MAX_FILE + 1)
                 text = data.decode("utf-8-sig")
             except OSError as error:
-                raise ConfigError(f"TIERS_FILE: {self.path} cannot be read: {error.strerror}.") from error
+                raise ConfigError(SAY("unreadable", path=self.path, why=error.strerror)) from error
             except UnicodeDecodeError as error:
                 line = data[: error.start].count(b"\n") + 1
-                raise TiersError([Problem(line, "", "this is not UTF-8")]) from None
+                raise TiersError([Problem(line, "", SAY("not_utf8"))]) from None
             tiers = read_tiers(text, taken=self._taken, keys=self._keys)
         if self._public_name != OFF and all(tier.name != self._public_name for tier in tiers):
             names = ", ".join(tier.name for tier in tiers)
-            raise ConfigError(f"PUBLIC_MODE names the tier {self._public_name}, but there is none; there are: {names}.")
+            raise ConfigError(SAY("not_public", name=self._public_name, names=names))
         return tiers
 
     def _take(self, tiers: tuple[Tier, ...]) -> None:

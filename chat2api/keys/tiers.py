@@ -5,6 +5,7 @@ from typing import Literal
 
 from chat2api.keys.scope import same_model
 from chat2api.protocol.openai.rules import Rules
+from chat2api.sentences import Phrases
 from chat2api.storage.keys import KeyLimits
 
 ProviderName = Literal["openai", "chatgpt"]
@@ -45,6 +46,12 @@ class Tier:
         return next((model for model in self.models if same_model(model.name, name)), None)
 
 
+SAY = Phrases(
+    "built_in_tier",
+    {"notice": "For trying things out: text only, short answers. What you send goes to the provider of the model."},
+)
+
+
 def _model_limits(requests: int, tokens: int) -> KeyLimits:
     return KeyLimits(requests_per_minute=requests, tokens_per_minute=tokens, requests_at_once=None)
 
@@ -58,6 +65,6 @@ BUILT_IN = Tier(
     ),
     per_person=KeyLimits(requests_per_minute=10, tokens_per_minute=20_000, requests_at_once=2, requests_per_day=200),
     rules=Rules(system="drop", text_only=True, max_answer_tokens=1000),
-    notice="For trying things out: text only, short answers. What you send goes to the provider of the model.",
+    notice=SAY("notice"),
 )
 """The only tier where no file is named; the example in the documents says the same."""

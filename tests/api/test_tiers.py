@@ -200,7 +200,7 @@ async def test_the_pages_speak_every_language(http: httpx.AsyncClient) -> None:
     for base in ("/free", "/members", "/api/blog/shared"):
         page = await http.get(base, headers={"Accept": "text/html", "Accept-Language": "zh-CN"})
         assert 'lang="zh-CN"' in page.text
-        assert "分组" in page.text
+        assert "层级" in page.text
 
 
 async def test_S23_the_page_is_for_our_names_only(http: httpx.AsyncClient) -> None:

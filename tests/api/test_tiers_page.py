@@ -73,12 +73,43 @@ async def test_a_bad_file_changes_nothing_and_its_mistakes_are_told_with_line_an
     answer = await person.post(PATH)
     assert answer.headers["location"] == PATH
     page = (await person.get(f"{PATH}?done=reloaded")).text
-    assert "line 4, free.system: expected one of" in page
+    assert "line 4 <code>free.system</code> expected one of" in page
     assert "The file was read anew" not in page
     assert house.runtime.tiers.tiers is before
     write(house, TIERS)
     await person.post(PATH)
     assert "free.system" not in (await person.get(PATH)).text
+
+
+async def test_mistakes_are_told_in_the_readers_language(house: House, person: Person) -> None:
+    for text, told in (
+        (TIERS.replace('system = "drop"', 'system = "keep"'), "第 4 行 <code>free.system</code> 应为下列之一："),
+        (TIERS.replace("[free]", "[free"), "第 2 行 这不是有效的 TOML："),
+        (
+            TIERS.replace("[free", "[open"),
+            "PUBLIC_MODE 指定了层级 free，但没有这个层级。现有层级：open, shared, members。",
+        ),
+    ):
+        write(house, text)
+        await person.post(PATH)
+        page = (await person.get(PATH, **{"Accept-Language": "zh"})).text
+        mistakes = page.partition("文件有错误")[2].partition("</section>")[0]
+        assert told in mistakes
+        assert 'lang="en"' not in mistakes
+
+
+async def test_what_the_built_in_tier_tells_is_told_in_the_readers_language(house: House, person: Person) -> None:
+    tiers = house.runtime.tiers
+    before, tiers.path = tiers.path, None
+    try:
+        await tiers.load()
+        chinese = (await person.get("/free", **{"Accept-Language": "zh"})).text
+        english = (await person.get("/free", **{"Accept-Language": "en"})).text
+    finally:
+        tiers.path = before
+    assert "仅供试用：只支持文本" in chinese
+    assert "For trying things out" not in chinese
+    assert "For trying things out" in english
 
 
 async def test_keys_of_a_tier_that_is_gone_are_told_of(house: House, person: Person) -> None:
