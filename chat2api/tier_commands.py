@@ -12,10 +12,9 @@ from chat2api.api.tiers import taken_segments
 from chat2api.app import create_app
 from chat2api.clock import SystemClock
 from chat2api.config import Config
-from chat2api.errors import InvalidRequestError
 from chat2api.keys.invitations import DEFAULT_DAYS, Invitations, read_invitation
 from chat2api.keys.issue import KeyRing
-from chat2api.keys.terms import NEVER, NONE
+from chat2api.keys.terms import NEVER
 from chat2api.keys.tier_book import TierBook
 from chat2api.keys.tier_file import TiersError
 from chat2api.storage.actions import Action
@@ -143,13 +142,10 @@ def _revoke(options: argparse.Namespace, config: Config, environ: Mapping[str, s
 
 async def check_tier(config: Config, name: str | None) -> None:
     """Raise InvalidRequestError for a tier that there is not; None and `none` are no tier, which is well."""
-    if name is None or name == NONE:
-        return
-    book = _book(config, Path(config.tiers_file) if config.tiers_file else None)
-    await book.load()
-    if book.get(name) is None:
-        names = ", ".join(tier.name for tier in book.tiers)
-        raise InvalidRequestError(f"There is no tier {name}. There are: {names}.", param="tier", code="invalid_value")
+    if name is not None:
+        book = _book(config, Path(config.tiers_file) if config.tiers_file else None)
+        await book.load()
+        book.check(name)
 
 
 def _book(config: Config, path: Path | None) -> TierBook:

@@ -103,7 +103,7 @@ def test_the_list_tells_the_state_and_never_the_link(run: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("nowhere",), "There is no tier nowhere. There are: free."),
+        (("nowhere",), "There is no tier 'nowhere'. There are: free."),
         (("free", "--expires-in-days", "91"), "at most 90 days"),
         (("free", "--key-expires-in-days", "-1"), "more than 0"),
     ],
@@ -120,6 +120,16 @@ def test_a_key_is_made_for_a_tier_that_there_is_and_for_no_other(run: Command) -
     run("keys", "create", "Ada", "--tier", "free")
     assert re.search(r"^tier: +free$", run("keys", "show", "Ada"), re.MULTILINE)
     run("keys", "change", "Ada", "--tier", "nowhere", status=1)
-    assert "There is no tier nowhere. There are: free." in run.errors
+    assert "There is no tier 'nowhere'. There are: free." in run.errors
     run("keys", "change", "Ada", "--tier", "none")
     assert re.search(r"^tier: +none$", run("keys", "show", "Ada"), re.MULTILINE)
+
+
+def test_no_password_is_asked_for_where_the_tier_cannot_be(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # reading from it would end in a traceback
+    for arguments in (("users", "add", "Ada"), ("keys", "create", "Ada")):
+        run(*arguments, "--tier", "nowhere", status=1)
+        assert "There is no tier 'nowhere'. There are: free." in run.errors
+    assert list(tmp_path.iterdir()) == []

@@ -3,8 +3,6 @@
 A key is shown once, in the answer to the call that made it; no other answer holds it.
 """
 
-from collections.abc import Mapping
-
 from quart import Blueprint, Response
 
 from chat2api.api.body import check_names, read_fields
@@ -14,7 +12,6 @@ from chat2api.keys.issue import DEFAULT_OVERLAP, Issued
 from chat2api.keys.scope import unknown_names
 from chat2api.keys.terms import (
     FIELD_NAMES,
-    NONE,
     TIER,
     Json,
     read_changes,
@@ -48,7 +45,7 @@ async def create() -> tuple[Json, int]:
     """Make a key; the member `key` of the answer is the key itself."""
     runtime = current_runtime()
     fields = await read_fields(*FIELD_NAMES)
-    check_tier(fields)
+    runtime.tiers.check(fields.get(TIER))
     issued = await runtime.keys.issue(read_new_key(fields, runtime.clock.now()))
     await record_action("keys.create", issued.key.id)
     return _shown_once(issued), 201
@@ -67,7 +64,7 @@ async def change(key_id: str) -> Json:
     fields = await read_fields(*FIELD_NAMES)
     if not fields:
         raise InvalidRequestError(f"There is nothing to change. What this call takes: {', '.join(FIELD_NAMES)}.")
-    check_tier(fields)
+    runtime.tiers.check(fields.get(TIER))
     make = read_changes(fields, runtime.clock.now())
     changed = await runtime.keys.change(key_id, lambda key: make(key.scope, key.limits))
     await record_action("keys.change", f"{key_id}: {', '.join(sorted(fields))}")
@@ -104,13 +101,6 @@ async def stop() -> Json:
     await current_runtime().keys.stop(stopped)
     await record_action("keys.stop" if stopped else "keys.resume", "all")
     return {"stopped": stopped}
-
-
-def check_tier(fields: Mapping[str, object]) -> None:
-    """Raise InvalidRequestError for a tier that there is not: such a key would open nothing."""
-    name = fields.get(TIER, NONE)
-    if isinstance(name, str) and name != NONE:
-        current_runtime().tiers.require(name)
 
 
 def _shown_once(issued: Issued) -> Json:

@@ -115,6 +115,7 @@ async def create() -> ResponseReturnValue:
     runtime = current_runtime()
     form = await request.form
     try:
+        runtime.tiers.check(form.get(TIER))
         issued = await runtime.keys.issue(read_new_key(_said(form), runtime.clock.now()))
     except InvalidRequestError as error:
         return await _form(form, error), 400
@@ -148,6 +149,8 @@ async def change(key_id: str) -> ResponseReturnValue:
     if said[EXPIRY] == "":
         del said[EXPIRY]
     try:
+        if said.get(TIER) != key.tier:  # one that is gone may stay
+            runtime.tiers.check(said.get(TIER))
         make = read_changes(said, runtime.clock.now())
     except InvalidRequestError as error:
         return await _page_of(key, form, error), 400

@@ -12,9 +12,8 @@ from quart import Blueprint, Response, request
 from chat2api.api.admission import Guess
 from chat2api.api.body import read_fields
 from chat2api.api.context import current_runtime, record_action
-from chat2api.api.keys import check_tier
 from chat2api.errors import InvalidAPIKeyError, PermissionDeniedError
-from chat2api.keys.terms import Json
+from chat2api.keys.terms import TIER, Json
 from chat2api.keys.users import MAX_NAME, MAX_PASSWORD, TERM_NAMES, read_terms
 from chat2api.protocol.openai.fields import missing, wrong_type, wrong_value
 
@@ -63,7 +62,7 @@ async def create() -> tuple[Json, int]:
     runtime = current_runtime()
     fields = await read_fields("username", "password", *TERM_NAMES)
     name, password = _text(fields, "username", MAX_NAME), _text(fields, "password", MAX_PASSWORD)
-    check_tier(fields)
+    runtime.tiers.check(fields.get(TIER))
     terms = {name: value for name, value in fields.items() if name in TERM_NAMES}
     user = await runtime.users.add(name, password, read_terms(name, terms, runtime.clock.now()))
     await record_action("users.add", user.shown_name)

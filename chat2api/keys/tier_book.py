@@ -11,6 +11,7 @@ from pathlib import Path
 
 from chat2api.errors import ConfigError, InvalidRequestError
 from chat2api.keys.digests import find_digest, secret_digest
+from chat2api.keys.terms import MAX_TIER, NONE
 from chat2api.keys.tier_file import MAX_FILE, SAY, Problem, TiersError, read_tiers
 from chat2api.keys.tiers import BUILT_IN, Tier
 
@@ -83,8 +84,14 @@ class TierBook:
         tier = self._by_name.get(name)
         if tier is None:
             names = ", ".join(self._by_name)
-            raise InvalidRequestError(f"There is no such tier. There are: {names}.", param="tier", code="invalid_value")
+            words = f"There is no tier {name[:MAX_TIER]!r}. There are: {names}."
+            raise InvalidRequestError(words, param="tier", code="invalid_value")
         return tier
+
+    def check(self, said: object) -> None:
+        """Raise InvalidRequestError for a tier that there is not: a key of it would open nothing. `none` is no tier."""
+        if isinstance(said, str) and said != NONE:
+            self.require(said)
 
     def find(self, path: str) -> tuple[Tier, str] | None:
         """Give the tier under one of whose bases a path lies, and the rest of the path; the longest base wins."""

@@ -202,6 +202,31 @@ async def test_a_key_is_given_to_a_tier_on_its_page(house: House, person: Person
     assert house.runtime.keys.require(key.id).tier is None
 
 
+async def test_a_form_that_names_a_tier_that_is_gone_is_shown_again_and_makes_nothing(
+    house: House, person: Person
+) -> None:
+    secret = await issue(house, "members")
+    key = house.runtime.keys.find(secret)
+    assert key is not None
+    write(house, TIERS.replace("[members", "[club"))
+    await person.post(PATH)
+    before = house.runtime.keys.all()
+    form = {"name": "For the club", "expires_in_days": "30", "tier": "members"}
+    for path, fields in (
+        ("/issued-keys/new", form),
+        (f"/issued-keys/{key.id}", form | {"tier": "shared2"}),
+        (f"{PATH}/invite", {"tier": "members", "days": "3"}),
+    ):
+        answer = await person.post(path, fields)
+        assert answer.status_code == 400, path
+        assert "There is no such tier (any more)." in answer.text
+        assert answer.text.count('aria-invalid="true" autofocus') == 1
+    assert house.runtime.keys.all() == before
+    kept = await person.post(f"/issued-keys/{key.id}", form)
+    assert kept.status_code == 303, "what is changed beside a tier that is gone is changed"
+    assert house.runtime.keys.require(key.id).tier == "members"
+
+
 async def test_S9_a_key_is_made_for_a_tier_that_there_is(house: House) -> None:
     async with httpx.AsyncClient(base_url=house.base, headers=OPERATOR, trust_env=False) as http:
         refused = await http.post("/keys", json={"name": "a", "tier": "nowhere"})

@@ -46,9 +46,12 @@ async def test_who_asks_for_a_tier_that_there_is_not_is_told_those_that_there_ar
     book = TierBook(file)
     await book.load()
     assert book.require("blog") is book.get("blog")
-    with pytest.raises(InvalidRequestError, match=r"There are: blog, inner\.") as told:
-        book.require("gold")
-    assert (told.value.param, told.value.code) == ("tier", "invalid_value")
+    for ask in (book.require, book.check):
+        with pytest.raises(InvalidRequestError, match=r"no tier 'gold'\. There are: blog, inner\.") as told:
+            ask("gold")
+        assert (told.value.param, told.value.code) == ("tier", "invalid_value")
+    for said in ("inner", "none", None):
+        book.check(said)
 
 
 async def test_PUBLIC_MODE_alone_is_enough() -> None:
