@@ -13,7 +13,8 @@ from chat2api import __version__, store_commands, tier_commands
 from chat2api.accounts.importing import parse_import
 from chat2api.accounts.tokens import to_new_account
 from chat2api.clock import SystemClock
-from chat2api.config import Config, describe_settings, load_environment, unused_settings
+from chat2api.config import Config, describe_settings
+from chat2api.environment import load_environment, unused_settings
 from chat2api.errors import Chat2APIError, ConfigError, NotFoundError, StorageError
 from chat2api.keys import command as key_command
 from chat2api.keys import user_command

@@ -1,32 +1,23 @@
-"""Settings: a frozen value, built once from the environment and `.env`; the only reader of either.
+"""Settings: a frozen value, built once from the environment's variables.
 
 Each setting is a field of Config whose metadata says how it is read and what it means. README's table and
-`.env.example` are held to these fields by a test. Empty, `[]` and `None` mean unset. Lists are written with commas or
-as JSON. A malformed value raises ConfigError naming the setting, what was wrong, and what is allowed.
+`.env.example` are held to these fields by a test. A malformed value raises ConfigError naming the setting, what was wrong,
+and what is allowed.
 """
 
 import ipaddress
-import json
-import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
-
+from chat2api import setting_forms as forms
+from chat2api.environment import look_up
 from chat2api.errors import ConfigError
 
 Reach = Literal["on", "loopback", "off"]
 """From where a call without one of our keys is taken: anywhere, from this machine alone, or not at all."""
-
-_UNSET = {"", "[]", "none"}
-NO_FOLDER = "none"
-"""What DATA_DIR says where nothing is to be kept; for this setting alone the word means something."""
-_TRUE = {"true", "1", "t", "y", "yes", "on"}
-_FALSE = {"false", "0", "f", "n", "no", "off"}
 
 OPERATOR_KEY_LENGTH = 16
 """Shortest operator key that a server reachable from elsewhere accepts, in characters (S2)."""
@@ -42,188 +33,6 @@ SAMPLE_KEYS = frozenset({
 })  # fmt: skip
 """Keys printed in documents, ours or those of similar servers: known to everybody."""
 
-KNOWN_ELSEWHERE = frozenset({
-    "CF_FILE_URL", "ENABLE_GATEWAY", "AUTO_SEED", "FORCE_NO_HISTORY", "NO_SENTINEL", "SENTINEL_PROXY_URL", "FILE_HOST",
-    "VOICE_HOST", "X_SIGN", "ADMIN_IP_WHITELIST", "ADMIN_TRUST_PROXY", "SITE_PASSWORD",
-    "ACCEPT_LANGUAGE", "CLIENT_TIMEZONE", "CLIENT_TIMEZONE_OFFSET_MIN", "CHAT_REQUIREMENTS_TIMEOUT",
-    "CHAT_REQUEST_TIMEOUT", "OAI_CLIENT_VERSION", "OAI_CLIENT_BUILD_NUMBER", "OPENAI_AUTH_AUTHORIZE_URL",
-    "OPENAI_AUTH_REDIRECT_URI", "OPENAI_AUTH_SCOPE", "ENABLE_SESSION_STICKY", "SESSION_TTL_DAYS", "SESSION_LC_FIELD",
-    "SESSION_TRIM_TO_LAST_USER", "CHECK_MODEL", "UPLOAD_BY_URL", "EXPORT_PROXY_URL", "USER_AGENTS", "ARKOSE_TOKEN_URL",
-    "OPENAI_EMAIL", "OPENAI_PASSWORD", "CONTINUE_SIGNAL", "ENABLE_HISTORY", "IMITATE_accessToken", "TLS_CERT", "TLS_KEY",
-})  # fmt: skip
-"""Settings of similar servers that this one does not read; they get one warning line at start."""
-
-
-def _text(value: str) -> str:
-    return value
-
-
-def _number(minimum: float) -> Callable[[str], float]:
-    def parse(value: str) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            raise ValueError(f"it must be a number of seconds, {minimum:g} or more") from None
-        if not minimum <= number < 1e9:
-            raise ValueError(f"it must be a number of seconds, {minimum:g} or more")
-        return number
-
-    return parse
-
-
-def _whole(minimum: int, maximum: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        if not re.fullmatch(r"\d{1,9}", value) or not minimum <= int(value) <= maximum:
-            raise ValueError(f"it must be a whole number from {minimum} to {maximum}")
-        return int(value)
-
-    return parse
-
-
-def _boolean(value: str) -> bool:
-    word = value.lower()
-    if word in _TRUE or word in _FALSE:
-        return word in _TRUE
-    raise ValueError("it must be true or false (also 1/0, t/f, y/n, yes/no, on/off)")
-
-
-def _choice(*allowed: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value.lower() in allowed:
-            return value.lower()
-        raise ValueError(f"it must be one of {', '.join(allowed)}")
-
-    return parse
-
-
-def _reach(value: str) -> str:
-    word = value.lower()
-    if word in _FALSE:
-        return "off"
-    return "on" if word in _TRUE else _choice("on", "loopback", "off")(value)
-
-
-def _items(value: str) -> tuple[str, ...]:
-    if value.startswith("["):
-        try:
-            parsed = json.loads(value)
-        except (ValueError, RecursionError):
-            raise ValueError('it is not valid JSON; write a, b or ["a", "b"]') from None
-        if not all(isinstance(item, str) for item in parsed):
-            raise ValueError("every item of the list must be a string")
-        raw = cast(list[str], parsed)
-    else:
-        raw = value.split(",")
-    return tuple(dict.fromkeys(item.strip() for item in raw if item.strip()))
-
-
-def _list_of(parse: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
-    def parse_all(value: str) -> tuple[str, ...]:
-        return tuple(parse(item) for item in _items(value))
-
-    return parse_all
-
-
-def _origin(value: str) -> str:
-    parts = _split_url(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise ValueError("it must be an http or https URL without user name, query or fragment")
-    return value.rstrip("/")
-
-
-def _proxy(value: str) -> str:
-    parts = _split_url(value)
-    if parts.scheme not in ("http", "https", "socks5", "socks5h") or not parts.hostname:
-        raise ValueError("it must be an http://, https://, socks5:// or socks5h:// URL")
-    return value
-
-
-def _split_url(value: str) -> Any:
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("it is not a URL") from None
-    if any(character.isspace() or ord(character) < 32 for character in value):
-        raise ValueError("it is not a URL")
-    return parts
-
-
-def _public_mode(value: str) -> str:
-    word = value.lower()
-    if word in _FALSE:
-        return "off"
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", word) or word in _TRUE:
-        raise ValueError("it must be `off` or the name of a tier, such as free")
-    return word
-
-
-def _prefix(value: str) -> str:
-    word = value.strip("/")
-    if not re.fullmatch(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*", word) or ".." in word:
-        raise ValueError("it must be a path made of letters, digits, '.', '_', '~' and '-'")
-    return word
-
-
-def _key(value: str) -> str:
-    if not value.isascii() or not value.isprintable() or any(character.isspace() for character in value):
-        raise ValueError("a key must be printable ASCII without blanks")
-    return value
-
-
-def _api_key(value: str) -> str:
-    if _key(value).startswith("sk-c2a-"):
-        raise ValueError("a key that begins with sk-c2a- is one of this server's own")
-    return value
-
-
-def _model_route(value: str) -> str:
-    pattern, _, targets = (part.strip() for part in value.partition("="))
-    names = [name.strip().lower() for name in targets.split("|")]
-    if not pattern or not set(names) <= {"chatgpt", "openai"} or len(set(names)) != len(names):
-        raise ValueError("each rule must be a pattern, `=` and who serves, such as gpt-4*=chatgpt|openai")
-    return f"{pattern}={'|'.join(names)}"
-
-
-def _language(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", value):
-        raise ValueError("it must be a language tag such as en-US")
-    return value
-
-
-def _difficulty(value: str) -> str:
-    if not re.fullmatch(r"[0-9a-fA-F]{1,16}", value):
-        raise ValueError("it must be hexadecimal digits such as 000010 (smaller is harder)")
-    return value.lower()
-
-
-def _address(value: str) -> str:
-    if value == "localhost":
-        return value
-    try:
-        return str(ipaddress.ip_address(value.strip("[]")))
-    except ValueError:
-        raise ValueError("it must be an IP address such as 127.0.0.1 or 0.0.0.0") from None
-
-
-def _network(value: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value, strict=False))
-    except ValueError:
-        raise ValueError("it must be an IP address or network such as 10.0.0.0/8") from None
-
-
-def _directory(value: str) -> Path:
-    if "\0" in value:
-        raise ValueError("it must be a folder's path")
-    return Path(NO_FOLDER) if value.lower() == NO_FOLDER else Path(value)
-
-
-def _path(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("it must be a file's path")
-    return value
-
 
 def _setting(
     default: Any, parse: Callable[[str], Any], text: str, *, unit: str = "", secret: bool = False, alias: str = ""
@@ -237,132 +46,154 @@ class Config:
     """All settings. A field's environment variable is its name in capitals."""
 
     host: tuple[str, ...] = _setting(
-        ("127.0.0.1",), _list_of(_address), "addresses to listen on; `0.0.0.0` opens the server to the network"
+        ("127.0.0.1",),
+        forms.list_of(forms.address),
+        "addresses to listen on; `0.0.0.0` opens the server to the network",
     )
-    port: int = _setting(5005, _whole(0, 65535), "port to listen on")
+    port: int = _setting(5005, forms.whole(0, 65535), "port to listen on")
     data_dir: Path = _setting(
-        Path("data"), _directory, "folder of the records, made with mode 0700; `none` keeps nothing beyond this run"
+        Path("data"),
+        forms.directory,
+        "folder of the records, made with mode 0700; `none` keeps nothing beyond this run",
     )
     authorization: tuple[str, ...] = _setting(
         (),
-        _list_of(_key),
+        forms.list_of(forms.key),
         "operator keys, each of which opens the pool; unset: one is made at the first start",
         secret=True,
     )
     admin_password: str = _setting(
         "",
-        _text,
+        forms.text,
         "password of the pages and admin routes, which operator keys then do not open any more",
         secret=True,
     )
     allow_http: bool = _setting(
-        False, _boolean, "signing in from other machines over plain HTTP, where the network can read the key"
+        False, forms.boolean, "signing in from other machines over plain HTTP, where the network can read the key"
     )
     secret_key: str = _setting(
-        "", _text, "key that wraps the stored tokens' key; unset: a file of mode 0600 in the data folder", secret=True
+        "",
+        forms.text,
+        "key that wraps the stored tokens' key; unset: a file of mode 0600 in the data folder",
+        secret=True,
     )
-    api_prefix: str = _setting("", _prefix, "path before all routes; the bare paths are then closed")
+    api_prefix: str = _setting("", forms.prefix, "path before all routes; the bare paths are then closed")
     own_tokens: Reach = _setting(
-        "on", _reach, "who may send their own AccessToken or RefreshToken as bearer: `on`, `loopback`, `off`"
+        "on", forms.reach, "who may send their own AccessToken or RefreshToken as bearer: `on`, `loopback`, `off`"
     )
     anonymous: Reach = _setting(
-        "loopback", _reach, "who may chat without any bearer, sign-in-free: `on`, `loopback`, `off`"
+        "loopback", forms.reach, "who may chat without any bearer, sign-in-free: `on`, `loopback`, `off`"
     )
     public_mode: str = _setting(
-        "off", _public_mode, "the tier that everybody may use without a key, such as `free`; `off`: none"
+        "off", forms.public_mode, "the tier that everybody may use without a key, such as `free`; `off`: none"
     )
     tiers_file: str = _setting(
-        "", _path, "TOML file of the tiers; unset: one tier `free` as in `docs/tiers.example.toml`"
+        "", forms.path, "TOML file of the tiers; unset: one tier `free` as in `docs/tiers.example.toml`"
     )
     trusted_proxies: tuple[str, ...] = _setting(
-        (), _list_of(_network), "networks of reverse proxies whose `X-Forwarded-For` is believed"
+        (), forms.list_of(forms.network), "networks of reverse proxies whose `X-Forwarded-For` is believed"
     )
     public_origins: tuple[str, ...] = _setting(
-        (), _list_of(_origin), "origins by which people reach this server, such as `https://chat.example.org`"
+        (), forms.list_of(forms.origin), "origins by which people reach this server, such as `https://chat.example.org`"
     )
     cors_origins: tuple[str, ...] = _setting(
-        (), _list_of(_origin), "web origins whose pages may make calls without a key"
+        (), forms.list_of(forms.origin), "web origins whose pages may make calls without a key"
     )
     chatgpt_base_url: tuple[str, ...] = _setting(
-        ("https://chatgpt.com",), _list_of(_origin), "origins of the ChatGPT backend; an account keeps to one of them"
+        ("https://chatgpt.com",),
+        forms.list_of(forms.origin),
+        "origins of the ChatGPT backend; an account keeps to one of them",
     )
     auth_key: str = _setting(
         "",
-        _key,
+        forms.key,
         "sent as header `authkey` to gateways named in CHATGPT_BASE_URL; a gateway that sends it here may use the pool",
         secret=True,
     )
     proxy_url: tuple[str, ...] = _setting(
         (),
-        _list_of(_proxy),
+        forms.list_of(forms.proxy),
         "proxies towards the backend (http, https, socks5, socks5h); an account keeps to one of them",
         secret=True,
         alias="GO_CHATGPT_API_PROXY",
     )
     upstream_ca_file: str = _setting(
-        "", _text, "PEM file of the authorities trusted for the backend; unset: the usual ones"
+        "", forms.text, "PEM file of the authorities trusted for the backend; unset: the usual ones"
     )
     conversation_only: bool = _setting(
-        False, _boolean, "send only the conversation call; the gateway named in CHATGPT_BASE_URL does the rest"
+        False, forms.boolean, "send only the conversation call; the gateway named in CHATGPT_BASE_URL does the rest"
     )
-    history_disabled: bool = _setting(True, _boolean, "temporary chats that the website does not list")
-    oai_language: str = _setting("en-US", _language, "language told to the backend")
+    history_disabled: bool = _setting(True, forms.boolean, "temporary chats that the website does not list")
+    oai_language: str = _setting("en-US", forms.language, "language told to the backend")
     pow_difficulty: str = _setting(
-        "000010", _difficulty, "hardest proof of work that is worked on; a smaller number is harder"
+        "000010", forms.difficulty, "hardest proof of work that is worked on; a smaller number is harder"
     )
-    retry_times: int = _setting(3, _whole(0, 20), "further attempts after the first, before the first content")
-    enable_limit: bool = _setting(True, _boolean, "also wait out limits whose end the backend did not state")
+    retry_times: int = _setting(3, forms.whole(0, 20), "further attempts after the first, before the first content")
+    enable_limit: bool = _setting(True, forms.boolean, "also wait out limits whose end the backend did not state")
     account_concurrency: int = _setting(
-        4, _whole(1, 1000), "requests that one account serves at once; the next ones wait in line for up to 10 s"
+        4, forms.whole(1, 1000), "requests that one account serves at once; the next ones wait in line for up to 10 s"
     )
-    random_token: bool = _setting(True, _boolean, "pick accounts at random; false: in order")
+    random_token: bool = _setting(True, forms.boolean, "pick accounts at random; false: in order")
     scheduled_refresh: bool = _setting(
-        False, _boolean, "renew access tokens at every start and every four days at 15:00"
+        False, forms.boolean, "renew access tokens at every start and every four days at 15:00"
     )
     openai_api_keys: tuple[str, ...] = _setting(
-        (), _list_of(_api_key), "API keys to which calls are forwarded; several take turns", secret=True
+        (), forms.list_of(forms.api_key), "API keys to which calls are forwarded; several take turns", secret=True
     )
     openai_base_url: str = _setting(
-        "https://api.openai.com/v1", _origin, "server of the OpenAI API, or of any API like it, `/v1` included"
+        "https://api.openai.com/v1", forms.origin, "server of the OpenAI API, or of any API like it, `/v1` included"
     )
     model_routes: tuple[str, ...] = _setting(
         (),
-        _list_of(_model_route),
+        forms.list_of(forms.model_route),
         "who serves a model where there are accounts and API keys: `pattern=chatgpt`, `pattern=openai`, or both with `|` "
         "between them, the second for when the first cannot; the first pattern that fits decides; unset: accounts what "
         "they offer, API keys the rest",
     )
     openai_auth_token_url: str = _setting(
-        "https://auth.openai.com/oauth/token", _origin, "where RefreshTokens are exchanged"
+        "https://auth.openai.com/oauth/token", forms.origin, "where RefreshTokens are exchanged"
     )
     openai_auth_client_id: str = _setting(
-        "", _key, "OAuth client of the RefreshTokens; unset: chosen by the token's form"
+        "", forms.key, "OAuth client of the RefreshTokens; unset: chosen by the token's form"
     )
-    client_headers_timeout: float = _setting(5.0, _number(0.1), "a client's request headers", unit="s")
-    client_body_timeout: float = _setting(30.0, _number(0.1), "a client's silence inside its request body", unit="s")
-    client_write_timeout: float = _setting(60.0, _number(0.1), "a client that does not read its answer", unit="s")
-    connect_timeout: float = _setting(10.0, _number(0.1), "connecting to the backend, TLS included", unit="s")
-    preparation_timeout: float = _setting(10.0, _number(0.1), "each preparing call to the backend", unit="s")
-    proof_timeout: float = _setting(5.0, _number(0.1), "searching one proof of work, waiting not counted", unit="s")
-    proof_fallback_timeout: float = _setting(30.0, _number(0.1), "the same without the native search", unit="s")
-    upstream_headers_timeout: float = _setting(30.0, _number(0.1), "the backend's response headers", unit="s")
+    client_headers_timeout: float = _setting(5.0, forms.number(0.1), "a client's request headers", unit="s")
+    client_body_timeout: float = _setting(
+        30.0, forms.number(0.1), "a client's silence inside its request body", unit="s"
+    )
+    client_write_timeout: float = _setting(60.0, forms.number(0.1), "a client that does not read its answer", unit="s")
+    connect_timeout: float = _setting(10.0, forms.number(0.1), "connecting to the backend, TLS included", unit="s")
+    preparation_timeout: float = _setting(10.0, forms.number(0.1), "each preparing call to the backend", unit="s")
+    proof_timeout: float = _setting(
+        5.0, forms.number(0.1), "searching one proof of work, waiting not counted", unit="s"
+    )
+    proof_fallback_timeout: float = _setting(30.0, forms.number(0.1), "the same without the native search", unit="s")
+    upstream_headers_timeout: float = _setting(30.0, forms.number(0.1), "the backend's response headers", unit="s")
     first_content_timeout: float = _setting(
-        60.0, _number(0.1), "the answer's first content, all attempts together", unit="s"
+        60.0, forms.number(0.1), "the answer's first content, all attempts together", unit="s"
     )
-    first_content_timeout_reasoning: float = _setting(300.0, _number(0.1), "the same for reasoning models", unit="s")
-    event_timeout: float = _setting(60.0, _number(0.1), "silence between two events of an answer", unit="s")
-    answer_timeout: float = _setting(900.0, _number(0.1), "a whole answer", unit="s")
-    answer_timeout_reasoning: float = _setting(1800.0, _number(0.1), "a whole answer of a reasoning model", unit="s")
-    refresh_timeout: float = _setting(20.0, _number(0.1), "exchanging a RefreshToken", unit="s")
+    first_content_timeout_reasoning: float = _setting(
+        300.0, forms.number(0.1), "the same for reasoning models", unit="s"
+    )
+    event_timeout: float = _setting(60.0, forms.number(0.1), "silence between two events of an answer", unit="s")
+    answer_timeout: float = _setting(900.0, forms.number(0.1), "a whole answer", unit="s")
+    answer_timeout_reasoning: float = _setting(
+        1800.0, forms.number(0.1), "a whole answer of a reasoning model", unit="s"
+    )
+    refresh_timeout: float = _setting(20.0, forms.number(0.1), "exchanging a RefreshToken", unit="s")
     keep_alive_interval: float = _setting(
-        15.0, _number(0.1), "how long a streamed answer may stay silent before a comment line keeps it alive", unit="s"
+        15.0,
+        forms.number(0.1),
+        "how long a streamed answer may stay silent before a comment line keeps it alive",
+        unit="s",
     )
-    drain_accept: float = _setting(5.0, _number(0), "how long a stopping server still takes new requests", unit="s")
+    drain_accept: float = _setting(
+        5.0, forms.number(0), "how long a stopping server still takes new requests", unit="s"
+    )
     drain_timeout: float = _setting(
-        120.0, _number(0), "how long a stopping server lets running answers finish", unit="s"
+        120.0, forms.number(0), "how long a stopping server lets running answers finish", unit="s"
     )
     log_level: str = _setting(
-        "info", _choice("debug", "info", "warning", "error"), "what is logged: debug, info, warning, error"
+        "info", forms.choice("debug", "info", "warning", "error"), "what is logged: debug, info, warning, error"
     )
 
     @classmethod
@@ -370,7 +201,7 @@ class Config:
         """Build the settings from variables; raise ConfigError for the first malformed one."""
         values: dict[str, Any] = {}
         for spec in fields(cls):
-            name, raw = _lookup(environ, spec.name.upper(), spec.metadata["alias"])
+            name, raw = look_up(environ, spec.name.upper(), spec.metadata["alias"])
             if raw is None:
                 continue
             try:
@@ -386,7 +217,7 @@ class Config:
     @property
     def diskless(self) -> bool:
         """Whether nothing is kept on disk; `data_dir` then names no folder."""
-        return self.data_dir == Path(NO_FOLDER)
+        return self.data_dir == Path(forms.NO_FOLDER)
 
     @property
     def folder(self) -> Path:
@@ -485,30 +316,6 @@ def describe_settings() -> list[SettingInfo]:
         )
         for spec in fields(Config)
     ]
-
-
-def load_environment(env_file: Path = Path(".env")) -> dict[str, str]:
-    """The process environment over the values of an `.env` file, where there is one."""
-    try:
-        stored = dotenv_values(env_file, interpolate=False) if env_file.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{env_file} cannot be read ({error}). It must be a UTF-8 text of NAME=value lines."
-        ) from error
-    return {name: value for name, value in stored.items() if value is not None} | dict(os.environ)
-
-
-def unused_settings(environ: Mapping[str, str]) -> list[str]:
-    """Names known from similar servers that are set but that this server does not read."""
-    return sorted(name for name in KNOWN_ELSEWHERE if _lookup(environ, name, "")[1] is not None)
-
-
-def _lookup(environ: Mapping[str, str], name: str, alias: str) -> tuple[str, str | None]:
-    for candidate in (name, alias):
-        raw = environ.get(candidate, "").strip() if candidate else ""
-        if raw.lower() not in _UNSET or (candidate == "DATA_DIR" and raw.lower() == NO_FOLDER):
-            return candidate, raw
-    return name, None
 
 
 def _is_weak(key: str) -> bool:
