@@ -6,7 +6,7 @@ import random
 import pytest
 
 from chat2api.errors import StorageError
-from chat2api.logs import _PATTERNS, RedactingFormatter, Redactor, request_id
+from chat2api.logs import _PATTERNS, RedactingFormatter, Redactor, configure_logging, request_id
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJlLWNhbmFyeQ"
 
@@ -93,6 +93,37 @@ def test_a_record_is_one_line_and_bears_the_request_id() -> None:
     assert " req_1 " in line
 
 
+def test_each_record_bears_its_own_time() -> None:
+    formatter = RedactingFormatter(Redactor())
+    for created in (1790000000.25, 1790000000.75, 1790000007.0, 1790000000.5):
+        record = logging.LogRecord("chat2api.test", logging.INFO, __file__, 1, "told", (), None)
+        record.created, record.msecs = created, created % 1 * 1000
+        time_of_day = logging.Formatter().formatTime(record)
+        assert formatter.format(record) == f"{time_of_day} INFO    - chat2api.test: told"
+
+
+def test_the_log_goes_to_standard_error_from_its_level_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, quiet = logging.getLogger(), logging.getLogger("hypercorn.error")
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(quiet, "level", logging.NOTSET)
+    for switch in ("_srcfile", "logThreads", "logProcesses", "logMultiprocessing"):
+        monkeypatch.setattr(logging, switch, getattr(logging, switch))
+    before = root.level
+    try:
+        configure_logging("info", Redactor())
+        told = logging.getLogger("chat2api.told")
+        told.debug("too low")
+        told.info("with %s", JWT)
+        quiet.info("too low")
+    finally:
+        root.setLevel(before)
+    assert [line.partition(" INFO ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        "   - chat2api.told: with [jwt]"
+    ]
+
+
 def test_ordinary_words_stay() -> None:
     text = "leased account 3f9c for model gpt-4o after 2 attempts, status 429, https://chatgpt.com/backend-api"
     assert text in render(text)
@@ -117,7 +148,7 @@ def test_S18_a_line_without_a_mark_is_looked_through_by_one_pattern_with_the_sam
         " ",
         "-",
     ]
-    parts += ["A1" * 22 + "b", "a1" * 9, "=", "/", ":", "."]
+    parts += ["A1" * 22 + "b", "a1" * 9, "=", "/", ":", ".", "\u2003", "\u00e4"]
     for _ in range(20_000):
         text = "".join(rng.choices(parts, k=rng.randint(1, 8)))
         assert Redactor().redact(text) == _PATTERNS.sub(lambda match: f"[{match.lastgroup}]", text), text

@@ -15,6 +15,7 @@ import re
 from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -211,23 +212,17 @@ class Metrics:
 
 def request_line(notes: RequestNotes, seconds: float) -> str:
     """Give the log's line of a request: words of the form name=value, `-` for what is not known. Its id is the record's."""
-    usage = notes.usage
-    facts: tuple[tuple[str, object], ...] = (
-        ("method", notes.method),
-        ("route", notes.route),
-        ("status", notes.status),
-        ("key", _word(notes.key)),
-        ("model", _word(notes.model)),
-        ("account", _word(notes.account)),
-        ("first", "" if notes.first is None else f"{notes.first:.3f}"),
-        ("seconds", f"{seconds:.3f}"),
-        ("prompt_tokens", "" if usage is None else usage.prompt_tokens),
-        ("completion_tokens", "" if usage is None else usage.completion_tokens),
-        ("cut", "yes" if notes.failed and notes.status < 400 else "no"),
+    first = "-" if notes.first is None else f"{notes.first:.3f}"
+    asked, told = ("-", "-") if notes.usage is None else (notes.usage.prompt_tokens, notes.usage.completion_tokens)
+    cut = "yes" if notes.failed and notes.status < 400 else "no"
+    return (
+        f"request method={notes.method or '-'} route={notes.route or '-'} status={notes.status} "
+        f"key={_word(notes.key) or '-'} model={_word(notes.model) or '-'} account={_word(notes.account) or '-'} "
+        f"first={first} seconds={seconds:.3f} prompt_tokens={asked} completion_tokens={told} cut={cut}"
     )
-    return "request " + " ".join(f"{name}={'-' if value == '' else value}" for name, value in facts)
 
 
+@lru_cache(maxsize=1024)
 def _word(text: str) -> str:
     """Give a name as one short word of plain characters."""
     return re.sub(r"[^A-Za-z0-9_.:+-]", "_", text[:64])
