@@ -24,6 +24,7 @@ from chat2api.clock import Clock, SystemClock
 from chat2api.config import Config
 from chat2api.errors import Chat2APIError, DrainingError, InvalidAPIKeyError, StorageError, UpstreamError
 from chat2api.gateway.account_care import AccountCare, CareParts
+from chat2api.gateway.api_objects import ApiObjects
 from chat2api.gateway.chatgpt import ChatGPTProvider
 from chat2api.gateway.checkups import Checkups
 from chat2api.gateway.conversations import Conversations
@@ -117,6 +118,7 @@ class Runtime:
     client: ChatGPTClient
     provider: Provider
     openai: OpenAIProvider
+    api_objects: ApiObjects
     routing: Routing
     conversations: Conversations
     sources: Sources
@@ -221,6 +223,8 @@ class Runtime:
         demo_source = await self._demo_source(self.demo) if self.demo is not None else None
         self.sources = Sources(pool, visitors, demo_source, self.clock)
         self.openai = await self._open_openai(exits)
+        self.api_objects = ApiObjects(self.records.api_objects, self.clock, self.spawn)
+        self._resources.push_async_callback(self.api_objects.aclose)
         self.doctor = Doctor(self.client, pool, self.clock, config, more=KeyDoctor(self.openai, config).checks)
         self.jobs = Jobs(self.clock, self.spawn)
         self.pastes = Pastes(self.clock, self.spawn)
@@ -268,6 +272,7 @@ class Runtime:
         for source in (self.sources.pool, self.sources.visitors):
             await source.records.sweep(self.clock.now())
         await self.records.api_keys.sweep(self.clock.now())
+        await self.records.api_objects.sweep(self.clock.now())
 
     async def aclose(self) -> None:
         """Stop the background work, let refreshes under way finish, then close everything in reverse."""

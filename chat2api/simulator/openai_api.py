@@ -27,6 +27,7 @@ from chat2api.simulator.faults import Fault
 from chat2api.simulator.options import SimulatorOptions
 from chat2api.simulator.routes import Call, Handler, Route, route
 from chat2api.simulator.wire import (
+    JSON,
     Answer,
     EventStream,
     Frame,
@@ -123,6 +124,8 @@ class ApiBackend(Backend):
         self.prepared: list[Prepared] = []
         self.stored: dict[str, tuple[str, Object, bytes]] = {}
         """Files and responses by id: whose they are (the end of a key), what they say of themselves, and their content."""
+        self.items: dict[str, str] = {}
+        """What stored responses consist of, by id: whose it is."""
         self.routes = [route(name, method, pattern, handler) for name, method, pattern, handler in self._routes()]
 
     def _routes(self) -> list[tuple[str, str, str, Handler]]:
@@ -197,12 +200,29 @@ class ApiBackend(Backend):
         previous = body.get("previous_response_id")
         if isinstance(previous, str):
             self._find(call, previous)
-        made = replies.Response(self._id("resp_", call), int(call.now), model, words, _count_words(body["input"]))
+        for item in body["input"] if isinstance(body["input"], list) else ():
+            self._look_up_item(call, item)
+        tools = _tools_used(body.get("tools"))
+        made = replies.Response(
+            self._id("resp_", call), int(call.now), model, words, _count_words(body["input"]), tools
+        )
         if body.get("store") is not False:
             self.stored[made.id] = (_owner(call), made.whole(), b"")
+            for item in made.items():
+                if isinstance(item, dict):
+                    self.items[str(item["id"])] = _owner(call)
         if body.get("stream") is not True:
             return json_answer(made.whole())
         return _stream(call, made.events())
+
+    def _look_up_item(self, call: Call, item: JSON) -> None:
+        """Refuse an item that is named by its id alone and is not there, as the API does."""
+        if not isinstance(item, dict) or not isinstance(identifier := item.get("id"), str):
+            return
+        kind = item.get("type", "item_reference" if "content" not in item else "message")
+        is_named = kind == "item_reference" or (kind == "image_generation_call" and not item.get("result"))
+        if is_named and self.items.get(identifier) != _owner(call):
+            raise Refusal(error(404, f"Item with id '{identifier}' not found."))
 
     def _embeddings(self, call: Call) -> Reply:
         body, model = self._body(call, "input")
@@ -364,6 +384,12 @@ def _words(call: Call, text: str) -> list[str]:
         return [f"word{number} " for number in range(1, options.events + 1)]
     answer = options.text or ("Nile, Amazon, Danube." if "river" in text else f"You said: {text}")
     return re.findall(r"\s*\S+", answer) or [answer]
+
+
+def _tools_used(tools: JSON) -> list[str]:
+    """Give those of the tools offered that the answer uses."""
+    kinds = [tool.get("type") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    return [str(kind) for kind in kinds if kind in ("image_generation", "code_interpreter")]
 
 
 def _read_count(value: object) -> int:

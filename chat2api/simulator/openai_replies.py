@@ -99,17 +99,22 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response of these words."""
+    """A response of these words, after an item for each tool of these that is used."""
 
     id: str
     created: int
     model: str
     words: Sequence[str]
     input_tokens: int
+    tools: Sequence[str] = ()
 
     def whole(self) -> Object:
         """Give it at once."""
-        return self._object("completed", [self._message("completed", "".join(self.words))], self._usage())
+        return self._object("completed", self.items(), self._usage())
+
+    def items(self) -> list[JSON]:
+        """Give what it consists of."""
+        return [*map(self._tool_item, self.tools), self._message("completed", "".join(self.words))]
 
     def events(self) -> Iterator[Frame]:
         """Yield it as events, which are numbered."""
@@ -120,17 +125,23 @@ class Response:
             number += 1
             return event({"type": name, "sequence_number": number - 1, **members}, name=name, delta=is_text)
 
-        place: Object = {"item_id": f"msg_{self.id[5:]}", "output_index": 0, "content_index": 0}
+        last = len(self.tools)
+        place: Object = {"item_id": f"msg_{self.id[5:]}", "output_index": last, "content_index": 0}
         text = "".join(self.words)
         yield send("response.created", {"response": self._object("in_progress", [], None)})
         yield send("response.in_progress", {"response": self._object("in_progress", [], None)})
-        yield send("response.output_item.added", {"output_index": 0, "item": self._message("in_progress", None)})
+        for index, tool in enumerate(self.tools):
+            item = self._tool_item(tool)
+            begun: Object = {**item, "status": "in_progress", **({"result": None} if "result" in item else {})}
+            yield send("response.output_item.added", {"output_index": index, "item": begun})
+            yield send("response.output_item.done", {"output_index": index, "item": item})
+        yield send("response.output_item.added", {"output_index": last, "item": self._message("in_progress", None)})
         yield send("response.content_part.added", {**place, "part": _text_part("")})
         for word in self.words:
             yield send("response.output_text.delta", {**place, "delta": word, "logprobs": []}, is_text=True)
         yield send("response.output_text.done", {**place, "text": text, "logprobs": []})
         yield send("response.content_part.done", {**place, "part": _text_part(text)})
-        yield send("response.output_item.done", {"output_index": 0, "item": self._message("completed", text)})
+        yield send("response.output_item.done", {"output_index": last, "item": self._message("completed", text)})
         yield send("response.completed", {"response": self.whole()})
 
     def _object(self, status: str, output: list[JSON], usage: JSON) -> Object:
@@ -160,6 +171,14 @@ class Response:
             "user": None,
             "metadata": {},
         }
+
+    def _tool_item(self, tool: str) -> Object:
+        if tool == "image_generation":
+            big = _PIXEL * 4000
+            return {"id": f"ig_{self.id[5:]}", "type": f"{tool}_call", "status": "completed", "result": big}
+        container = f"cntr_{self.id[5:]}"
+        said: Object = {"code": "1 + 1", "container_id": container, "outputs": []}
+        return {"id": f"ci_{self.id[5:]}", "type": "code_interpreter_call", "status": "completed", **said}
 
     def _message(self, status: str, text: str | None) -> Object:
         content: list[JSON] = [] if text is None else [_text_part(text)]

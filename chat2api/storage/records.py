@@ -95,7 +95,7 @@ class Records(Protocol):
 
     @property
     def api_objects(self) -> ApiObjectRecords:
-        """Whose the files and responses are that were made by API keys."""
+        """Whose the files, responses and items are that were made by API keys."""
         ...
 
     @property

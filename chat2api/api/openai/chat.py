@@ -18,7 +18,8 @@ from chat2api.gateway.attempts import affinity_of
 from chat2api.gateway.provider import Caller
 from chat2api.gateway.routing import ProviderName, Route
 from chat2api.protocol.openai.chat import parse_chat_request, read_model
-from chat2api.protocol.openai.forwarded import prepare_body, references
+from chat2api.protocol.openai.forwarded import prepare_body
+from chat2api.protocol.openai.references import references
 from chat2api.protocol.prompt import Message, TextPart
 
 blueprint = Blueprint("chat", __name__)

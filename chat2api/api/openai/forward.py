@@ -7,7 +7,7 @@ came by to the caller's without a switch of tasks.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -18,6 +18,7 @@ from chat2api.accounts.pool import Outcome
 from chat2api.api.charging import Charge
 from chat2api.api.context import current_caller, current_runtime, on_request_end
 from chat2api.api.dispatch import DIRECT_BODY, DirectBody, LastPiece
+from chat2api.api.openai.objects import is_id
 from chat2api.errors import (
     Chat2APIError,
     LoopDetectedError,
@@ -34,6 +35,7 @@ from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.protocol.event_stream import encode_comment, encode_event
 from chat2api.protocol.openai.errors import error_object
 from chat2api.protocol.openai.passing import StreamPassage, WholePassage, find_id
+from chat2api.protocol.openai.references import MadeReader
 from chat2api.protocol.openai.usage import Usage
 from chat2api.runtime import Runtime
 from chat2api.storage.api_objects import ApiObject, ObjectKind
@@ -136,8 +138,10 @@ class _Relay:
         self._outcome: Outcome | Exception = Outcome.ABANDONED
         self._begun = False
         self._failed = False
-        self._events = StreamPassage(asked_usage=forwarding.asked_usage, kind=forwarding.kind)
+        making = _making(caller, forwarding)
+        self._events = StreamPassage(asked_usage=forwarding.asked_usage, kind=forwarding.kind, making=making)
         self._whole = WholePassage()
+        self._made = MadeReader() if making is not None else None
 
     async def answer(self, first_by: float) -> Response:
         """Give the response."""
@@ -221,6 +225,8 @@ class _Relay:
         if answer.status < 400:
             self._begun = True
             self._whole.feed(data)
+            if self._made is not None:
+                self._note_made(self._made.feed(data))
 
     async def _settle(self, charge: Charge) -> None:
         """Book what was used: as the API counted it, else an estimate."""
@@ -234,17 +240,25 @@ class _Relay:
 
     async def _note_object(self, answer: ApiAnswer) -> None:
         """Keep whose an object is before its caller learns its id, or forget one that is gone."""
-        forwarding, objects = self._forwarding, self._runtime.records.api_objects
+        forwarding, objects = self._forwarding, self._runtime.api_objects
         if self._caller.kind == "own_key" or answer.status >= 300 or not (forwarding.makes or forwarding.deletes):
             return
         try:
             if forwarding.deletes is not None:
                 await objects.forget(forwarding.deletes)
             elif forwarding.makes is not None and (made := find_id(answer.first)) is not None:
-                key, now = self._facts.account or "", self._runtime.clock.now()
-                await objects.put(ApiObject(made, forwarding.makes, key, self._caller.owner, now))
+                await objects.keep(self._made_now(made, forwarding.makes))
         except StorageError as error:
             log.warning("cannot keep whose an object is: %s", error)
+
+    def _note_made(self, identifiers: Collection[str]) -> None:
+        """Note whose the items of an answer are, before they are passed on."""
+        if identifiers:
+            self._runtime.api_objects.note([self._made_now(one, "item") for one in identifiers if is_id(one)])
+
+    def _made_now(self, identifier: str, kind: ObjectKind) -> ApiObject:
+        key, now = self._facts.account or "", self._runtime.clock.now()
+        return ApiObject(identifier, kind, key, self._caller.owner, now)
 
     def _event_response(
         self, body: AsyncGenerator[bytes], status: int = 200, headers: dict[str, str] | None = None
@@ -283,12 +297,15 @@ class _Relay:
         passage, stream = self._events, answer.stream
         watchdog = Watchdog()
         try:
-            if first := passage.feed(answer.first):
+            first = passage.feed(answer.first)
+            self._take_made()
+            if first:
                 yield first
             if stream is not None:
                 async for data in self._pass_pieces(stream, watchdog):
                     yield data
             rest = passage.finish()
+            self._take_made()
             if not passage.whole:
                 raise StreamInterruptedError("The API's answer ended before its end.")
             self._outcome = Outcome.SERVED
@@ -301,6 +318,10 @@ class _Relay:
             yield LastPiece(passage.cut() + _error_event(error))
         finally:
             watchdog.close()
+
+    def _take_made(self) -> None:
+        self._note_made(self._events.made)
+        self._events.made.clear()
 
     async def _pass_pieces(self, stream: ResponseStream, watchdog: Watchdog) -> AsyncGenerator[bytes]:
         """Yield what cannot be written where it stands: the rest goes out from within `take`."""
@@ -315,6 +336,8 @@ class _Relay:
             nonlocal heard_at, held
             heard_at = clock()
             out = passage.feed(data)
+            if passage.made:
+                self._take_made()
             if out and direct is not None and direct.may_write:
                 direct.write_now(out)
             else:
@@ -370,6 +393,15 @@ class _Relay:
         if isinstance(error, TransportError | UpstreamProtocolError | UpstreamTimeoutError):
             return StreamInterruptedError(f"The answer was cut off: {error.message}")
         return error
+
+
+def _making(caller: Caller, forwarding: Forwarding) -> bytes | None:
+    """Give what stands in the events that tell ids of what was made; None where there are none, or nobody's here."""
+    if caller.kind == "own_key":
+        return None
+    if forwarding.path[0] == "responses":
+        return b"output_item."
+    return b'"audio"' if forwarding.kind == "chat" and b'"audio"' in (forwarding.body or b"") else None
 
 
 def _error_event(error: BaseException) -> bytes:

@@ -22,7 +22,8 @@ from chat2api.gateway.attempts import affinity_of
 from chat2api.gateway.openai import read_list
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.protocol.openai.fields import is_object, require_text, wrong_type
-from chat2api.protocol.openai.forwarded import prepare_body, references
+from chat2api.protocol.openai.forwarded import prepare_body
+from chat2api.protocol.openai.references import references
 from chat2api.protocol.prompt import Message, TextPart
 from chat2api.upstream.openai import ApiCall
 
@@ -174,7 +175,7 @@ async def _forward_object(method: str, path: tuple[str, ...], identifier: str, *
 async def _own_files(caller: Caller) -> list[dict[str, object]]:
     """Give the caller's files as the API tells them now, asked of each key that has some."""
     runtime = current_runtime()
-    owned = await runtime.records.api_objects.of(caller.owner, "file")
+    owned = await runtime.api_objects.of(caller.owner, "file")
     seconds = runtime.config.preparation_timeout
     listed: list[dict[str, object]] = []
     for key in sorted({one.key for one in owned}):

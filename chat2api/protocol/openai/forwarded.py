@@ -10,12 +10,6 @@ MAX_TEXT = 4 * 1024 * 1024
 """Characters of a prompt that are counted."""
 
 _TEXT_MEMBERS = ("messages", "input", "prompt", "instructions", "text")
-_REFERENCES = frozenset({
-    "file_id", "file_ids", "previous_response_id", "conversation", "vector_store_ids", "container",
-})  # fmt: skip
-_HOLDERS = frozenset({"conversation", "audio"})
-"""Members that name what they mean by an `id` inside."""
-_DESCRIPTIONS = frozenset({"metadata", "parameters", "schema"})
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
@@ -81,31 +75,3 @@ def _texts(root: object) -> Iterator[str]:
             todo += reversed(value)
         elif isinstance(value, dict):
             todo += [value[name] for name in ("text", "content", "arguments", "output") if name in value]
-
-
-def references(value: object) -> set[str]:
-    """Give the ids of files, responses and other things kept by the API that a body refers to, wherever in it.
-
-    What a caller describes in their own words (metadata, the schemas of their functions) refers to nothing.
-    """
-    found: set[str] = set()
-    todo = [value]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, list):
-            todo += item
-        elif isinstance(item, dict):
-            todo += [inner for name, inner in item.items() if name not in _DESCRIPTIONS]
-            for name in _REFERENCES & item.keys():
-                named = item[name]
-                found.update(one for one in (named if isinstance(named, list) else [named]) if isinstance(one, str))
-            for name in _HOLDERS & item.keys():
-                found.update(_id_in(item[name]))
-            if item.get("type") == "container_reference" and isinstance(container := item.get("container_id"), str):
-                found.add(container)
-    return found
-
-
-def _id_in(holder: object) -> Iterator[str]:
-    if isinstance(holder, dict) and isinstance(identifier := holder.get("id"), str):
-        yield identifier

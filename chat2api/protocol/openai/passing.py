@@ -1,9 +1,10 @@
 """Answers of the OpenAI API on their way through: read for their usage, and left as they are but for what a rule changes.
 
 Theory of operation. A streamed answer comes as bytes that end anywhere. `StreamPassage` gives them on up to the end of the
-last whole event and looks into an event only when its bytes hold one of two words: `usage`, which is counted (and whose
-chunk is taken out when only we asked for it), and `error`, whose text is masked. Nearly all events hold neither and pass as
-they came. An event too long to be held passes in pieces, and only its end is looked at.
+last whole event and looks into an event only when its bytes hold one of a few words: `usage`, which is counted (and whose
+chunk is taken out when only we asked for it), `error`, whose text is masked, and the one that events with the ids of what
+was made have. Nearly all events hold none and pass as they came. An event too long to be held passes in pieces, and only its
+end is looked at.
 
 A whole answer (`WholePassage`) passes as it comes; of a long one only the end is kept, where every API puts its usage.
 """
@@ -14,6 +15,7 @@ from typing import Literal, NamedTuple
 
 import orjson
 
+from chat2api.protocol.openai.references import made_by_event
 from chat2api.protocol.openai.refusals import mask_text
 from chat2api.protocol.openai.usage import Usage, count_each
 
@@ -64,17 +66,27 @@ def first_event(data: bytes) -> FirstEvent:
 class StreamPassage:
     """One streamed answer. `feed` what comes, give on what it gives; `finish` in the end."""
 
-    def __init__(self, *, asked_usage: bool, kind: Literal["chat", "responses", "other"]) -> None:
-        """Take out what only we asked for with `asked_usage`; `kind` says how a whole answer ends."""
+    def __init__(
+        self, *, asked_usage: bool, kind: Literal["chat", "responses", "other"], making: bytes | None = None
+    ) -> None:
+        """Take out what only we asked for with `asked_usage`; `kind` says how a whole answer ends.
+
+        `making` stands in the events that tell ids of what was made; None where nobody wants them.
+        """
         self._asked = asked_usage
         self._kind = kind
+        self._making = making
         self._held = b""
         self._long = False
         self._tail = b""
+        self._ended = False
+        """Whether an end has passed that is longer than the tail."""
         self.usage: Usage | None = None
         """What the answer told so far."""
         self.events = 0
         """Whole events so far, which are about as many as tokens."""
+        self.made: set[str] = set()
+        """The ids of what was made, for who asks to take out."""
 
     @property
     def between_events(self) -> bool:
@@ -107,7 +119,7 @@ class StreamPassage:
         """Whether the answer came to an end that its API knows; asked after `finish`."""
         if self._kind == "chat":
             return _FINISH.search(self._tail) is not None
-        return self._kind != "responses" or _LAST_RESPONSE.search(self._tail) is not None
+        return self._kind != "responses" or self._ended or _LAST_RESPONSE.search(self._tail) is not None
 
     def cut(self) -> bytes:
         """Give what has to stand before an error event where the answer broke off; what is held is dropped."""
@@ -125,21 +137,26 @@ class StreamPassage:
             return data[:at] + (self._pass(data[at:]) if at < len(data) else b"")
         if self._asked:
             data = _NULL_USAGE.sub(b"", data)
-        if b'"usage"' in data or b'"error"' in data:
+        if b'"usage"' in data or b'"error"' in data or (self._making is not None and self._making in data):
             events, rest = _split(data)
             data = b"".join([self._examine(event) for event in events]) + rest
         self._keep(data)
         return data
 
     def _keep(self, data: bytes) -> None:
-        self._tail = data[-TAIL:] if len(data) >= TAIL else (self._tail + data)[-TAIL:]
+        if len(data) >= TAIL:  # the last event of a response repeats all of it, behind its type
+            self._ended = self._ended or _LAST_RESPONSE.search(data) is not None
+            self._tail = data[-TAIL:]
+        else:
+            self._tail = (self._tail + data)[-TAIL:]
 
     def _find_usage(self) -> None:
         self.usage = last_usage(self._tail) or self.usage
 
     def _examine(self, event: bytes) -> bytes:
         payload = _payload(event)
-        if payload is None or (b'"usage"' not in payload and b'"error"' not in payload):
+        making = self._making is not None and payload is not None and self._making in payload
+        if payload is None or not (making or b'"usage"' in payload or b'"error"' in payload):
             return event
         try:
             value = orjson.loads(payload)
@@ -147,6 +164,8 @@ class StreamPassage:
             return event
         if not isinstance(value, dict):
             return event
+        if self._making is not None:
+            self.made.update(made_by_event(value))
         nested = value.get("response")
         told = value.get("usage") or (nested.get("usage") if isinstance(nested, dict) else None)
         if isinstance(told, dict):

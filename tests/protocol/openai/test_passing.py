@@ -261,3 +261,35 @@ def test_an_answer_without_a_usage_has_none(data: bytes) -> None:
 )
 def test_usages_of_all_names_are_read(told: dict[str, object], usage: Usage | None) -> None:
     assert parse_usage(told) == usage
+
+
+@pytest.mark.parametrize(
+    "kind", ["response.completed", "response.incomplete", "response.failed", "response.output_text.done"]
+)
+@pytest.mark.parametrize("size", [10, TAIL, 2 * TAIL, EVENT_LIMIT + 5, 3 * EVENT_LIMIT])
+@pytest.mark.parametrize("step", [1000, 16_384, 10**7])
+def test_an_end_that_repeats_a_long_answer_is_an_end(kind: str, size: int, step: int) -> None:
+    last = {"type": kind, "response": {"output": [{"id": "msg_1", "text": "x" * size}], "usage": {"input_tokens": 5}}}
+    data = b'data: {"type":"response.created"}\n\ndata: ' + json.dumps(last).encode() + b"\n\n"
+    passage = StreamPassage(asked_usage=False, kind="responses")
+    out = b"".join(passage.feed(data[at : at + step]) for at in range(0, len(data), step)) + passage.finish()
+    assert out == data
+    assert passage.whole == (kind != "response.output_text.done")
+    assert passage.usage == Usage(5, 0)
+
+
+@pytest.mark.parametrize("making", [b"output_item.", None])
+def test_ids_of_what_was_made_are_read_and_nothing_is_altered(making: bytes | None) -> None:
+    events = [
+        {"type": "response.created", "response": {"id": "resp_1", "output": [], "error": None}},
+        {"type": "response.output_item.added", "item": {"id": "rs_1", "type": "reasoning"}},
+        {"type": "response.output_text.delta", "delta": "output_item. is a word", "item_id": "msg_1"},
+        {"type": "response.output_item.done", "item": {"id": "ci_1", "container_id": "cntr_1"}},
+        {"type": "response.completed", "response": {"output": [{"id": "msg_1"}], "usage": {"input_tokens": 5}}},
+    ]
+    data = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events)
+    for step in (7, 100, len(data)):
+        passage = StreamPassage(asked_usage=False, kind="responses", making=making)
+        out = b"".join(passage.feed(data[at : at + step]) for at in range(0, len(data), step)) + passage.finish()
+        assert out == data
+        assert passage.made == ({"rs_1", "ci_1", "cntr_1", "msg_1"} if making else set())
