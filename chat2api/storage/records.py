@@ -12,6 +12,7 @@ from typing import Protocol
 from chat2api.storage.actions import ActionRecords
 from chat2api.storage.api_keys import ApiKeyRecords
 from chat2api.storage.api_objects import ApiObjectRecords
+from chat2api.storage.files import FileRecords
 from chat2api.storage.invitations import InvitationRecords
 from chat2api.storage.keys import KeyRecords
 from chat2api.storage.sign_ins import SignInRecords
@@ -96,6 +97,11 @@ class Records(Protocol):
     @property
     def api_objects(self) -> ApiObjectRecords:
         """Whose the files, responses and items are that were made by API keys."""
+        ...
+
+    @property
+    def files(self) -> FileRecords:
+        """Which files the conversations of callers hold."""
         ...
 
     @property

@@ -5,7 +5,7 @@ Only types and constraints that PostgreSQL has too. Instants are Unix seconds.
 
 import sqlalchemy as sa
 
-HEAD = "0010"
+HEAD = "0011"
 """The migration that makes these tables; a test compares it with the newest one in `migrations/versions`."""
 
 metadata = sa.MetaData()
@@ -100,6 +100,18 @@ conversations = sa.Table(
     sa.Column("updated_at", sa.Double, nullable=False),
     sa.Index("conversations_by_owner", "owner", "updated_at"),
     sa.Index("conversations_by_account", "account_id"),
+)
+
+conversation_files = sa.Table(
+    "conversation_files",
+    metadata,
+    sa.Column("file", sa.String(200), primary_key=True),
+    sa.Column(
+        "conversation_id",
+        sa.ForeignKey("conversations.conversation_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Index("conversation_files_by_conversation", "conversation_id"),
 )
 
 keyring = sa.Table(

@@ -30,6 +30,7 @@ from chat2api.storage.sealing import (
 from chat2api.storage.sql_actions import SqlActionRecords
 from chat2api.storage.sql_api_keys import SqlApiKeyRecords
 from chat2api.storage.sql_api_objects import SqlApiObjectRecords
+from chat2api.storage.sql_files import SqlFileRecords
 from chat2api.storage.sql_invitations import SqlInvitationRecords
 from chat2api.storage.sql_keyring import (
     Keys,
@@ -99,6 +100,7 @@ class SqlRecords:
         self.actions = SqlActionRecords(database)
         self.api_keys = SqlApiKeyRecords(database)
         self.api_objects = SqlApiObjectRecords(database)
+        self.files = SqlFileRecords(database)
         self.users = SqlUserRecords(database)
         self._database = database
         self._sealer = Sealer(ring)

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from chat2api.storage.schema import (
     accounts,
+    conversation_files,
     conversations,
     cooldowns,
     issued_keys,
@@ -103,12 +104,15 @@ class _Restore:
             table: self._merge_children(table)
             for table in (token_digests, refresh_intents, cooldowns, conversations, tokens)
         }
+        files = self._merge_children(conversation_files)
         conversations_here = {row["conversation_id"] for row in _rows(self._here, conversations)}
         for table in (*children, accounts):
             self._here.execute(sa.delete(table))
         inserted = self._put_accounts()
         for table, rows in children.items():
             _insert(self._here, table, (row for row in rows if row["account_id"] in inserted))
+        owned = {row["conversation_id"] for row in _rows(self._here, conversations)}
+        _insert(self._here, conversation_files, (row for row in files if row["conversation_id"] in owned))
         for account_id, secrets in staying.items():
             self._put_secrets(account_id, secrets)
         keys = self._put_keys()
@@ -281,7 +285,10 @@ class _Restore:
 
     def _unite_others(self) -> None:
         """Add to all other tables the rows that are not here any more."""
-        known = {accounts, tokens, token_digests, refresh_intents, cooldowns, conversations, issued_keys, meta, keyring}
+        known = {
+            accounts, tokens, token_digests, refresh_intents, cooldowns, conversations, conversation_files, issued_keys, meta,
+            keyring,
+        }  # fmt: skip
         for table in metadata.sorted_tables:
             if table in known or table.name in (SIGN_INS, INVITATIONS):  # what was used up or ended stays so
                 continue

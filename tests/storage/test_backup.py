@@ -310,9 +310,11 @@ async def test_restoring_what_is_here_changes_nothing(tmp_path: Path, store: Sql
 async def test_R7_waits_and_conversations_of_after_the_copy_stay(tmp_path: Path, store: SqlRecords) -> None:
     first = (await store.changes()).accounts[0]
     await store.put_conversation(ConversationOwner("old", first.id, "key:1", None, NOW))
+    await store.files.put("old", ["file-old"])
     path = await save(store, tmp_path)
     await store.forget_conversation("old")
     await store.put_conversation(ConversationOwner("new", first.id, "key:1", None, NOW))
+    await store.files.put("new", ["file-new"])
     wait = Cooldown(first.id, "gpt-5", NOW + 3600, True, "stated_limit")
     await store.put_cooldowns([wait])
 
@@ -320,6 +322,8 @@ async def test_R7_waits_and_conversations_of_after_the_copy_stay(tmp_path: Path,
 
     assert told.conversations_added == 1
     assert {one.conversation_id for one in await store.conversations("key:1")} == {"old", "new"}
+    for name in ("old", "new"):
+        assert await store.files.accounts(f"file-{name}", "key:1") == {first.id}
     assert (await store.changes()).cooldowns == (wait,)
 
 

@@ -57,5 +57,5 @@ def test_the_tables_can_be_made_on_postgresql() -> None:
 
     statements = [str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables]
 
-    assert len(statements) == 17
+    assert len(statements) == 18
     assert not [text for text in statements if "AUTOINCREMENT" in text or "BLOB" in text]
