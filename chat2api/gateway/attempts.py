@@ -8,7 +8,7 @@ conversations that come of it.
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Set
+from collections.abc import AsyncGenerator, Callable, Collection, Set
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
@@ -162,6 +162,13 @@ class Trials:
             await self.claim.source.records.put_conversation(owner)
         except StorageError as error:
             log.warning("cannot keep the owner of a conversation: %s", error)
+
+    async def remember_files(self, conversation_id: str, files: Collection[str]) -> None:
+        """Keep which files a conversation holds; trouble with the records is logged, not raised."""
+        try:
+            await self.claim.source.records.files.put(conversation_id, files)
+        except StorageError as error:
+            log.warning("cannot keep the files of a conversation: %s", error)
 
     # Who is next
 

@@ -20,7 +20,7 @@ from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.gateway.sources import Claim, Sources, Way
 from chat2api.gateway.turns import TurnFollower
 from chat2api.protocol.chatgpt.drift import UNREADABLE, DriftWatch
-from chat2api.protocol.chatgpt.models import AUTO, reply_name
+from chat2api.protocol.chatgpt.models import AUTO, check_shared_model, reply_name
 from chat2api.protocol.events import Event, FileLink, Finished, ReasoningDelta, TakeEvents, TextDelta
 from chat2api.protocol.openai.chat import ChatRequest
 from chat2api.protocol.openai.limits import TurnLimiter
@@ -115,6 +115,8 @@ class ChatGPTProvider:
 
     async def _prompt(self, caller: Caller, request: ChatRequest, claim: Claim) -> tuple[Prompt, Claim]:
         """Give what to send, and the claim narrowed to the account that owns the conversation named."""
+        if caller.kind == "issued_key":
+            check_shared_model(request.model)
         live = await self._offers.slugs_for(request.model, claim, caller.workspace)
         model = choose(request.model, live, anonymous=caller.kind == "anonymous")
         prompt = Prompt(

@@ -6,8 +6,9 @@ can only do to a whole account is done to them one by one.
 """
 
 import asyncio
+import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence, Set
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence, Set
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,7 @@ from chat2api.errors import (
     InvalidAPIKeyError,
     MissingAPIKeyError,
     NotFoundError,
+    StorageError,
     UpstreamNotFoundError,
     UpstreamProtocolError,
 )
@@ -33,6 +35,7 @@ from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.gateway.site_turns import PassingChats, Piece, SiteAsk, SiteAttempt
 from chat2api.gateway.sources import Claim, Sources, Way
 from chat2api.protocol.chatgpt.drift import DriftWatch
+from chat2api.protocol.chatgpt.models import check_shared_model
 from chat2api.protocol.chatgpt.request import Surroundings
 from chat2api.protocol.chatgpt.website import (
     MAX_LIMIT,
@@ -48,11 +51,14 @@ from chat2api.protocol.chatgpt.website import (
     shown_models,
     summary_of,
 )
+from chat2api.protocol.chatgpt.website_files import held_files
 from chat2api.protocol.chatgpt.website_turns import SiteTurn
 from chat2api.protocol.prompt import ModelChoice
 from chat2api.storage.values import ConversationOwner
 from chat2api.upstream.chatgpt.client import ChatGPTClient
 from chat2api.upstream.chatgpt.session import Session
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -97,12 +103,16 @@ class Conversations:
         claim = await self._claim(caller, label)
         facts.upstream = claim.source.upstream
         facts.model = turn.model
+        shares = claim.account_id is None
         if caller.kind == "issued_key":
-            turn = turn.without_connections()
+            turn = turn.shared(self.surroundings())
+            check_shared_model(turn.model, turn.gizmo_id or "")
         if turn.conversation_id is not None:
             claim, owned = await self._claim_conversation(claim, caller, turn.conversation_id)
             if turn.parent_message_id is None and owned is not None:
                 turn = replace(turn, parent_message_id=owned.last_message_id)
+        if shares and turn.files:
+            claim = await self._claim_files(claim, caller, turn.files)
         model = ModelChoice(turn.model, hints=turn.hints)
         limits = answer_limits(self._config, reasoning=is_reasoning(model))
         trials = self._trials(caller, claim, turn.model, limits, facts)
@@ -120,9 +130,12 @@ class Conversations:
         Raises NotFoundError for a conversation that is not the caller's.
         """
         claim = await self._claim_signed_in(caller, label)
+        shares = claim.account_id is None
         assert call.conversation_id is not None
         claim, owned = await self._claim_conversation(claim, caller, call.conversation_id)
         answer = await self._answer(caller, claim, call)
+        if call.name == "conversation" and shares:
+            await _note_files(claim, call.conversation_id, answer)
         if call.hides and owned is not None:
             await claim.source.records.forget_conversation(call.conversation_id)
         return answer
@@ -254,6 +267,35 @@ class Conversations:
                 return replace(claim, account_id=passing.account_id), passing
         return await claim_conversation(claim, caller, conversation_id)
 
+    async def _claim_files(self, claim: Claim, caller: Caller, files: Iterable[object]) -> Claim:
+        """Give the claim narrowed to an account on which the caller's own conversations hold those files.
+
+        Raises NotFoundError for files of others' on it, and for unknown ones. Operators are believed: it is their pool.
+        """
+        places = {account.id for account in claim.source.pool.accounts() if may_be_claimed(claim, caller, account.id)}
+        if claim.account_id is not None:
+            places &= {claim.account_id}
+        for file in files:
+            places &= await self._places(claim, caller, file)
+        if places:
+            return replace(claim, account_id=min(places))
+        if caller.kind == "issued_key":
+            raise NotFoundError(
+                "There is no such file, or it is not yours, or it lies on another account than the rest.",
+                param="messages",
+                code="file_not_found",
+            )
+        return claim
+
+    async def _places(self, claim: Claim, caller: Caller, file: object) -> frozenset[str]:
+        """Give the accounts on which a conversation of the caller's holds a file."""
+        if not isinstance(file, str):
+            return frozenset()
+        passing = self._passing.holder(file)
+        if passing is not None and passing.owner == caller.owner:
+            return frozenset({passing.account_id})
+        return await claim.source.records.files.accounts(file, caller.owner)
+
     # One call
 
     async def _answer(self, caller: Caller, claim: Claim, call: SiteCall) -> bytes:
@@ -333,6 +375,18 @@ async def _each(do: Callable[[T], Coroutine[Any, Any, None]], items: Sequence[T]
             raise
     if failure is not None:
         raise failure
+
+
+async def _note_files(claim: Claim, conversation_id: str, answer: bytes) -> None:
+    """Keep which files a caller's conversation holds, now that they are told; trouble with the records is logged."""
+    if b"asset_pointer" not in answer and b"attachments" not in answer:
+        return  # most conversations are text, and long ones take a while to read
+    held, records = held_files(_object(answer)), claim.source.records.files
+    try:
+        if not held <= await records.of(conversation_id):
+            await records.put(conversation_id, held)
+    except StorageError as error:
+        log.warning("cannot keep the files of a conversation: %s", error)
 
 
 def _object(answer: bytes) -> dict[str, object]:

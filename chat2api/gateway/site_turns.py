@@ -7,7 +7,7 @@ conversation it is, what the answer costs, and where it goes on when the backend
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence, Set
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence, Set
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -25,6 +25,7 @@ from chat2api.gateway.deadlines import Watchdog, deadline
 from chat2api.gateway.sources import Way
 from chat2api.protocol.chatgpt.drift import UNREADABLE, DriftWatch
 from chat2api.protocol.chatgpt.faults import Call, classify_failed
+from chat2api.protocol.chatgpt.website_files import file_of
 from chat2api.protocol.chatgpt.website_turns import SiteTurn
 from chat2api.protocol.event_stream import MAX_STREAM
 from chat2api.protocol.events import (
@@ -73,17 +74,27 @@ class PassingChats:
         """Keep that many."""
         self._limit = limit
         self._owners: OrderedDict[str, ConversationOwner] = OrderedDict()
+        self._files: OrderedDict[str, ConversationOwner] = OrderedDict()
 
-    def put(self, owner: ConversationOwner) -> None:
-        """Keep the owner of a temporary chat."""
-        self._owners[owner.conversation_id] = owner
-        self._owners.move_to_end(owner.conversation_id)
-        if len(self._owners) > self._limit:
-            self._owners.popitem(last=False)
+    def put(self, owner: ConversationOwner, files: Iterable[str] = ()) -> None:
+        """Keep the owner of a temporary chat, and that it holds those files."""
+        self._keep(self._owners, owner.conversation_id, owner)
+        for file in files:
+            self._keep(self._files, file, owner)
 
     def get(self, conversation_id: str) -> ConversationOwner | None:
         """Give the owner of a temporary chat, None for other chats and those of long ago."""
         return self._owners.get(conversation_id)
+
+    def holder(self, file: str) -> ConversationOwner | None:
+        """Give the owner of the temporary chat that held a file last."""
+        return self._files.get(file)
+
+    def _keep(self, kept: OrderedDict[str, ConversationOwner], name: str, owner: ConversationOwner) -> None:
+        kept[name] = owner
+        kept.move_to_end(name)
+        if len(kept) > self._limit:
+            kept.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,7 @@ class SiteAttempt:
         self._received = 0
         self._end: Event | None = None
         self._remembered: str | None = None
+        self._files = {file for file in work.turn.files if isinstance(file, str)}
         self._failed: UpstreamError | None = None
         self._served = False
         self.session: Session | None = None
@@ -281,25 +293,29 @@ class SiteAttempt:
             await old.aclose()
 
     async def _remember(self, piece: Piece) -> None:
-        """Keep who owns the conversation before the caller learns its id, and its last message at the end."""
+        """Keep who owns the conversation and its files before the caller learns their ids, and its last message at the end."""
         assert self._source is not None
-        identifier = self._source.conversation_id
+        pointers = [event.pointer for event in piece.events if isinstance(event, FilePointer)]
+        files = self._files | {file for file in map(file_of, pointers) if file is not None}
+        identifier, self._files = self._source.conversation_id, files
         if identifier is None:
             return
         finished = next((event for event in piece.events if isinstance(event, Finished)), None)
-        if finished is None and self._remembered == identifier:
+        is_news = finished is not None or self._remembered != identifier
+        if not is_news and not files:
             return
-        self._remembered = identifier
+        self._remembered, self._files = identifier, set()
         message_id = finished.message_id if finished is not None else None
         trials = self._trials
         if self._work.turn.temporary:
-            self._work.passing.put(
-                ConversationOwner(
-                    identifier, self._lease.account.id, trials.caller.owner, message_id, trials.clock.now()
-                )
-            )
+            now = trials.clock.now()
+            owner = ConversationOwner(identifier, self._lease.account.id, trials.caller.owner, message_id, now)
+            self._work.passing.put(owner, files)
         elif trials.caller.kind not in ("own_token", "anonymous"):  # those need nobody to say what is theirs
-            await trials.remember(self._lease, identifier, message_id)
+            if is_news:
+                await trials.remember(self._lease, identifier, message_id)
+            if files:
+                await trials.remember_files(identifier, files)
 
 
 def split_end_mark(data: bytes) -> tuple[bytes, bytes]:

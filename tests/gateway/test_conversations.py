@@ -21,9 +21,10 @@ from chat2api.protocol.chatgpt.website import (
     update_call,
 )
 from chat2api.protocol.chatgpt.website_turns import read_turn
-from chat2api.protocol.events import Finished
+from chat2api.protocol.events import FilePointer, Finished
 from chat2api.simulator.faults import Fault
 from chat2api.simulator.options import SimulatorOptions
+from chat2api.storage.values import ConversationOwner
 from tests.gateway.bench import ANONYMOUS, OPERATOR, Gateway, open_gateway, own
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -52,7 +53,7 @@ async def say(
     site: Conversations, caller: Caller, content: str = "Name three rivers.", label: str | None = None, **fields: Any
 ) -> Finished:
     """Make a turn and give its end."""
-    body = {"messages": [{"content": {"parts": [content]}}], **fields}
+    body: dict[str, Any] = {"messages": [{"content": {"parts": [content]}}], **fields}
     ends: list[Finished] = []
     answer = site.turn(caller, read_turn(body, site.surroundings()), AnswerFacts(), label)
     async with aclosing(answer) as batches:
@@ -287,4 +288,170 @@ async def test_a_call_is_tried_again_where_that_may_help(gateway: Gateway, site:
     gateway.control.fail("history_get", Fault("answer", status=502), times=None)
     with pytest.raises(Chat2APIError):
         await site.call(ANNA, read_call(end.conversation_id or ""))
+    await gateway.settled()
+
+
+# Files and projects
+
+
+def naming(pointer: str, **fields: Any) -> dict[str, Any]:
+    """Give the fields of a turn that shows a file."""
+    parts = [{"content_type": "image_asset_pointer", "asset_pointer": pointer}, "What is it?"]
+    return {"messages": [{"content": {"content_type": "multimodal_text", "parts": parts}}], **fields}
+
+
+def attaching(file: str, **fields: Any) -> dict[str, Any]:
+    """Give the fields of a turn that attaches a file."""
+    metadata = {"attachments": [{"id": file, "name": "a.png"}]}
+    return {"messages": [{"content": {"parts": ["What is it?"]}, "metadata": metadata}], **fields}
+
+
+async def draw(
+    gateway: Gateway, site: Conversations, caller: Caller, *, answer: str = "image", **fields: Any
+) -> tuple[str, str]:
+    """Have a picture drawn; give its conversation and the pointer to it."""
+    gateway.control.choose("conversation", answer=answer)
+    pointers: list[str] = []
+    turn = read_turn({"messages": [{"content": {"parts": ["Draw a boat."]}}], **fields}, site.surroundings())
+    conversation = ""
+    async with aclosing(site.turn(caller, turn, AnswerFacts())) as batches:
+        async for pieces in batches:
+            for event in [event for piece in pieces for event in piece.events]:
+                conversation = getattr(event, "conversation_id", None) or conversation
+                pointers += [event.pointer] if isinstance(event, FilePointer) else []
+    return conversation, pointers[0]
+
+
+@pytest.mark.parametrize("answer", ["image", "image_2024"])
+async def test_S8_a_picture_is_used_by_whom_it_was_drawn_for_and_by_nobody_else(
+    gateway: Gateway, site: Conversations, answer: str
+) -> None:
+    conversation, pointer = await draw(gateway, site, ANNA, answer=answer)
+    file = pointer.partition("://")[2]
+    theirs = (await say(site, BRUNO)).conversation_id
+    gateway.control.reset()
+    for fields in (
+        naming(pointer),
+        naming(f"sediment://{file}"),
+        naming(f"file-service://{file}"),
+        attaching(file),
+        attaching(file, conversation_id=theirs),
+        attaching(file, history_and_training_disabled=True),
+        naming("sediment://file_nobodys"),
+        naming(pointer, conversation_id=conversation),
+    ):
+        with pytest.raises(NotFoundError):
+            await say(site, BRUNO, **fields)
+    assert gateway.control.requests == [], "not even asked for"
+    for fields in (naming(pointer), attaching(file), attaching(file, conversation_id=conversation)):
+        assert (await say(site, ANNA, **fields)).conversation_id
+
+
+async def test_S8_an_unknown_file_and_that_of_another_are_told_in_the_same_words(
+    gateway: Gateway, site: Conversations
+) -> None:
+    _, pointer = await draw(gateway, site, ANNA)
+    told = []
+    for named in (pointer, "sediment://file_nobodys", "https://files.example.test/x"):
+        with pytest.raises(NotFoundError) as refused:
+            await say(site, BRUNO, **naming(named))
+        told.append((refused.value.message, refused.value.code, refused.value.param))
+    assert len(set(told)) == 1
+
+
+async def test_a_file_leads_to_the_account_that_it_lies_on(gateway: Gateway, site: Conversations) -> None:
+    await gateway.fresh(3)
+    accounts = [account.id for account in gateway.source.pool.accounts()]
+    held = [replace(ANNA, allowed=frozenset({account})) for account in accounts]
+    pointers = [(await draw(gateway, site, caller))[1] for caller in held]
+    for account, pointer in zip(accounts, pointers, strict=True):
+        end = await say(site, ANNA, **naming(pointer))
+        row = await gateway.source.records.conversation(end.conversation_id or "")
+        assert row is not None
+        assert row.account_id == account
+    gateway.control.reset()
+    both = naming(pointers[0])
+    both["messages"] += naming(pointers[1])["messages"]
+    for caller, fields in (
+        (ANNA, both),
+        (held[1], naming(pointers[0])),
+        (ANNA, naming(pointers[0], conversation_id=end.conversation_id)),
+    ):
+        with pytest.raises(NotFoundError):
+            await say(site, caller, **fields)
+    assert gateway.control.requests == []
+
+
+async def test_files_that_a_conversation_is_seen_to_hold_are_its_owners(gateway: Gateway, site: Conversations) -> None:
+    conversation, pointer = await draw(gateway, site, ANNA)
+    await gateway.source.records.forget_conversation(conversation)
+    row = ConversationOwner(conversation, gateway.source.pool.accounts()[0].id, ANNA.owner, None, gateway.clock.now())
+    await gateway.source.records.put_conversation(row)
+    with pytest.raises(NotFoundError):
+        await say(site, ANNA, **naming(pointer))
+    assert pointer.encode() in await site.call(ANNA, read_call(conversation))
+    assert (await say(site, ANNA, **naming(pointer))).conversation_id
+    await site.call(ANNA, read_call(conversation))
+
+
+async def test_a_file_of_a_temporary_chat_is_known_without_records(gateway: Gateway, site: Conversations) -> None:
+    conversation, pointer = await draw(gateway, site, ANNA, history_and_training_disabled=True)
+    assert await gateway.source.records.files.of(conversation) == frozenset()
+    assert (await say(site, ANNA, **naming(pointer, history_and_training_disabled=True))).conversation_id
+    with pytest.raises(NotFoundError):
+        await say(site, BRUNO, **naming(pointer, history_and_training_disabled=True))
+
+
+async def test_a_file_that_was_attached_stays_usable_when_its_first_conversation_is_hidden(
+    gateway: Gateway, site: Conversations
+) -> None:
+    conversation, pointer = await draw(gateway, site, ANNA)
+    await say(site, ANNA, **naming(pointer))
+    await site.call(ANNA, hide_call(conversation))
+    assert (await say(site, ANNA, **naming(pointer))).conversation_id
+
+
+async def test_operators_and_bringers_of_tokens_name_any_file_of_theirs(gateway: Gateway, site: Conversations) -> None:
+    _, pointer = await draw(gateway, site, ANNA)
+    assert (await say(site, OPERATOR, **naming(pointer))).conversation_id
+    visitor = own(gateway.control.add_account().access_token)
+    _, of_visitor = await draw(gateway, site, visitor)
+    assert (await say(site, visitor, **naming(of_visitor))).conversation_id
+    with pytest.raises(Chat2APIError):
+        await say(site, visitor, **naming(pointer))  # the backend's own answer
+    await gateway.settled()
+
+
+async def test_S8_projects_of_a_shared_account_are_open_to_its_operator_alone(
+    gateway: Gateway, site: Conversations
+) -> None:
+    project: dict[str, Any] = {"conversation_mode": {"kind": "gizmo_interaction", "gizmo_id": "g-p-0123456789abcdef"}}
+    gateway.control.reset()
+    for fields in (project, {"model": "g-p-0123456789abcdef"}, {"model": "gpt-4-gizmo-g-p-0123456789abcdef"}):
+        with pytest.raises(NotFoundError) as refused:
+            await say(site, ANNA, **fields)
+        assert refused.value.code == "model_not_found"
+    assert gateway.control.requests == []
+    visitor = own(gateway.control.add_account().access_token)
+    for caller in (OPERATOR, visitor):
+        assert (await say(site, caller, **project)).conversation_id
+    public: dict[str, Any] = {"conversation_mode": {"kind": "gizmo_interaction", "gizmo_id": "g-0123456789"}}
+    assert (await say(site, ANNA, **public)).conversation_id
+
+
+@pytest.mark.parametrize("call", ["title", "feedback", "turn"])
+async def test_S8_a_message_of_others_is_none_of_ones_own_conversation(
+    gateway: Gateway, site: Conversations, call: str
+) -> None:
+    theirs, mine = await say(site, BRUNO), await say(site, ANNA)
+    conversation, message = mine.conversation_id or "", theirs.message_id or ""
+    with pytest.raises(Chat2APIError) as refused:
+        if call == "turn":
+            await say(site, ANNA, conversation_id=conversation, parent_message_id=message)
+        elif call == "title":
+            await site.call(ANNA, title_call(conversation, {"message_id": message}))
+        else:
+            said = {"conversation_id": conversation, "message_id": message, "rating": "thumbsUp"}
+            await site.call(ANNA, feedback_call(said))
+    assert 400 <= refused.value.status < 500
     await gateway.settled()

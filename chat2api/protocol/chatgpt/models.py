@@ -16,7 +16,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from chat2api.errors import UpstreamProtocolError
+from chat2api.errors import NotFoundError, UpstreamProtocolError
 from chat2api.protocol.prompt import ModelChoice
 
 AUTO = "auto"
@@ -114,6 +114,7 @@ _REPLY_NAMES: dict[str, str] = {
 }
 
 _GIZMO = re.compile(r"(?:(?P<model>.+?)-gizmo-)?(?P<id>g-[A-Za-z0-9][A-Za-z0-9-]*)")
+_PROJECT = re.compile(r"(?:.+-gizmo-)?g-p-.*", re.IGNORECASE | re.DOTALL)
 _DATED = re.compile(r"(?P<name>.+?)(?:-\d{4}-\d{2}-\d{2}|-\d{4}|-chat-latest|-latest)")
 _HAS_DATE = re.compile(r"-\d{4}(?:-\d{2}-\d{2}|(?:-vision)?-preview)?\Z")
 _RESEARCH = "deep-research"
@@ -148,6 +149,16 @@ def choose_model(
     default = _default_slug(live)
     understood = choice.gizmo_id is None and not choice.hints and choice.slug in (AUTO, default)
     return ModelChoice(default, fallback_from=None if understood and choice.fallback_from is None else name)
+
+
+def check_shared_model(*names: str) -> None:
+    """Raise NotFoundError where one of the models is a project of an account that others share: one like any unknown GPT."""
+    if any(_PROJECT.fullmatch(name.strip()) for name in names):
+        raise NotFoundError(
+            "The model or custom GPT does not exist, or this account may not use it.",
+            param="model",
+            code="model_not_found",
+        )
 
 
 def reply_name(name: str, choice: ModelChoice, served: str | None) -> str:

@@ -5,15 +5,18 @@ caller's browser (time zone, page) is ours in all calls, so that an account stay
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from chat2api.errors import InvalidRequestError
 from chat2api.protocol.chatgpt.request import PICTURE_HINT, ROOT_MESSAGE_ID, Body, Surroundings
 from chat2api.protocol.chatgpt.website import MAX_ID, picked, read_id, wrong
+from chat2api.protocol.chatgpt.website_files import named_files, plain_attachments, plain_part
 from chat2api.protocol.prompt import Message, Role, TextPart
 
 MAX_MESSAGES = 2048
+MAX_FILES = 200
+"""Files that a turn of somebody who shares the account may name."""
 
 _ACTIONS = ("next", "continue", "variant")
 _ROLES: dict[object, Role] = {"system": "system", "assistant": "assistant", "tool": "tool"}
@@ -59,6 +62,7 @@ _OURS = frozenset(
 
 _OF_MESSAGES = ("id", "author", "create_time", "content", "metadata")
 _OF_AUTHORS = ("role", "name")
+_OF_MODES = ("kind", "gizmo_id")
 _OF_METADATA = (
     "attachments",
     "developer_mode_connector_ids",
@@ -71,10 +75,9 @@ _OF_METADATA = (
 )
 """What goes on of a message; the rest of its metadata tells of the caller's front end, not of what is asked (G6)."""
 
-_CONNECTIONS = (
-    "developer_mode_connector_ids", "selected_all_github_repos", "selected_github_repos", "selected_sources",
-)  # fmt: skip
-"""Of those, what lets an answer read the places that an account's owner has connected: mail, drives, repositories."""
+_OF_SHARED_METADATA = ("system_hints", "targeted_reply")
+"""What goes on of it, beside the attachments, to an account that others share: the rest lets an answer read the places that
+the account's owner has connected, such as mail, drives and repositories."""
 
 _READ = frozenset({"action", "auto_continue", "conversation_id", "messages", "model", "parent_message_id"})
 
@@ -122,15 +125,35 @@ class SiteTurn:
             parent_message_id=message_id,
         )
 
-    def without_connections(self) -> "SiteTurn":
-        """Give the turn for somebody who shares the account, to whom nothing belongs that its owner has connected to it."""
-        messages = tuple(
-            {**message, "metadata": {name: metadata[name] for name in metadata if name not in _CONNECTIONS}}
-            if isinstance(metadata := message.get("metadata"), dict)
-            else message
-            for message in self.messages
+    def shared(self, around: Surroundings) -> "SiteTurn":
+        """Give the turn for somebody who shares the account: what it names is in its ids, in `files` and in `gizmo_id` alone.
+
+        Nothing else that goes on can name what belongs to others there, since it is a plain value of a known name.
+        Raises InvalidRequestError for more files than anybody has.
+        """
+        fields = {name: _flat(value) for name, value in self.fields.items() if name != "conversation_mode"}
+        mode = self.fields.get("conversation_mode")
+        if isinstance(mode, dict):
+            fields["conversation_mode"] = {name: mode[name] for name in _OF_MODES if isinstance(mode.get(name), str)}
+        turn = replace(
+            self,
+            fields={name: value for name, value in fields.items() if value is not None},
+            messages=tuple(_shared_message(message) for message in self.messages),
+            parent_message_id=around.new_id() if self.conversation_id is None else self.parent_message_id,
         )
-        return replace(self, messages=messages)
+        if len(turn.files) > MAX_FILES:
+            raise wrong("messages", f"at most {MAX_FILES} files")
+        return turn
+
+    @property
+    def files(self) -> tuple[object, ...]:
+        """What it names as files; an id that is no text is nobody's."""
+        named: list[object] = []
+        for message in self.messages:
+            content, metadata = message["content"], message.get("metadata")
+            assert isinstance(content, dict)
+            named += named_files(content["parts"], metadata.get("attachments") if isinstance(metadata, dict) else None)
+        return tuple(named)
 
     @property
     def temporary(self) -> bool:
@@ -267,6 +290,36 @@ def _read_message(value: object, where: str, around: Surroundings) -> Mapping[st
         message["metadata"] = picked(message["metadata"], _OF_METADATA)
     message["id"] = read_id(message, "id", f"{where}.id") or around.new_id()
     return message
+
+
+def _shared_message(message: Mapping[str, object]) -> Mapping[str, object]:
+    """Give a message with plain values of known names alone."""
+    author, content, metadata = message["author"], message["content"], message.get("metadata")
+    assert isinstance(author, dict) and isinstance(content, dict)
+    shared: dict[str, object] = {
+        "id": message["id"],
+        "author": _flatly(author, _OF_AUTHORS),
+        "content": {**_flatly(content, ("content_type",)), "parts": [plain_part(part) for part in content["parts"]]},
+    }
+    if isinstance(created := message.get("create_time"), int | float):
+        shared["create_time"] = created
+    if isinstance(metadata, dict):
+        plain = shared["metadata"] = _flatly(metadata, _OF_SHARED_METADATA)
+        if "attachments" in metadata:
+            plain["attachments"] = plain_attachments(metadata["attachments"])
+    return shared
+
+
+def _flatly(value: Mapping[str, object], names: Collection[str]) -> Body:
+    kept = {name: _flat(value.get(name)) for name in names}
+    return {name: item for name, item in kept.items() if item is not None}
+
+
+def _flat(value: object) -> object:
+    """Give a plain value, or the plain values of a list; None for what is neither."""
+    if isinstance(value, list):
+        return [item for item in value if isinstance(item, str | int | float)]
+    return value if isinstance(value, str | int | float) else None
 
 
 def _to_message(message: Mapping[str, object]) -> Message:

@@ -2,11 +2,12 @@
 
 import pytest
 
-from chat2api.errors import UpstreamProtocolError
+from chat2api.errors import NotFoundError, UpstreamProtocolError
 from chat2api.protocol.chatgpt.models import (
     AUTO,
     DEFAULT_2024,
     OfferedModel,
+    check_shared_model,
     choose_model,
     parse_models,
     reply_name,
@@ -215,3 +216,16 @@ def test_an_empty_listing_is_one() -> None:
 def test_what_is_no_listing_is_not_understood(body: object) -> None:
     with pytest.raises(UpstreamProtocolError):
         parse_models(body)
+
+
+@pytest.mark.parametrize(
+    "name", ["g-p-0123", "gpt-4-gizmo-g-p-0123", "gpt-4-gizmo-g-P-0123", " g-p-0123-trip ", "g-p-"]
+)
+def test_S8_a_project_of_a_shared_account_is_like_a_gpt_that_nobody_knows(name: str) -> None:
+    with pytest.raises(NotFoundError) as refused:
+        check_shared_model("auto", name)
+    assert refused.value.code == "model_not_found"
+
+
+def test_custom_gpts_and_models_are_for_all() -> None:
+    check_shared_model("", "auto", "g-Abc", "gpt-4-gizmo-g-pAbc", "gpt-4o", "bag-p-1")

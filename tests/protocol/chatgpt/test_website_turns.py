@@ -8,6 +8,7 @@ import pytest
 from chat2api.errors import InvalidRequestError
 from chat2api.protocol.chatgpt.request import Surroundings, Zone
 from chat2api.protocol.chatgpt.website_turns import (
+    MAX_FILES,
     MAX_MESSAGES,
     SiteTurn,
     classic_turn_body,
@@ -126,13 +127,106 @@ def test_S8_who_shares_an_account_has_nothing_of_what_is_connected_to_it() -> No
         "selected_github_repos": ["a/b"],
         "selected_sources": ["drive"],
     }
-    metadata = connected | {"attachments": [{"id": "f-1"}]}
+    metadata = connected | {"attachments": [{"id": "f-1"}], "targeted_reply": "this"}
     said = [{"content": {"parts": ["x"]}, "metadata": metadata}, {"content": {"parts": ["y"]}}]
     read = read_turn({"messages": said}, around())
     assert read.messages[0]["metadata"] == metadata
-    shared = read.without_connections().messages
-    assert shared[0]["metadata"] == {"attachments": [{"id": "f-1"}]}
+    shared = read.shared(around()).messages
+    assert shared[0]["metadata"] == {"attachments": [{"id": "f-1"}], "targeted_reply": "this"}
     assert shared[1] == read.messages[1]
+
+
+def test_a_turn_of_who_shares_an_account_says_what_front_ends_say() -> None:
+    pointer = {"content_type": "image_asset_pointer", "asset_pointer": "sediment://f-1", "size_bytes": 3, "width": 8}
+    message = {
+        "id": "m-9",
+        "author": {"role": "user", "name": "somebody"},
+        "create_time": 5.5,
+        "content": {"content_type": "multimodal_text", "parts": [pointer, "What is it?"]},
+        "metadata": {
+            "attachments": [{"id": "f-1", "name": "a.png", "mimeType": "image/png"}],
+            "system_hints": ["search"],
+        },
+    }
+    fields: dict[str, Any] = {
+        "conversation_id": "c-1",
+        "parent_message_id": "m-1",
+        "conversation_mode": {"kind": "gizmo_interaction", "gizmo_id": "g-Abc"},
+        "history_and_training_disabled": True,
+        "suggestions": [],
+        "supported_encodings": ["v1"],
+        "system_hints": ["search"],
+    }
+    read = read_turn({"messages": [message], **fields}, around())
+    assert read.shared(around()) == read
+    assert read.files == ("f-1", "f-1")
+    assert read.gizmo_id == "g-Abc"
+
+
+HIDDEN = {"asset_pointer": "sediment://f-theirs", "id": "f-theirs", "gizmo_id": "g-p-theirs"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"content": {"parts": ["x"], "asset_pointer": "sediment://f-theirs"}},
+        {"content": {"parts": ["x"], "assets": [HIDDEN]}},
+        {"content": {"parts": ["x"], "content_type": HIDDEN}},
+        {"content": {"parts": [{"content_type": "odd", "asset_pointer": "sediment://f-mine", "audio": HIDDEN}]}},
+        {"content": {"parts": [{"asset_pointer": "sediment://f-mine", "width": HIDDEN, "metadata": HIDDEN}]}},
+        {"content": {"parts": [{"asset_pointer": "sediment://f-mine", "size_bytes": [HIDDEN]}]}},
+        {
+            "content": {"parts": ["x"]},
+            "metadata": {"attachments": [{"id": "f-mine", "file": HIDDEN, "name": [HIDDEN]}]},
+        },
+        {"content": {"parts": ["x"]}, "metadata": {"attachments": HIDDEN}},
+        {"content": {"parts": ["x"]}, "metadata": {"serialization_metadata": HIDDEN, "targeted_reply": HIDDEN}},
+        {"content": {"parts": ["x"]}, "metadata": {"system_hints": [HIDDEN]}},
+        {"content": {"parts": ["x"]}, "author": {"role": "user", "name": HIDDEN}},
+        {"content": {"parts": ["x"]}, "create_time": HIDDEN},
+    ],
+)
+def test_S8_nothing_that_names_a_file_is_hidden_in_a_shared_turn(body: dict[str, Any]) -> None:
+    shared = read_turn({"messages": [body]}, around()).shared(around())
+    assert "theirs" not in str(classic_turn_body(shared, around()))
+    assert set(shared.files) <= {"f-mine"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"conversation_mode": {"kind": "gizmo_interaction", "gizmo": HIDDEN}},
+        {"conversation_mode": [HIDDEN]},
+        {"conversation_mode": {"kind": HIDDEN, "gizmo_id": {"a": "g-p-theirs"}}},
+        {"conversation_origin": HIDDEN},
+        {"suggestions": [HIDDEN]},
+        {"supported_encodings": {"theirs": 1}},
+        {"paragen_stream_type_override": [[HIDDEN]]},
+    ],
+)
+def test_S8_nothing_is_hidden_in_the_fields_of_a_shared_turn(fields: dict[str, Any]) -> None:
+    shared = turn(**fields).shared(around())
+    assert "theirs" not in str(classic_turn_body(shared, around()))
+    assert shared.gizmo_id is None
+
+
+def test_S8_a_new_conversation_of_who_shares_an_account_follows_no_message_of_others() -> None:
+    assert turn(parent_message_id="m-theirs").shared(around()).parent_message_id == "id-1"
+    assert turn(parent_message_id="m-theirs").parent_message_id == "m-theirs"
+    assert turn(conversation_id="c-1", parent_message_id="m-1").shared(around()).parent_message_id == "m-1"
+    assert turn(conversation_id="c-1").shared(around()).parent_message_id is None
+
+
+def test_a_shared_turn_names_so_many_files_and_no_more() -> None:
+    def naming(count: int) -> SiteTurn:
+        attachments = [{"id": f"f-{number}"} for number in range(count)]
+        return read_turn(
+            {"messages": [{"content": {"parts": ["x"]}, "metadata": {"attachments": attachments}}]}, around()
+        )
+
+    assert len(naming(MAX_FILES).shared(around()).files) == MAX_FILES
+    with pytest.raises(InvalidRequestError):
+        naming(MAX_FILES + 1).shared(around())
 
 
 def test_known_fields_go_on_and_unknown_ones_are_told() -> None:
