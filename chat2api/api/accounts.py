@@ -16,6 +16,7 @@ from chat2api.accounts.views import AccountView
 from chat2api.api.body import check_names, read_fields
 from chat2api.api.context import current_runtime, record_action
 from chat2api.api.csrf import CSRF_FIELD
+from chat2api.api.lists import NAMES, list_object, list_options, read_query
 from chat2api.errors import InvalidRequestError
 from chat2api.gateway.account_care import BULK_ACTIONS
 from chat2api.gateway.doctor import Finding
@@ -93,7 +94,7 @@ async def undo() -> Json:
 @blueprint.get("/deleted")
 async def deleted() -> Json:
     """List the accounts that can be brought back."""
-    _read_query()
+    read_query()
     accounts = await current_runtime().editor.deleted()
     return {"object": "list", "data": [_facts(account) | {"deleted_at": account.deleted_at} for account in accounts]}
 
@@ -115,32 +116,15 @@ async def confirm_restored() -> Json:
 @blueprint.get("/accounts")
 async def index() -> Json:
     """List the accounts: `page`, `per_page`, `sort` (`-` in front turns it round), `search`, `state`, `group`."""
-    query = _read_query("page", "per_page", "sort", "search", "state", "group")
-    found = list_accounts(
-        current_runtime().pool.views(),
-        search=query.get("search", ""),
-        state=query.get("state") or None,
-        group=query.get("group") or None,
-        sort=query.get("sort") or "added",
-        page=_whole(query, "page", 1),
-        per_page=_whole(query, "per_page", 50),
-    )
-    return {
-        "object": "list",
-        "data": [account_object(view) for view in found.rows],
-        "page": found.page,
-        "pages": found.pages,
-        "per_page": found.per_page,
-        "found": found.found,
-        "total": found.total,
-        "states": found.states,
-    }
+    query = read_query(*NAMES, "group")
+    found = list_accounts(current_runtime().pool.views(), group=query.get("group") or None, **list_options(query))
+    return list_object(found, [account_object(view) for view in found.rows])
 
 
 @blueprint.get("/accounts/<account_id>")
 async def show(account_id: str) -> Json:
     """One account."""
-    _read_query()
+    read_query()
     return account_object(current_runtime().care.view(account_id))
 
 
@@ -227,7 +211,7 @@ async def bulk() -> tuple[Json, int]:
 @blueprint.get("/jobs/<job_id>")
 async def job_status(job_id: str) -> Json | Response:
     """A job's progress and items; as an event stream when the client accepts that."""
-    _read_query()
+    read_query()
     job = current_runtime().jobs.get(job_id)
     if request.accept_mimetypes.best_match(["application/json", "text/event-stream"]) == "text/event-stream":
         return Response(_follow(job, current_runtime()), content_type="text/event-stream")
@@ -252,7 +236,7 @@ def _progress_event(status: JobStatus, news: list[JobItem]) -> bytes:
 @blueprint.get("/doctor")
 async def checks() -> Json:
     """List what the doctor can examine."""
-    _read_query()
+    read_query()
     found = current_runtime().doctor.checks()
     return {"object": "list", "data": [{"check": check.name, "subject": check.subject} for check in found]}
 
@@ -288,24 +272,6 @@ async def _read_import() -> tuple[str, bool]:
     if not isinstance(as_job, bool):
         raise InvalidRequestError("`job` is true or false.", param="job")
     return text, as_job
-
-
-def _read_query(*allowed: str) -> dict[str, str]:
-    """Give the query's parameters; InvalidRequestError for unknown or repeated ones."""
-    check_names(request.args, allowed)
-    for name in request.args:
-        if len(request.args.getlist(name)) > 1:
-            raise InvalidRequestError("Send this parameter once.", param=name)
-    return dict(request.args)
-
-
-def _whole(query: Mapping[str, str], name: str, default: int) -> int:
-    text = query.get(name)
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise InvalidRequestError("This is a whole number.", param=name)
-    return int(text)
 
 
 def _ids(fields: Mapping[str, object]) -> list[str] | None:

@@ -1,15 +1,15 @@
 """The operator's pages for accounts: the list with what is done to many, each account, and what was removed."""
 
 from collections import Counter
-from collections.abc import Callable
 from typing import get_args
 from urllib.parse import urlencode
 
 from quart import Blueprint, current_app, redirect, render_template, request
 from quart.typing import ResponseReturnValue
 
-from chat2api.accounts.listing import SORTS, STATES, list_accounts
+from chat2api.accounts.listing import ACCOUNTS, list_accounts
 from chat2api.api.context import current_runtime, record_action
+from chat2api.api.lists import AskedList
 from chat2api.api.shell import shell_of
 from chat2api.errors import InvalidRequestError
 from chat2api.gateway.account_care import BULK_ACTIONS, RENEWABLE, BulkAction
@@ -19,7 +19,6 @@ from chat2api.storage.usage import day_of
 
 blueprint = Blueprint("accounts_page", __name__, url_prefix="/tokens")
 
-PER_PAGE = 50
 NOTICES = ("deleted", "disabled", "enabled", "changed", "restored", "nothing", "unselected")
 """What a page says was done when an address with `did` leads to it; nothing else can be put into its mouth."""
 MOST_ITEMS = 1000
@@ -31,35 +30,15 @@ ACTIONS = ("test", "refresh", "disable", "enable", "delete", "change")
 async def index() -> str:
     """The accounts that match what is searched, a page of them."""
     runtime = current_runtime()
-    asked = {name: request.args.get(name, "") for name in ("search", "state", "group", "sort", "order", "page")}
-    sort = asked["sort"] or "added"
-    descending = asked["order"] != "asc" if not asked["sort"] else asked["order"] == "desc"
-    found = list_accounts(
-        runtime.pool.views(),
-        search=asked["search"].strip(),
-        state=asked["state"] or None,
-        group=asked["group"] or None,
-        sort=f"-{sort}" if descending else sort,
-        page=_whole(asked["page"]) or 1,
-        per_page=PER_PAGE,
-    )
-    texts, link = shell_of(current_app).language(), _linker(asked)
-    shown = [state for state in STATES if found.states.get(state) or asked["state"] == state]
-    counts: list[tuple[str, str, int | None]] = [("", texts.get("accounts.all_states"), sum(found.states.values()))]
+    asked = AskedList(ACCOUNTS, "group")
+    found = list_accounts(runtime.pool.views(), group=asked.asked["group"] or None, **asked.options)
     return await render_template(
         "accounts.html",
-        found=found,
-        asked=asked,
-        sort=sort,
-        descending=descending,
-        sorts=SORTS,
-        filters=counts + [(state, texts.get(f"state.{state}"), found.states.get(state, 0)) for state in shown],
-        state_link=lambda state: link(state=state),
         actions=BULK_ACTIONS,
-        link=link,
         today=await _requests_today(runtime),
         now=runtime.clock.now(),
         failing=len(runtime.care.failed_labels()),
+        **asked.values(ACCOUNTS, found),
         **_notice(),
     )
 
@@ -226,16 +205,6 @@ def _notice() -> dict[str, object]:
         "did_n": _whole(request.args.get("n", "")) or 0,
         "did_id": request.args.get("id", ""),
     }
-
-
-def _linker(asked: dict[str, str]) -> Callable[..., str]:
-    """Give what makes an address of this list with other fields; without `page` it leads to the first one."""
-
-    def link(**changes: object) -> str:
-        fields = {**asked, "page": "", **{name: str(value) for name, value in changes.items()}}
-        return "?" + urlencode({name: value for name, value in fields.items() if value})
-
-    return link
 
 
 def _to(path: str, **query: object) -> ResponseReturnValue:

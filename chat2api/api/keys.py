@@ -7,8 +7,10 @@ from quart import Blueprint, Response
 
 from chat2api.api.body import check_names, read_fields
 from chat2api.api.context import current_runtime, record_action
+from chat2api.api.lists import NAMES, list_object, list_options, read_query
 from chat2api.errors import InvalidRequestError
 from chat2api.keys.issue import DEFAULT_OVERLAP, Issued
+from chat2api.keys.listing import KEYS, KeyLine, key_lines
 from chat2api.keys.scope import unknown_names
 from chat2api.keys.terms import (
     FIELD_NAMES,
@@ -22,6 +24,7 @@ from chat2api.keys.terms import (
 )
 from chat2api.protocol.openai.fields import wrong_type
 from chat2api.storage.keys import IssuedKey
+from chat2api.storage.usage import day_of
 
 blueprint = Blueprint("keys", __name__, url_prefix="/keys")
 
@@ -35,9 +38,11 @@ async def keep_private(response: Response) -> Response:
 
 @blueprint.get("")
 async def index() -> Json:
-    """List all keys, ended ones too, with what is left of their limits."""
-    ring = current_runtime().keys
-    return {"object": "list", "data": [await _with_rooms(key) for key in ring.all()], "stopped": ring.stopped}
+    """List the keys, ended ones too, with what is left of their limits: `page`, `per_page`, `sort`, `search`, `state`."""
+    options = list_options(read_query(*NAMES))
+    found = KEYS.page(await all_key_lines(), **options)
+    data = [await _with_rooms(line.key) for line in found.rows]
+    return list_object(found, data) | {"stopped": current_runtime().keys.stopped}
 
 
 @blueprint.post("")
@@ -101,6 +106,14 @@ async def stop() -> Json:
     await current_runtime().keys.stop(stopped)
     await record_action("keys.stop" if stopped else "keys.resume", "all")
     return {"stopped": stopped}
+
+
+async def all_key_lines() -> list[KeyLine]:
+    """Give all keys with what they used up to now."""
+    runtime = current_runtime()
+    now = runtime.clock.now()
+    await runtime.ledger.flush()
+    return key_lines(runtime.keys.all(), await runtime.records.usage.totals(day_of(now)), now)
 
 
 def _shown_once(issued: Issued) -> Json:

@@ -1,18 +1,18 @@
 """`/issued-keys`: the operator's pages for issued keys. A key itself is shown once, after its making."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
-from quart import Blueprint, current_app, redirect, render_template, request
+from quart import Blueprint, redirect, render_template, request
 from quart.typing import ResponseReturnValue
 
 from chat2api.api.context import current_runtime, paste_owner, record_action
+from chat2api.api.keys import all_key_lines
+from chat2api.api.lists import AskedList
 from chat2api.api.pages import api_base
-from chat2api.api.shell import shell_of
 from chat2api.errors import InvalidRequestError, NotFoundError
 from chat2api.keys.issue import Issued
+from chat2api.keys.listing import KEYS, state_of
 from chat2api.keys.scope import unknown_names
 from chat2api.keys.terms import (
     ALL,
@@ -32,10 +32,6 @@ from chat2api.storage.usage import KeyTotals, day_of
 
 blueprint = Blueprint("keys_page", __name__, url_prefix="/issued-keys")
 
-PAGE_SIZE = 50
-"""Keys on one page of the list."""
-SORTS = ("created", "name", "expires", "today", "total", "last")
-STATES = ("all", "ok", "expired", "revoked")
 OVERLAPS = (0, 1, 24, 168)
 """Hours that are offered for how long an old key goes on working."""
 NOTICES = frozenset({"changed", "revoked", "shown", "stopped", "resumed"})
@@ -44,63 +40,13 @@ MOST_NAMES = 30
 """Groups that are offered beneath the box for them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One key of the list."""
-
-    key: IssuedKey
-    state: str
-    used: KeyTotals
-
-
 @blueprint.get("")
 async def index() -> str:
     """The list, the newest first unless another order is asked for."""
     runtime = current_runtime()
-    asked = request.args
-    sort = asked.get("sort", "") if asked.get("sort") in SORTS else "created"
-    descending = asked.get("order") != "asc"
-    search = asked.get("search", "").strip()[:100]
-    state = asked.get("state", "") if asked.get("state") in STATES else "all"
-    found = [line for line in await _lines() if _is_wanted(line, search)]
-    counts = Counter(line.state for line in found)
-    texts = shell_of(current_app).language()
-    lines = sorted(
-        (line for line in found if state in ("all", line.state)),
-        key=lambda line: (_sort_value(line, sort), line.key.created_at),
-        reverse=descending,
-    )
-    pages = max(1, -(-len(lines) // PAGE_SIZE))
-    page = min(pages, max(1, asked.get("page", 1, type=int)))
-
-    def link(**changes: object) -> str:
-        present = {"search": search, "state": state, "sort": sort, "order": "desc" if descending else "asc"}
-        return "?" + urlencode({name: value for name, value in (present | changes).items() if value != ""})
-
-    return await render_template(
-        "keys.html",
-        lines=lines[(page - 1) * PAGE_SIZE : page * PAGE_SIZE],
-        count=len(lines),
-        any_key=bool(runtime.keys.all()),
-        stopped=runtime.keys.stopped,
-        done=_done(),
-        sort=sort,
-        descending=descending,
-        search=search,
-        state=state,
-        filters=[
-            (
-                one,
-                texts.get("keys.all" if one == "all" else f"state.{one}"),
-                len(found) if one == "all" else counts[one],
-            )
-            for one in STATES
-        ],
-        state_link=lambda one: link(state=one),
-        page=page,
-        pages=pages,
-        link=link,
-    )
+    asked = AskedList(KEYS)
+    found = KEYS.page(await all_key_lines(), **asked.options)
+    return await render_template("keys.html", stopped=runtime.keys.stopped, done=_done(), **asked.values(KEYS, found))
 
 
 @blueprint.get("/new")
@@ -197,37 +143,6 @@ async def stop() -> ResponseReturnValue:
     return _back("", "stopped" if stopped else "resumed")
 
 
-async def _lines() -> list[Line]:
-    """Give all keys with their use."""
-    runtime = current_runtime()
-    now = runtime.clock.now()
-    await runtime.ledger.flush()
-    totals = await runtime.records.usage.totals(day_of(now))
-    return [Line(key, key.ended(now) or "ok", totals.get(key.id, KeyTotals())) for key in runtime.keys.all()]
-
-
-def _is_wanted(line: Line, search: str) -> bool:
-    wanted = search.casefold()
-    texts = (line.key.name, line.key.note, line.key.id, line.key.shown)
-    return any(wanted in text.casefold() for text in texts)
-
-
-def _sort_value(line: Line, sort: str) -> tuple[float, str]:
-    """Give what a list is ordered by: numbers or words, never both in one list."""
-    match sort:
-        case "name":
-            return 0, line.key.name.casefold()
-        case "expires":
-            return line.key.expires_at if line.key.expires_at is not None else float("inf"), ""
-        case "today":
-            return line.used.requests_today, ""
-        case "total":
-            return line.used.requests, ""
-        case "last":
-            return line.used.last_at or 0.0, ""
-    return line.key.created_at, ""
-
-
 def _said(form: Mapping[str, str]) -> dict[str, object]:
     """Give a form in the words of `terms`: an empty box says "no limit", as the words beside it tell."""
     said: dict[str, object] = {name: form.get(name, "").replace("\r\n", "\n") for name in ("name", "note")}
@@ -282,7 +197,7 @@ async def _page_of(key: IssuedKey, values: Mapping[str, str], error: InvalidRequ
     return await render_template(
         "key.html",
         key=key,
-        state=key.ended(now) or "ok",
+        state=state_of(key, now),
         old_key_left=max(0.0, (key.previous_until_at or 0) - now),
         used=totals.get(key.id, KeyTotals()),
         rooms=await runtime.quotas.rooms(key),

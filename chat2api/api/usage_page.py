@@ -16,6 +16,7 @@ from chat2api.api.shell import shell_of
 from chat2api.api.tiers import base_of
 from chat2api.api.usage import report
 from chat2api.errors import InvalidAPIKeyError, InvalidRequestError, NotFoundError, PermissionDeniedError
+from chat2api.keys.listing import state_of
 from chat2api.keys.quota import tightest
 from chat2api.keys.terms import Json
 from chat2api.keys.tiers import Tier
@@ -88,7 +89,7 @@ async def usage_page() -> ResponseReturnValue:
         months=sorted(group([row for row in rows if is_month(row.day)], lambda row: row.day), key=lambda one: one.name),
         since=days[0],
         until=days[-1],
-        state=(key.ended(runtime.clock.now()) or "ok") if key is not None else None,
+        state=state_of(key, runtime.clock.now()),
         rooms=await _rooms(runtime, key, tier) if key is not None else (),
         tier=tier,
         requests_chart=_chart(days, by_day, "requests"),

@@ -12,7 +12,9 @@ from quart import Blueprint, Response, request
 from chat2api.api.admission import Guess
 from chat2api.api.body import read_fields
 from chat2api.api.context import current_runtime, record_action
+from chat2api.api.lists import NAMES, list_object, list_options, read_query
 from chat2api.errors import InvalidAPIKeyError, PermissionDeniedError
+from chat2api.keys.listing import USERS
 from chat2api.keys.terms import TIER, Json
 from chat2api.keys.users import MAX_NAME, MAX_PASSWORD, TERM_NAMES, read_terms
 from chat2api.protocol.openai.fields import missing, wrong_type, wrong_value
@@ -51,9 +53,10 @@ async def sign_in() -> Response:
 
 @operator.get("")
 async def index() -> Json:
-    """List all users, in the order in which they were made."""
+    """List the users: `page`, `per_page`, `sort`, `search`, `state`."""
     users = current_runtime().users
-    return {"object": "list", "data": [users.show(user) for user in users.all()]}
+    found = USERS.page(users.lines(), **list_options(read_query(*NAMES)))
+    return list_object(found, [users.show(line.user) for line in found.rows])
 
 
 @operator.post("")

@@ -1,16 +1,16 @@
 """`/local-users`: the operator's pages for people who sign in by name. A password is never shown, here or anywhere."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import quote
 
 from quart import Blueprint, redirect, render_template, request
 from quart.typing import ResponseReturnValue
 
 from chat2api.api.context import current_runtime, record_action
+from chat2api.api.lists import AskedList
 from chat2api.errors import InvalidRequestError
+from chat2api.keys.listing import USERS
 from chat2api.keys.users import LEAST_PASSWORD, read_terms
-from chat2api.storage.keys import IssuedKey
 from chat2api.storage.users import LocalUser
 
 blueprint = Blueprint("users_page", __name__, url_prefix="/local-users")
@@ -19,18 +19,9 @@ NOTICES = frozenset({"added", "removed", "password"})
 """What a page may be asked to say on top of itself, after something was done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One user of the list, with their key and its state."""
-
-    user: LocalUser
-    key: IssuedKey | None
-    state: str
-
-
 @blueprint.get("")
 async def index() -> str:
-    """All users, and the form for another one."""
+    """The users that match what is searched, a page of them, and the form for another one."""
     return await _list({})
 
 
@@ -88,18 +79,16 @@ def _password(form: Mapping[str, str]) -> str:
 
 
 async def _list(values: Mapping[str, str], error: InvalidRequestError | None = None) -> str:
-    runtime = current_runtime()
+    asked = AskedList(USERS)
+    found = USERS.page(current_runtime().users.lines(), **asked.options)
     return await render_template(
-        "users.html",
-        lines=[Line(user, runtime.keys.get(user.key_id), _state(user)) for user in runtime.users.all()],
-        username=values.get("username", ""),
-        **_form_values(error),
+        "users.html", username=values.get("username", ""), **asked.values(USERS, found), **_form_values(error)
     )
 
 
 async def _page(user: LocalUser, error: InvalidRequestError | None = None) -> str:
-    key = current_runtime().keys.get(user.key_id)
-    return await render_template("user.html", user=user, key=key, state=_state(user), **_form_values(error))
+    line = current_runtime().users.line(user)
+    return await render_template("user.html", user=user, key=line.key, state=line.state, **_form_values(error))
 
 
 def _form_values(error: InvalidRequestError | None) -> dict[str, object]:
@@ -109,10 +98,6 @@ def _form_values(error: InvalidRequestError | None) -> dict[str, object]:
         "least": LEAST_PASSWORD,
         "done": done if done in NOTICES else None,
     }
-
-
-def _state(user: LocalUser) -> str:
-    return current_runtime().users.ended(user) or "ok"
 
 
 def _base() -> str:

@@ -61,10 +61,9 @@ async def _add(options: argparse.Namespace, records: Records, clock: Clock) -> N
 
 async def _list(options: argparse.Namespace, records: Records, clock: Clock) -> None:
     async with _open(records, clock) as (users, _):
-        for user in users.all():
-            state = users.ended(user) or "active"
-            made = f"{datetime.fromtimestamp(user.created_at, UTC):%Y-%m-%d}"
-            _say(f"{user.shown_name}  {user.key_id}  {state:<8} since {made}")
+        for line in users.lines():
+            made = f"{datetime.fromtimestamp(line.user.created_at, UTC):%Y-%m-%d}"
+            _say(f"{line.user.shown_name}  {line.user.key_id}  {line.state:<8} since {made}")
         _say(f"{len(users.all())} user(s)")
 
 

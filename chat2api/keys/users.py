@@ -18,6 +18,7 @@ from chat2api.clock import Clock
 from chat2api.errors import InvalidRequestError, NotFoundError, StorageError
 from chat2api.keys.digests import find_digest
 from chat2api.keys.issue import POLL_SECONDS, KeyRing
+from chat2api.keys.listing import UserLine, state_of
 from chat2api.keys.password import SlowDigests
 from chat2api.keys.terms import FIELD_NAMES, NEVER, Json, read_new_key
 from chat2api.protocol.openai.fields import wrong_value
@@ -103,19 +104,24 @@ class LocalUsers:
         """Give all users, in the order in which they were made."""
         return list(self._users.values())
 
-    def ended(self, user: LocalUser) -> str | None:
-        """Say that a user's key is `revoked` or `expired`, None for one that works."""
+    def line(self, user: LocalUser) -> UserLine:
+        """Give a user with their key and its state."""
         key = self._ring.get(user.key_id)
-        return "revoked" if key is None else key.ended(self._clock.now())
+        return UserLine(user, key, state_of(key, self._clock.now()))
+
+    def lines(self) -> list[UserLine]:
+        """Give all users so."""
+        return [self.line(user) for user in self._users.values()]
 
     def show(self, user: LocalUser) -> Json:
         """Give a user as an operator is told of them: never the password or its digest, nor a key."""
-        key = self._ring.get(user.key_id)
+        line = self.line(user)
+        key = line.key
         return {
             "object": "user",
             "username": user.shown_name,
             "key_id": user.key_id,
-            "state": self.ended(user) or "active",
+            "state": line.state,
             "expires_at": None if key is None else NEVER if key.expires_at is None else key.expires_at,
             "created_at": user.created_at,
             "changed_at": user.changed_at,

@@ -75,7 +75,7 @@ async def test_a_user_is_shown_with_the_state_and_the_end_of_the_key(
     assert anna.password not in repr(shown)
     clock.advance(61)
     await ring.revoke(bruno.key_id)
-    assert [users.ended(user) for user in (anna, bruno)] == ["expired", "revoked"]
+    assert [(line.user, line.state) for line in users.lines()] == [(anna, "expired"), (bruno, "revoked")]
     assert [users.show(user)["state"] for user in (anna, bruno)] == ["expired", "revoked"]
     await users.remove("Anna")
     with pytest.raises(NotFoundError):

@@ -28,6 +28,9 @@ SCOPES = ("models", "accounts", "groups")
 STATES = ("ok", "needs_sign_in", "disabled", "suspect", "in_doubt", "cooling")
 SORTS = ("added", "label", "state", "plan", "email", "kind", "note", "expires", "last_used", "last_error", "in_flight")
 ACTIONS = ("test", "refresh", "disable", "enable", "delete")
+KEY_STATES = ("active", "expired", "revoked")
+KEY_SORTS = ("created", "name", "expires", "today", "total", "last")
+USER_SORTS = ("created", "name", "expires")
 KINDS = ("refresh", "session", "access", "share", "device")
 
 _TEXT: Schema = {"type": "string"}
@@ -222,13 +225,37 @@ def _list_of(name: str, **more: Schema) -> Schema:
     return object_of({"object": {"const": "list"}, "data": array(ref(name)), **more})
 
 
+def _page_of(name: str, **more: Schema) -> Schema:
+    counts = dict.fromkeys(("page", "pages", "per_page", "found", "total"), _WHOLE)
+    states: Schema = {"type": "object", "properties": {}, "additionalProperties": _WHOLE}
+    return _list_of(name, **counts, states=states, **more)
+
+
+def _list_query(states: tuple[str, ...], sorts: tuple[str, ...]) -> tuple[Schema, ...]:
+    both_ways = [f"{sign}{name}" for name in sorts for sign in ("", "-")]
+    return (
+        parameter("page", "query", "From 1.", {"type": "integer", "minimum": 1}),
+        parameter("per_page", "query", "50 unless said.", {"type": "integer", "minimum": 1, "maximum": 200}),
+        parameter("sort", "query", f"`{sorts[0]}` unless said; `-` in front turns it round.", {"enum": both_ways}),
+        parameter("search", "query", "Words that all occur.", {"type": "string", "maxLength": 200}),
+        parameter("state", "query", "One state.", {"enum": list(states)}),
+    )
+
+
 def _keys() -> list[Operation]:
     one, made = {"200": ref("Key")}, {"201": ref("NewKey")}
     named: Schema = {"allOf": [ref("KeyFields"), {"type": "object", "required": ["name"]}], "required": ["name"]}
     overlap: dict[str, Schema] = {"overlap_hours": {"type": "number", "minimum": 0, "maximum": 2160}}
     stopped: dict[str, Schema] = {"stopped": _FLAG}
     return [
-        _operation("get", "/keys", "listKeys", "List all keys.", {"200": _list_of("Key", stopped=_FLAG)}),
+        _operation(
+            "get",
+            "/keys",
+            "listKeys",
+            "List the keys.",
+            {"200": _page_of("Key", stopped=_FLAG)},
+            query=_list_query(KEY_STATES, KEY_SORTS),
+        ),
         _operation("post", "/keys", "createKey", "Make a key.", made, takes=named),
         _operation("get", "/keys/{key_id}", "getKey", "Show one key.", one),
         _operation("patch", "/keys/{key_id}", "changeKey", "Change what is given.", one, takes=ref("KeyFields")),
@@ -300,7 +327,14 @@ def _users() -> list[Operation]:
     one = {"200": ref("User")}
     password = object_of({"password": _PASSWORD})
     return [
-        _operation("get", "/users", "listUsers", "List all local users.", {"200": _list_of("User")}),
+        _operation(
+            "get",
+            "/users",
+            "listUsers",
+            "List the local users.",
+            {"200": _page_of("User")},
+            query=_list_query(KEY_STATES, USER_SORTS),
+        ),
         _operation("post", "/users", "createUser", "Make a local user.", {"201": ref("User")}, takes=_new_user()),
         _operation("get", place, "getUser", "Show one user.", one),
         _operation("patch", place, "changeUser", "Give a user another password.", one, takes=password),
@@ -398,17 +432,6 @@ def _imports() -> list[Operation]:
 def _accounts() -> list[Operation]:
     place = "/tokens/accounts/{account_id}"
     one = {"200": ref("Account")}
-    both_ways = [f"{sign}{name}" for name in SORTS for sign in ("", "-")]
-    query = (
-        parameter("page", "query", "From 1.", {"type": "integer", "minimum": 1}),
-        parameter("per_page", "query", "50 unless said.", {"type": "integer", "minimum": 1, "maximum": 200}),
-        parameter("sort", "query", "`-` in front turns it round.", {"enum": both_ways}),
-        parameter("search", "query", "Words that all occur.", {"type": "string", "maxLength": 200}),
-        parameter("state", "query", "One state.", {"enum": list(STATES)}),
-        parameter("group", "query", "One group.", _TEXT),
-    )
-    states: Schema = {"type": "object", "properties": {}, "additionalProperties": _WHOLE}
-    counts = dict.fromkeys(("page", "pages", "per_page", "found", "total"), _WHOLE)
     changes = object_of({"note": _TEXT, "groups": array(_TEXT), "enabled": _FLAG}, ())
     chosen = object_of({"action": {"enum": list(ACTIONS)}, "ids": array(_TEXT), "all": _FLAG}, ("action",))
     acts = (
@@ -423,8 +446,8 @@ def _accounts() -> list[Operation]:
             "/tokens/accounts",
             "listAccounts",
             "List the accounts.",
-            {"200": _list_of("Account", **counts, states=states)},
-            query=query,
+            {"200": _page_of("Account")},
+            query=(*_list_query(STATES, SORTS), parameter("group", "query", "One group.", _TEXT)),
         ),
         _operation("get", place, "getAccount", "Show one account.", one),
         _operation("patch", place, "changeAccount", "Change what is given.", one, takes=changes),

@@ -4,6 +4,7 @@ from typing import Any, cast, get_args
 
 from chat2api.accounts import listing
 from chat2api.gateway.account_care import BULK_ACTIONS
+from chat2api.keys.listing import KEYS, STATES, USERS
 from chat2api.keys.terms import FIELD_NAMES, LIMIT_NAMES, SCOPE_NAMES
 from chat2api.keys.users import LEAST_PASSWORD, MAX_NAME, MAX_PASSWORD, TERM_NAMES
 from chat2api.protocol.openai import openapi_operator
@@ -45,6 +46,8 @@ def test_the_words_are_those_of_the_code() -> None:
     assert openapi_operator.SCOPES == SCOPE_NAMES
     assert openapi_operator.STATES == listing.STATES
     assert openapi_operator.SORTS == listing.SORTS
+    assert openapi_operator.KEY_STATES == STATES
+    assert (tuple(KEYS.sorts), tuple(USERS.sorts)) == (openapi_operator.KEY_SORTS, openapi_operator.USER_SORTS)
     assert openapi_operator.ACTIONS == BULK_ACTIONS
     assert get_args(AccountKind) == openapi_operator.KINDS
     schemas = cast("dict[str, dict[str, Any]]", cast("dict[str, object]", DOCUMENT["components"])["schemas"])
