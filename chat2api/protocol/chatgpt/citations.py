@@ -33,14 +33,20 @@ MAX_MARKUP = 16 * 1024
 _SPECIAL = re.compile("[\ue200-\ue20f【]|!?\\[|!\\Z|\\((?=sandbox:|s?a?n?d?b?o?x?\\Z)")
 """Where markup may begin; text without a match is plain."""
 
-_BEGUN = re.compile("\ue200[a-z_]{0,40}(?:(\ue202)|\ue201|\\Z)")
-_OLD = re.compile(r"【(\d{1,4}(?::\d{1,4})?†[^】\n]{0,200}|oaicite:\d{1,4})】")
-_OLD_BEGUN = re.compile(r"【(?:\d{0,4}|\d{1,4}:\d{0,4}|\d{1,4}(?::\d{1,4})?†[^】\n]{0,200}|o[aicte]{0,6}:?\d{0,4})\Z")
-_SANDBOX = re.compile(
-    r"(!?)\[([^\[\]\n\ue200-\ue20f]{0,300})\]\((sandbox:[^()\n\ue200-\ue20f]{1,1000})\)|()()\((sandbox:[^()\n\ue200-\ue20f]{1,1000})\)"
+_BEGUN = re.compile("\ue200[a-z_]{0,40}(?:[\ue201\ue202{[]|\\Z)")
+_REFERENCE = r"(?:\d{1,4}(?::\d{1,4})?|turn\d{1,3}[a-z_]{1,20}\d{1,4})"
+_OLD = re.compile(rf"【(?:{_REFERENCE}†[^】\n]{{0,200}}|turn\d{{1,3}}[a-z_]{{1,20}}\d{{1,4}}|oaicite:\d{{1,4}})】")
+_OLD_BEGUN = re.compile(
+    r"【(?:\d{0,4}|\d{1,4}:\d{0,4}|t[urn]{0,3}\d{0,3}[a-z_]{0,20}\d{0,4}|o[aicte]{0,6}:?\d{0,4}"
+    rf"|{_REFERENCE}†[^】\n]{{0,200}})\Z"
 )
+_IN_TARGET = r"[^()\n\ue200-\ue20f]"
+_TARGET = rf"sandbox:(?:{_IN_TARGET}|\({_IN_TARGET}{{0,200}}\)){{1,1000}}"
+"""A file's name may hold one pair of brackets: `report (1).xlsx`."""
+_SANDBOX = re.compile(rf"(!?)\[([^\[\]\n\ue200-\ue20f]{{0,300}})\]\(({_TARGET})\)|()()\(({_TARGET})\)")
+_SANDBOX_BEGUN = re.compile(rf"\(sandbox:(?:{_IN_TARGET}|\({_IN_TARGET}{{0,200}}\))*(?:\({_IN_TARGET}{{0,200}})?\Z")
+_KIND = re.compile(r"([a-z_]+)([{[].*)", re.DOTALL)
 _LABEL = re.compile(r"!?\[[^\[\]\n\ue200-\ue20f]{0,300}")
-_AFTER_LINK = re.compile(r"[)\n\ue200-\ue20f]")
 _SIGNS = re.compile("[\ue200-\ue20f]")
 _REF = re.compile(r"turn(\d+)([a-z_]+)(\d+)")
 _TRACKING = re.compile(r"([?&])utm_source=(?:chatgpt\.com|openai)(&|(?=#)|\Z)")
@@ -68,6 +74,8 @@ class Sources:
     def render(self, markup: str, start: int) -> str | None:
         """Give Markdown for a whole U+E200 … U+E201 that began at `start`; None while its target is not known."""
         fields = markup.strip(OPEN + CLOSE).split(FIELD)
+        if len(fields) == 1 and (bare := _KIND.match(fields[0])):
+            fields = [bare.group(1), bare.group(2)]
         kind = fields[0].strip()
         reference = self._reference(markup, start)
         if kind in ("entity", "product_entity"):
@@ -91,6 +99,8 @@ class Sources:
 
     def render_old(self, markup: str, start: int) -> str | None:
         """Give Markdown for a whole 【…】 that began at `start`; None while its target is not known."""
+        if links := self._by_ids(markup):
+            return _in_brackets(links)
         number = re.search(r"\d+", markup)
         by_number: Json = None
         for citation in _dicts(self.metadata.get("citations")):
@@ -291,7 +301,7 @@ def _may_become_link(text: str) -> bool:
         rest = rest[1:]
     if "(sandbox:".startswith(rest):
         return True
-    return rest.startswith("(sandbox:") and len(rest) < 1010 and _AFTER_LINK.search(rest) is None
+    return len(rest) < 1010 and _SANDBOX_BEGUN.match(rest) is not None
 
 
 def _is_hidden(reference: dict[str, Json], markup: str) -> bool:

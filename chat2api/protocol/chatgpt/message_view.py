@@ -108,11 +108,16 @@ class View:
     def join_halves(self, text: str) -> str:
         """Join the halves of a surrogate pair that two deltas carried; a lone half becomes U+FFFD."""
         text, self.carry = self.carry + text, ""
-        if _SURROGATE.search(text) is None:
-            return text
-        if "\ud800" <= text[-1] <= "\udbff":
+        if text and "\ud800" <= text[-1] <= "\udbff":
             text, self.carry = text[:-1], text[-1]
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return join_surrogates(text)
+
+
+def join_surrogates(text: str) -> str:
+    """Give text with the halves of surrogate pairs joined; a lone half becomes U+FFFD."""
+    if text.isascii() or _SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _rewritten(seen: str, text: str) -> str:

@@ -16,6 +16,7 @@ keep) and was never captured.
 """
 
 from collections import Counter
+from types import NoneType
 from typing import Any, Literal, NamedTuple
 
 Json = Any
@@ -27,6 +28,7 @@ Document = dict[str, Json]
 _MAX_DOCUMENTS = 512
 _MAX_LIST_GAP = 16
 _MAX_SHAPES = 64
+_MAX_NESTED_PATCHES = 8
 _IDLE_PATHS = frozenset({"/message/metadata/token_count", "/message/update_time", "/message/weight"})
 """What changes with each delta, in patches of 2026, and says nothing; it is not kept."""
 
@@ -129,28 +131,26 @@ class DeltaDocuments:
         if (
             type(value) is dict
             and path == ""
-            and ("message" in value or "c" in delta or operation in ("add", "replace"))
+            and (_holds_message(value) or "c" in delta or operation in ("add", "replace"))
         ):
             return self._begin(value)
         document = self._documents.get(self._key)
         if document is None:
             return self._begin_unannounced(path, operation, value)
         if type(value) is list and self._is_patch(delta, value, path, operation):
-            prefix = path if operation == "patch" else ""
-            changes: list[Change] = []
-            for item in value:
-                changes += self._apply_item(document, item, prefix)
-            return changes
+            return self._apply_patch(document, value, path if operation == "patch" else "")
         if type(value) is str and path == "":
-            # After a patch or an add a bare string goes on with the message's text (disputed, yet every reader
-            # of the wire does so; captures hold it only rarely).
-            return self._operate(document, self._text_path(document), "append", value)
+            # After a patch or an add a bare string goes on with the text that grew last, else with the message's
+            # own (disputed, yet every reader of the wire does so; captures hold it only rarely).
+            tip = self._tip
+            path = tip[1] if tip is not None and tip[0] is document else self._text_path(document)
+            return self._operate(document, path, "append", value)
         self._tip_is_sticky = operation == "append"
         return self._operate(document, path, operation, value)
 
     def _stick(self, delta: dict[str, Json], value: Json) -> tuple[str, str]:
         path, operation = delta.get("p"), delta.get("o")
-        begins = type(value) is dict and ("message" in value or "c" in delta)
+        begins = type(value) is dict and (_holds_message(value) or "c" in delta)
         if isinstance(path, str):
             self._path = path
         elif begins or operation == "patch":
@@ -188,23 +188,34 @@ class DeltaDocuments:
         # A list without `o` whose items all are operations is a patch, whatever was sticky.
         return "o" not in delta and bool(value) and all(type(item) is dict and "p" in item for item in value)
 
-    def _apply_item(self, document: Document, item: Json, prefix: str) -> list[Change]:
-        if type(item) is not dict:
-            return self._nonsense("patch item")
-        path, operation, value = item.get("p", ""), item.get("o"), item.get("v")
-        if not isinstance(path, str):
-            return self._nonsense("patch item")
-        path = prefix + path
-        if path in _IDLE_PATHS:
-            return []
-        if operation is None:
-            operation = "append" if type(value) is str else "replace"
-        if path == "" and type(value) is dict and operation in ("add", "replace"):
-            document.clear()
-            document.update(value)
-            self._tip = None
-            return [Change("begin", document)]
-        return self._operate(document, path, operation, value)
+    def _apply_patch(self, document: Document, items: list[Json], prefix: str, depth: int = 0) -> list[Change]:
+        """Carry the operations of a patch out; one without a path goes on where the one before it did."""
+        changes: list[Change] = []
+        sticky, sticky_operation = "", None
+        for item in items:
+            path = item.get("p", sticky) if type(item) is dict else None
+            if not isinstance(path, str):
+                changes += self._nonsense("patch item")
+                continue
+            operation, value = item.get("o"), item.get("v")
+            if operation is None and path == sticky:
+                operation = sticky_operation
+            if operation is None:
+                operation = "append" if type(value) is str else "replace"
+            sticky, sticky_operation = path, operation
+            path = prefix + path
+            if path in _IDLE_PATHS:
+                continue
+            if operation == "patch" and type(value) is list and depth < _MAX_NESTED_PATCHES:
+                changes += self._apply_patch(document, value, path, depth + 1)
+            elif path == "" and type(value) is dict and operation in ("add", "replace"):
+                document.clear()
+                document.update(value)
+                self._tip = None
+                changes.append(Change("begin", document))
+            else:
+                changes += self._operate(document, path, operation, value)
+        return changes
 
     @staticmethod
     def _text_path(document: Document) -> str:
@@ -277,6 +288,10 @@ class DeltaDocuments:
     def _nonsense(self, what: str) -> list[Change]:
         note_unknown(self._unknown, f"delta: {what}")
         return []
+
+
+def _holds_message(value: dict[str, Json]) -> bool:
+    return "message" in value and type(value["message"]) in (dict, NoneType)
 
 
 def _index(token: str, length: int) -> int | None:

@@ -236,7 +236,10 @@ class ConversationDecoder:
             if type(text) is str and (grown := self._documents.grow(text)) is not None:
                 self._turn.append(*grown, text)
                 return
-        self._read_payload(payload)
+        if event.event == "error" and text_of(payload.get("message") if type(payload) is dict else payload):
+            self._turn.fail(payload)
+        else:
+            self._read_payload(payload)
 
     def _read_odd(self, data: str, name: str) -> None:
         """Read what is not one JSON document: the end mark, a keep-alive, several documents, or nonsense."""
@@ -275,12 +278,12 @@ class ConversationDecoder:
     def _read_payload(self, payload: Json) -> None:
         if type(payload) is not dict:
             if type(payload) is list and payload:
-                self._read_delta({"v": payload})
+                self._read_list(payload)
+            elif payload == _DONE:
+                self._read_end()
             elif payload not in ("v1", None, "", [], 0):
                 note_unknown(self.unknown, f"payload: {type(payload).__name__}")
-        elif (
-            type(kind := payload.get("type")) is str and "v" not in payload and type(payload.get("message")) is not dict
-        ):
+        elif type(kind := payload.get("type")) is str and not _is_answer(payload):
             self._read_side_event(kind, payload)
         elif "message" in payload:
             if type(payload["message"]) is dict:
@@ -292,6 +295,15 @@ class ConversationDecoder:
             self._read_delta(payload)
         else:
             self._read_message_less(payload)
+
+    def _read_list(self, items: list[Json]) -> None:
+        """Read a list: the operations of a patch, or several payloads in one."""
+        if all(type(item) is dict and "p" in item for item in items):
+            self._read_delta({"v": items})
+            return
+        for item in items:
+            if type(item) is dict and not self.is_ended:
+                self._read_payload(item)
 
     def _read_delta(self, delta: dict[str, Json]) -> None:
         amended: list[str] = []
@@ -365,6 +377,11 @@ def _find_bare_deltas(data: bytes) -> re.Match[bytes] | None:
             return run
         found = data.find(_BARE_START, found + 1)
     return None
+
+
+def _is_answer(payload: dict[str, Json]) -> bool:
+    """Whether an object that has a `type` is nevertheless a message or a delta."""
+    return type(payload.get("message")) is dict or ("v" in payload and not payload.keys().isdisjoint(("p", "o", "c")))
 
 
 def parse_json_answer(body: bytes) -> Event:

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable
 
 from chat2api.errors import StreamInterruptedError, UpstreamProtocolError
 from chat2api.protocol.chatgpt.citations import CitationText, Sources
-from chat2api.protocol.chatgpt.message_view import View
+from chat2api.protocol.chatgpt.message_view import View, join_surrogates
 from chat2api.protocol.chatgpt.patches import Document, Json, Rope, note_unknown, text_of
 from chat2api.protocol.chatgpt.transcript import Facts, Transcript
 from chat2api.protocol.chatgpt.visibility import (
@@ -41,6 +41,7 @@ from chat2api.protocol.events import (
     ImagePending,
 )
 
+_CUT_CHARACTERS = "\ufffd" + "".join(map(chr, range(0xD800, 0xDC00)))
 _VISIBLE_TOKENS = frozenset({"user_visible_token", "final_channel_token"})
 
 
@@ -193,7 +194,7 @@ class Turn:
             return
         if type(error) is dict:
             code = code or error.get("code") or error.get("error_code")
-            error = error.get("message") or error.get("detail") or code
+            error = error.get("message") or error.get("detail") or error.get("content") or code
         message = text_of(error) or "The backend reported an error without a text."
         self._transcript.leave()
         self.end(Failed(message, text_of(code) or None, self.facts.conversation_id))
@@ -272,11 +273,12 @@ class Turn:
 
     def _read_snapshot(self, view: View, text: str, *, is_growing: bool) -> None:
         if is_growing:
-            # Cut inside a character's bytes: the replacement character will be another in the next snapshot.
-            text = text.rstrip("\ufffd")
-        seen = str(view.seen)
+            # Cut inside a character: its stand-in, or its first half, will be another in the next snapshot.
+            text = text.rstrip(_CUT_CHARACTERS)
+        text, seen = join_surrogates(text), join_surrogates(str(view.seen).removesuffix(view.carry))
         if text == seen:
             return
+        view.seen, view.carry = Rope(seen), ""
         if not seen and self._goes_on_with_the_answer(view, text):
             self._take_place_of_the_answer(view)
         news = view.find_news(text)

@@ -153,21 +153,20 @@ def read_text(show: Show, content: Mapping[str, Json]) -> tuple[str, str | None]
         return _read_thoughts(content)
     parts = content.get("parts")
     if type(parts) is not list:
-        return text_of(content.get("text")), CODE_PATH
+        return text_of(content.get("text")) or text_of(parts) or text_of(content.get("refusal")), CODE_PATH
     pieces = [(index, text) for index, part in enumerate(parts) if (text := _text_of_part(part)) is not None]
-    text = "\n".join(text for _, text in pieces if text)
+    joined = "\n".join(text for _, text in pieces if text)
     is_last_plain = bool(pieces) and pieces[-1][0] == len(parts) - 1 and type(parts[-1]) is not dict
-    may_grow = is_last_plain and (bool(pieces[-1][1]) or not text)
-    return text, f"/message/content/parts/{pieces[-1][0]}" if may_grow else None
+    may_grow = is_last_plain and (bool(pieces[-1][1]) or not joined)
+    return joined, f"/message/content/parts/{pieces[-1][0]}" if may_grow else None
 
 
 def _text_of_part(part: Json) -> str | None:
     if type(part) is not dict:
         text = str(part) if type(part) in (int, float) else text_of(part)
         return None if text.startswith(_POINTERS) else text
-    if part.get("content_type") == "audio_transcription":
-        return text_of(part.get("text"))
-    return None
+    # What was spoken (`audio_transcription`), say; pictures and recordings have no text of their own.
+    return text_of(part.get("text")) or None
 
 
 def _read_thoughts(content: Mapping[str, Json]) -> tuple[str, str | None]:

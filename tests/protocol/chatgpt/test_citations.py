@@ -60,6 +60,7 @@ def render(text: str, *cuts: int, **metadata: Any) -> str:
         (f"See:{S}navlist{F}News{F}turn0search1,turn2news0{C}",
          "See:\n- [Site A](https://a.example/p)\n- [B (2)](https://b.example/x_%28y%29?k=1#top)\n"),
         (f"a{S}i{F}turn0image1{C}b{S}forecast{F}x{C}c{S}genui{F}{{}}{C}d{S}products{F}{{}}{C}e", "abcde"),
+        (f"{S}entity[\"city\",\"Paris\"]{C} has {S}image_group{{\"query\":[\"a\"]}}{C}a river", "Paris has a river"),
         (f"a{S}filecite{F}turn0file0{F}L1-L3{C}b", "ab"),
         ("\ue203bold\ue204\ue206 and \ue201", "bold and "),
         (f"stray {S} sign", "stray  sign"),
@@ -109,8 +110,24 @@ def test_old_citations_are_found_by_position_in_code_points(citation: dict[str, 
     assert render("\U0001f600Nil【7†source】.", citations=[citation]) == f"\U0001f600Nil{expected}."
 
 
+def test_an_old_citation_may_name_its_target() -> None:
+    assert render("Nil【turn0search1】.", search_result_groups=GROUPS) == "Nil ([Site A](https://a.example/p))."
+    assert render("Nil【turn9search1†L1-L2】.", search_result_groups=GROUPS) == "Nil."
+
+
 @pytest.mark.parametrize(
-    "text", ["【标题】内容", "【1】", "【", "a 【x†y", "list [1] and (2)!", "a[i](j)", "[x](https://e.example/)"]
+    "text",
+    [
+        "【标题】内容",
+        "【1】",
+        "【turn 1】",
+        "【turn0】",
+        "【",
+        "a 【x†y",
+        "list [1] and (2)!",
+        "a[i](j)",
+        "[x](https://e.example/)",
+    ],
 )
 def test_what_only_looks_like_markup_stays(text: str) -> None:
     assert render(text) == text
@@ -125,6 +142,9 @@ def test_what_only_looks_like_markup_stays(text: str) -> None:
         ("at (sandbox:/mnt/data/x.txt).", "at <x.txt|sandbox:/mnt/data/x.txt|False>."),
         ("[a [b]](sandbox:/mnt/data/x)", "[a [b]]<x|sandbox:/mnt/data/x|False>"),
         ("[open](sandbox:/mnt", "[open](sandbox:/mnt"),
+        ("[r](sandbox:/mnt/data/r (1).csv)", "<r|sandbox:/mnt/data/r (1).csv|False>"),
+        ("([r](sandbox:/mnt/data/r.csv))", "(<r|sandbox:/mnt/data/r.csv|False>)"),
+        ("[r](sandbox:/mnt/data/r (1.csv)", "[r](sandbox:/mnt/data/r (1.csv)"),
     ],
 )
 def test_links_to_files_of_the_interpreter_become_pointers(text: str, expected: str) -> None:
@@ -132,7 +152,7 @@ def test_links_to_files_of_the_interpreter_become_pointers(text: str, expected: 
 
 
 SAMPLES = (
-    f"A {S}cite{F}turn0search1{C} and 【7†source】, ![Plot](sandbox:/mnt/data/p.png)! "
+    f"A {S}cite{F}turn0search1{C} and 【7†source】, ![Plot](sandbox:/mnt/data/p (1).png)! 【turn0search1】"
     f'[x][y](z) (sandy) {S}entity{F}["a","b"]{C}【标题】{S}navlist{F}N{F}turn2news0{C}[end'
 )
 OLD = [{"start_ix": SAMPLES.index("【7"), "metadata": {"url": "https://o.example/", "title": "Old"}}]

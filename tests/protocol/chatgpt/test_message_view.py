@@ -3,7 +3,7 @@
 import pytest
 
 from chat2api.protocol.chatgpt.citations import Sources
-from chat2api.protocol.chatgpt.message_view import View
+from chat2api.protocol.chatgpt.message_view import View, join_surrogates
 from chat2api.protocol.chatgpt.patches import Rope
 from chat2api.protocol.chatgpt.visibility import Show
 
@@ -47,6 +47,10 @@ def test_only_what_is_new_is_passed_on(pictures: tuple[str, ...], news: list[str
 def test_halves_of_a_character_are_joined(pieces: tuple[str, ...], joined: list[str]) -> None:
     view = View("m", Sources({}))
     assert [view.join_halves(piece) for piece in pieces] == joined
+
+
+def test_a_whole_text_has_no_halves() -> None:
+    assert join_surrogates("a\ud83d\ude00\ud83d") == "a\U0001f600\ufffd"
 
 
 @pytest.mark.parametrize(

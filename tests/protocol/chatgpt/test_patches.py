@@ -20,6 +20,13 @@ def plain(value: Any) -> Any:
     return [plain(inner) for inner in value] if isinstance(value, list) else value
 
 
+def nested(depth: int, operation: dict[str, Any]) -> dict[str, Any]:
+    """Give a patch of a patch of … of this operation."""
+    for _ in range(depth):
+        operation = {"p": "", "o": "patch", "v": [operation]}
+    return operation
+
+
 def apply_all(*deltas: dict[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
     unknown: Counter[str] = Counter()
     documents = DeltaDocuments(unknown)
@@ -54,6 +61,9 @@ def apply_all(*deltas: dict[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
         ({"v": [{"p": "/message/a", "o": "append", "v": "y"}]}, "a", "xy"),
         ({"o": "patch", "v": [{"p": "/message/a", "o": "append", "v": "y"}]}, "a", "xy"),
         ({"p": "/message", "o": "patch", "v": [{"p": "/a", "o": "append", "v": "y"}]}, "a", "xy"),
+        ({"v": [{"p": "/message", "o": "patch", "v": [{"p": "/a", "o": "append", "v": "y"}]}]}, "a", "xy"),
+        ({"v": [{"p": "/message/a", "o": "append", "v": "y"}, {"v": "z"}]}, "a", "xyz"),
+        ({"v": [{"p": "/message/a", "o": "replace", "v": "y"}, {"p": "/message/new", "v": "z"}]}, "new", "z"),
     ],
 )
 def test_an_operation_does_what_it_says(delta: dict[str, Any], where: str, expected: object) -> None:
@@ -75,6 +85,7 @@ def test_an_operation_does_what_it_says(delta: dict[str, Any], where: str, expec
         {"p": "", "o": "append", "v": 5},
         {"o": "patch", "v": ["x"]},
         {"o": "patch", "v": [{"p": 5}]},
+        nested(20, {"p": "/message/a", "o": "append", "v": "y"}),
     ],
 )
 def test_R14_an_operation_without_sense_changes_nothing_and_is_counted(delta: dict[str, Any]) -> None:
