@@ -6,13 +6,14 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.ready
 DEV_STAMP = $(VENV)/.ready-dev
 
-.PHONY: help run setup test browser check bench nightly lock clean
+.PHONY: help run setup test browser node check bench nightly lock clean
 
 help:
 	@echo "make run      set up and start the server on port 5005 (with the simulator while there is no account)"
 	@echo "make setup    only set up what the server needs"
 	@echo "make test     set up what the suite needs and pass it"
 	@echo "make browser  install Chromium for the tests of pages, where that is allowed"
+	@echo "make node     install the clients from npm that the suite runs, where there is Node"
 	@echo "make check    set up the same and run ruff, mypy --strict and import-linter"
 	@echo "make bench    measure on this machine, as ratios in one run"
 	@echo "make nightly  the long runs: kills, cancels, cuts, soak, fuzz, timing of the promised limits"
@@ -61,7 +62,7 @@ $(DEV_STAMP): $(STAMP) requirements-dev.txt
 # What is compiled is kept, whatever the environment says: the suite starts Python a hundred times.
 test nightly: export PYTHONDONTWRITEBYTECODE =
 
-test: $(DEV_STAMP) browser
+test: $(DEV_STAMP) browser node
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not nightly and not alone"
 	$(BIN)/python -m pytest -m "alone and not nightly" $$(grep -rl --include='test_*.py' 'pytest\.mark\.alone' tests)
 
@@ -72,6 +73,18 @@ browser:
 	    if [ "$$(id -u)" = 0 ]; then apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	    else sudo -n apt-get install -y -qq --no-install-recommends chromium >/dev/null; fi; } 2>/dev/null || \
 	  echo "There is no Chromium, so the tests of pages are skipped. Install it with: sudo apt-get install -y chromium"
+
+# The clients from npm are installed once for each lock. Without Node their tests are skipped, which is said; where
+# CHAT2API_NEEDS_NODE is set, Node is installed from the system's packages.
+NODE = tests/node
+node:
+	@cmp -s $(NODE)/package-lock.json $(NODE)/node_modules/.installed-lock || { \
+	  command -v npm >/dev/null || [ -z "$(CHAT2API_NEEDS_NODE)" ] || { echo "Installing Node …"; \
+	    $$([ "$$(id -u)" = 0 ] || echo sudo -n) apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null; }; \
+	  command -v npm >/dev/null && { echo "Installing the clients from npm …"; \
+	    npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null && \
+	    cp $(NODE)/package-lock.json $(NODE)/node_modules/.installed-lock; }; } || \
+	  echo "The clients from npm could not be installed, so their tests are skipped. They need: sudo apt-get install -y nodejs npm"
 
 check: $(DEV_STAMP)
 	$(BIN)/ruff check .
@@ -94,4 +107,4 @@ lock:
 	    --no-header --no-annotate $$part.in -o $$part.txt || exit 1; done
 
 clean:
-	rm -rf $(VENV) build *.egg-info chat2api/protocol/chatgpt/*.so
+	rm -rf $(VENV) $(NODE)/node_modules build *.egg-info chat2api/protocol/chatgpt/*.so
