@@ -11,12 +11,14 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from chat2api import __version__
 from chat2api.api.body import body_limit
 from chat2api.api.connection import ConnectionSettings
 from chat2api.api.context import running_runtime
+from chat2api.api.conversations import error_writer
 from chat2api.api.guards import BodyGuard, BodySettings
 from chat2api.api.listening import Address
 from chat2api.api.server import ServerSettings, Shutdown, serve
@@ -90,7 +92,12 @@ async def run_server(
         (on_ready or _show_banner)(runtime, addresses)
 
     return await serve(
-        BodyGuard(app, limit_for=body_limit, settings=BodySettings(timeout=config.client_body_timeout)),
+        BodyGuard(
+            app,
+            limit_for=body_limit,
+            write_for=partial(error_writer, f"/{config.api_prefix}" if config.api_prefix else ""),
+            settings=BodySettings(timeout=config.client_body_timeout),
+        ),
         binds=[(host, config.port) for host in config.host],
         settings=ServerSettings(
             connection=ConnectionSettings(

@@ -15,7 +15,7 @@ from chat2api.api.body import read_json
 from chat2api.api.charging import Charge, check_model, held_to_rate, open_charge
 from chat2api.api.context import current_caller, current_runtime, on_request_end
 from chat2api.api.dispatch import LastPiece
-from chat2api.api.errors import site_error
+from chat2api.api.errors import WriteError, site_error
 from chat2api.api.relay import AnswerRelay, size_of_events
 from chat2api.errors import Chat2APIError, PermissionDeniedError
 from chat2api.gateway.site_turns import Piece
@@ -31,6 +31,7 @@ from chat2api.protocol.chatgpt.website import (
 )
 from chat2api.protocol.chatgpt.website_turns import read_turn
 from chat2api.protocol.event_stream import encode_event
+from chat2api.protocol.openai.errors import error_object
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,11 @@ _PLACES = re.compile(
 def is_site_path(prefix: str, path: str) -> bool:
     """Whether a path is, or would be, one of the website's calls; `prefix` is that of API_PREFIX."""
     return path.startswith(prefix) and _PLACES.fullmatch(path.removeprefix(prefix).rstrip("/")) is not None
+
+
+def error_writer(prefix: str, path: str) -> WriteError:
+    """Give the shape of the errors on a path, also of those that end a request before it is anybody's."""
+    return site_error if is_site_path(prefix, path) else error_object
 
 
 @blueprint.post("/conversation")

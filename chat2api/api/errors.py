@@ -28,7 +28,7 @@ class SiteErrorBody(TypedDict):
     errorMessage: str
 
 
-WriteError = Callable[[Exception], tuple[int, Mapping[str, object], dict[str, str]]]
+WriteError = Callable[[BaseException], tuple[int, Mapping[str, object], dict[str, str]]]
 """Gives status, body and headers of the answer that an exception stands for."""
 
 ErrorPage = Callable[[Exception, int, Mapping[str, str]], Awaitable[Response | None]]
@@ -72,7 +72,7 @@ async def answer_error(error: Exception, write: WriteError = error_object) -> Re
     return Response(orjson.dumps(body), status=status, headers=headers, content_type="application/json")
 
 
-def site_error(error: Exception) -> tuple[int, SiteErrorBody, dict[str, str]]:
+def site_error(error: BaseException) -> tuple[int, SiteErrorBody, dict[str, str]]:
     """Give status, body and headers of an error for the callers of the website's calls.
 
     They know 401 as a token that is refused and 403 as none at all, 413 as a message that is too long, 422 as a request

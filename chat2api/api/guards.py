@@ -29,6 +29,7 @@ from hypercorn.typing import (
 from quart.wrappers import Request
 from quart.wrappers.request import Body
 
+from chat2api.api.errors import WriteError
 from chat2api.errors import Chat2APIError, PayloadTooLargeError
 from chat2api.protocol.openai.errors import error_object
 
@@ -46,9 +47,9 @@ class RequestTimeoutError(Chat2APIError):
     default_code = "request_timeout"
 
 
-def refusal(error: BaseException) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def refusal(error: BaseException, write: WriteError = error_object) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Return status, headers and body of the answer to a request that ends here, and its connection with it."""
-    status, content, extra = error_object(error)
+    status, content, extra = write(error)
     body = json.dumps(content).encode()
     headers = [
         (b"content-type", b"application/json"),
@@ -185,11 +186,17 @@ class BodyGuard:
     """An ASGI app around an ASGI app that bounds the size and the slowness of request bodies."""
 
     def __init__(
-        self, app: ASGIFramework, *, limit_for: Callable[[str], int], settings: BodySettings | None = None
+        self,
+        app: ASGIFramework,
+        *,
+        limit_for: Callable[[str], int],
+        write_for: Callable[[str], WriteError] = lambda path: error_object,
+        settings: BodySettings | None = None,
     ) -> None:
-        """Guard app; limit_for gives the largest body in bytes that a path takes."""
+        """Guard app; limit_for gives the largest body in bytes that a path takes, write_for the shape of its errors."""
         self._app = app
         self._limit_for = limit_for
+        self._write_for = write_for
         self._settings = settings if settings is not None else BodySettings()
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -207,12 +214,12 @@ class BodyGuard:
             if name == b"content-length":
                 length = int(value)
         if length > limit:
-            await _refuse(send, _too_large(limit))
+            await _refuse(send, _too_large(limit), self._write_for(scope["path"]))
             return
         meter = _Meter(receive, send, limit, self._settings, flow)
         await self._app(scope, meter.receive, meter.send)
         if meter.refusal is not None and not meter.started:
-            await _refuse(send, meter.refusal)
+            await _refuse(send, meter.refusal, self._write_for(scope["path"]))
 
 
 class _Meter:
@@ -294,8 +301,8 @@ def flow_of(scope: HTTPScope) -> BodyFlow | None:
     return flow if isinstance(flow, BodyFlow) else None
 
 
-async def _refuse(send: ASGISendCallable, error: Chat2APIError) -> None:
+async def _refuse(send: ASGISendCallable, error: Chat2APIError, write: WriteError) -> None:
     """Answer in the app's place."""
-    status, headers, body = refusal(error)
+    status, headers, body = refusal(error, write)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import logging
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,7 +13,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from chat2api.api.conversations import is_site_path
+from chat2api.api.body import SMALL_BODY
+from chat2api.api.conversations import error_writer, is_site_path
+from chat2api.api.errors import site_error
 from chat2api.protocol.chatgpt.stream import ConversationDecoder
 from chat2api.protocol.events import Finished, TextDelta
 from chat2api.simulator.app import Simulator
@@ -158,6 +161,40 @@ async def test_errors_have_the_form_that_these_callers_know(http: httpx.AsyncCli
         assert answer.headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize("path", ["/conversation", "/backend-api/conversations", "/auth/login"])
+async def test_S37_a_body_that_is_too_long_is_refused_in_that_form_before_anybody_is_asked(
+    http: httpx.AsyncClient, path: str
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(SMALL_BODY // 2**20 + 1):
+            yield b"x" * 2**20
+
+    for content in (pieces(), b"x" * (SMALL_BODY + 1)):
+        answer = await http.post(path, content=content, headers=OPERATOR | {"Content-Type": "application/json"})
+        assert answer.status_code == 413
+        assert list(answer.json()) == ["errorMessage"]
+
+
+async def test_the_log_says_whose_key_a_call_was_made_by(
+    house: House, http: httpx.AsyncClient, own: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "chat2api.api.metrics")
+    issued = await house.runtime.keys.issue(NewKey("anna", None))
+    asked = {issued.key.id: {"Authorization": f"Bearer {issued.secret}"}, "operator": OPERATOR, "own": own, "-": {}}
+    for headers in asked.values():
+        await http.get("/conversations", headers=headers)
+        await http.get("/conversation/c-nobodys", headers=headers)
+        await http.post("/conversation", json={"messages": []}, headers=headers)
+
+    def keys() -> list[str]:
+        lines = [record.getMessage() for record in caplog.records if record.name == "chat2api.api.metrics"]
+        return [found for line in lines for found in re.findall(r" key=(\S+)", line)]
+
+    await until(lambda: len(keys()) == 3 * len(asked), "a request was not logged")
+    assert keys() == [name for name in asked for _ in range(3)]
+    assert issued.secret not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("fault", "status"),
     [
@@ -217,6 +254,7 @@ async def test_a_mistake_of_ours_is_a_500_that_tells_nothing(
 async def test_the_paths_on_which_errors_have_that_form(prefix: str, path: str, is_one: bool) -> None:
     assert is_site_path(prefix, prefix + path) is is_one
     assert not is_site_path("/x", path) or prefix == "/x"
+    assert (error_writer(prefix, prefix + path) is site_error) is is_one
 
 
 async def test_errors_of_other_paths_are_as_they_were(http: httpx.AsyncClient) -> None:

@@ -11,8 +11,10 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart import Quart, Response, request
 
 from chat2api.api.connection import ConnectionSettings
+from chat2api.api.errors import WriteError, site_error
 from chat2api.api.guards import BodyFlow, BodyGuard, BodySettings, PacedRequest, refusal_bytes
 from chat2api.errors import PayloadTooLargeError
+from chat2api.protocol.openai.errors import error_object
 from tests.api.raw_http import WAIT, Handler, app_of, echo, error_of, read_body, send_chunk, serving, start_stream
 
 H = b" HTTP/1.1\r\nHost: localhost\r\n"
@@ -138,6 +140,24 @@ async def test_R1_a_quart_handler_that_waits_for_the_body_is_cancelled_and_the_c
     async with serving(guard, asgi=True, connection=FAST) as server:
         assert error_of(await server.exchange(_post(b"/large", 100) + b"x"))[0] == 408
         await asyncio.wait_for(ended.wait(), WAIT)
+
+
+async def test_a_refusal_has_the_form_of_its_path() -> None:
+    def write_for(path: str) -> WriteError:
+        return site_error if path == "/small" else error_object
+
+    guard = BodyGuard(app_of(echo), limit_for=_limit, write_for=write_for, settings=BodySettings(timeout=0.15))
+    async with serving(guard, asgi=True, connection=FAST) as server:
+        for sent, status in (
+            (_post(b"/small", 101), 413),
+            (_chunked(b"/small", b"x" * 101), 413),
+            (_post(b"/small", 100) + b"x", 408),
+        ):
+            client = await server.connect()
+            await client.send(sent)
+            told, _, body = await client.response()
+            assert (told, list(json.loads(body))) == (status, ["errorMessage"])
+        assert error_of(await server.exchange(_post(b"/large", 100) + b"x")) == (408, "request_timeout")
 
 
 async def test_a_limit_broken_after_the_response_began_cuts_it() -> None:
