@@ -17,7 +17,7 @@ from quart import Response, g
 from chat2api.api.context import current_caller, current_runtime
 from chat2api.api.metrics import current_notes
 from chat2api.errors import Chat2APIError, StorageError
-from chat2api.gateway.provider import AnswerFacts, Caller, CallerKind
+from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.keys.quota import EXPECTED_COMPLETION, limits_tokens, rate_headers, tightest
 from chat2api.keys.scope import may_use_model
 from chat2api.keys.tier_quota import TierHold, counts_tokens
@@ -28,17 +28,6 @@ from chat2api.protocol.prompt import Message
 from chat2api.runtime import Runtime
 from chat2api.storage.quotas import Reservation, Room
 from chat2api.storage.usage import UsageRow, day_of
-
-_LABELS: dict[CallerKind, str] = {
-    "operator": "operator",
-    "own_token": "own",
-    "own_key": "own",
-    "anonymous": "anonymous",
-    "demo": "demo",
-    "public": "public",
-    "issued_key": "",
-}
-"""By what the ledger calls callers without an issued key."""
 
 UNKNOWN_MODEL = "unknown"
 """Booked for a request that failed before its model's name was found to mean anything."""
@@ -128,7 +117,7 @@ class Charge:
         usage = self.usage() if charged else Usage(0, 0)
         model = self._served or self.facts.model or UNKNOWN_MODEL
         account = (self.facts.account or "") if self._caller.kind in ("operator", "issued_key") else ""
-        payer = self.key_id or _payer(self._caller)
+        payer = self._caller.payer
         if self._notes is not None:
             self._notes.answer(key=payer, model=model, account=account, usage=usage, failed=failed)
         if charged or failed:
@@ -161,11 +150,6 @@ class Charge:
         """Count a prompt now, outside of the loop, that would hold the loop up later."""
         if sum(len(message.text) for message in self._messages) > LONG_TEXT:
             self._prompt_tokens = await asyncio.to_thread(prompt_tokens, self._messages)
-
-
-def _payer(caller: Caller) -> str:
-    """Give by what the ledger calls a caller without an issued key."""
-    return f"tier {caller.tier.name}" if caller.kind == "public" and caller.tier is not None else _LABELS[caller.kind]
 
 
 async def open_charge(

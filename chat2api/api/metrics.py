@@ -21,11 +21,13 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from quart import Blueprint, Quart, Response, current_app, g
+from quart.globals import _cv_app  # what stands behind `g`, which is gone when a request is finished
 
 from chat2api.api.auth import access_class
 from chat2api.api.context import current_request, current_runtime, on_request_end
 from chat2api.api.hours import HourlyCounts
 from chat2api.gateway.key_views import count_keys
+from chat2api.gateway.provider import Caller
 from chat2api.protocol.openai.usage import Usage
 from chat2api.runtime import Runtime
 
@@ -241,7 +243,11 @@ async def _begin() -> None:
         is_turn=_is_turn(asked.method, asked.endpoint or ""),
     )
 
+    found = _cv_app.get().g
+
     async def finish() -> None:
+        caller: Caller | None = found.get("caller")
+        notes.key = notes.key or (caller.payer if caller is not None else "")
         counted.finish(notes, runtime.clock.monotonic() - notes.began)
 
     on_request_end(finish)

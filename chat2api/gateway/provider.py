@@ -12,6 +12,18 @@ from chat2api.storage.keys import IssuedKey
 CallerKind = Literal["operator", "issued_key", "demo", "own_token", "own_key", "anonymous", "public"]
 
 
+_LABELS: dict[CallerKind, str] = {
+    "operator": "operator",
+    "own_token": "own",
+    "own_key": "own",
+    "anonymous": "anonymous",
+    "demo": "demo",
+    "public": "public",
+    "issued_key": "",
+}
+"""By what the ledger and the log call callers without an issued key."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who makes a call, decided once by `api/auth.py`.
@@ -32,6 +44,13 @@ class Caller:
     allowed: frozenset[str] | None = None
     tier: Tier | None = None
     person: str = ""
+
+    @property
+    def payer(self) -> str:
+        """By what the ledger and the log call them: the id of their issued key, or what stands for all without one."""
+        if self.key is not None:
+            return self.key.id
+        return f"tier {self.tier.name}" if self.kind == "public" and self.tier is not None else _LABELS[self.kind]
 
 
 @dataclass(slots=True)
