@@ -34,22 +34,31 @@ class ExitState:
     seconds: float
 
 
+MAX_FAILING = 1000
+"""Callers whose own failures are remembered; of more, those whose last failure is the oldest are forgotten."""
+
+
 class Exits:
-    """All exits with a breaker each for every host. Everything is synchronous and cheap."""
+    """All exits with a breaker each for every host. Everything is synchronous and cheap.
+
+    Callers who are told apart (`who`) have breakers of their own besides, while they fail: whose requests fail whatever
+    serves them has to wait alone.
+    """
 
     def __init__(self, exits: Sequence[Exit], clock: Clock) -> None:
         """Use these exits; none given means the direct way."""
         self._exits: tuple[Exit, ...] = tuple(dict.fromkeys(exits)) or (None,)
         self._clock = clock
         self._breakers: dict[tuple[Exit, str], Breaker] = {}
+        self._failing: dict[tuple[Exit, str, str], Breaker] = {}
 
     @property
     def all(self) -> tuple[Exit, ...]:
         """All exits, in the order of the setting."""
         return self._exits
 
-    def choose(self, key: str, host: str, *, avoid: Set[Exit] = frozenset()) -> Exit:
-        """Give the exit for an account (`key`) and tell its breaker that a call goes out.
+    def choose(self, key: str, host: str, *, avoid: Set[Exit] = frozenset(), who: str = "") -> Exit:
+        """Give the exit for an account (`key`) and tell its breaker that a call of that caller goes out.
 
         `avoid` names exits that failed this request; they are taken again only when there is no other. Raises
         AllAccountsCoolingError, with the soonest time, when no exit may be used.
@@ -58,10 +67,11 @@ class Exits:
         ranked = sorted(self._exits, key=lambda one: (one in avoid, _rank(key, one)))
         soonest = float("inf")
         for candidate in ranked:
-            breaker = self._breaker(candidate, host)
-            blocked = breaker.blocked_for(now)
+            breakers = self._breakers_for(candidate, host, who)
+            blocked = max(breaker.blocked_for(now) for breaker in breakers)
             if blocked <= 0:
-                breaker.start(now)
+                for breaker in breakers:
+                    breaker.start(now)
                 return candidate
             soonest = min(soonest, blocked)
         raise AllAccountsCoolingError(
@@ -69,26 +79,34 @@ class Exits:
             retry_after=soonest,
         )
 
-    def report(self, used: Exit, host: str, fault: ExitFault | None, *, seconds: float | None = None) -> None:
-        """Tell how a call through this exit went: None for well, else what the exit did (`Verdict.exit_fault`).
+    def report(
+        self, used: Exit, host: str, fault: ExitFault | None, *, seconds: float | None = None, who: str = ""
+    ) -> None:
+        """Tell how a caller's call through this exit went: None for well, else what the exit did (`Verdict.exit_fault`).
 
         `seconds` is the rest that the backend stated (`Verdict.exit_seconds`).
         """
         breaker, now = self._breaker(used, host), self._clock.monotonic()
         match fault:
             case None:
-                breaker.succeed(now)
+                breaker.succeed(now, who=who)
+                self._failing.pop((used, host, who), None)
             case "unreachable" if len(self._exits) > 1:
                 breaker.open(now, EXIT_SECONDS)
-            case "unreachable" | "failing":
+            case "unreachable":
                 # The only exit is not closed for one lost connection: there is no other to go to.
                 breaker.fail(now, by_share=self._share_may_open(host, now))
+            case "failing":
+                breaker.fail(now, by_share=self._share_may_open(host, now), who=who)
+                if who:
+                    self._note_failing(used, host, who, now)
             case "distrusted":
                 breaker.open(now, DISTRUST_SECONDS, seconds=clamp_stated(seconds))
 
-    def abandon(self, used: Exit, host: str) -> None:
+    def abandon(self, used: Exit, host: str, *, who: str = "") -> None:
         """Tell that a call through this exit ended without an outcome, for instance because the caller left."""
-        self._breaker(used, host).abandon()
+        for breaker in self._breakers_for(used, host, who):
+            breaker.abandon()
 
     def blocked_for(self, used: Exit, host: str) -> float:
         """Give for how many seconds an exit may not be used for a host; 0 when it may."""
@@ -107,6 +125,18 @@ class Exits:
         """Whether statistics may close one more exit: never more than half, or a bad hour would close them all."""
         closed = sum(self._breaker(one, host).blocked_for(now) > 0 for one in self._exits)
         return (closed + 1) * 2 <= len(self._exits)
+
+    def _note_failing(self, used: Exit, host: str, who: str, now: float) -> None:
+        """Count a failure for its caller alone."""
+        breaker = self._failing.pop((used, host, who), None) or Breaker()
+        breaker.fail(now, by_share=False)
+        self._failing[used, host, who] = breaker
+        if len(self._failing) > MAX_FAILING:
+            del self._failing[next(iter(self._failing))]
+
+    def _breakers_for(self, used: Exit, host: str, who: str) -> list[Breaker]:
+        own = self._failing.get((used, host, who))
+        return [self._breaker(used, host), *([own] if own is not None else [])]
 
     def _breaker(self, used: Exit, host: str) -> Breaker:
         return self._breakers.setdefault((used, host), Breaker())

@@ -4,7 +4,7 @@ Pure. `judge` is the retry table (promise R3), row by row; `Attempts` walks it f
 `RetryBudget` that all requests share; `Breaker` is the rule of R5 for one exit and host.
 """
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Literal
 
@@ -233,18 +233,24 @@ class Breaker:
 
     Opens after 5 failures in a row, or when half of at least 20 calls of the last 30 s failed. Each opening in a
     row lasts twice as long, 30 s to 5 min. Times are monotonic seconds, passed in.
+
+    Where it is told who called (`who`), one caller alone opens it for nobody: a request can be such that any server fails
+    at it. Of 5 failures in a row, 2 must be of others than the one who failed most, and of half of the calls that caller's
+    count on neither side. Failures of nobody in particular ("") all count.
     """
 
     _IN_A_ROW = 5
+    _OF_OTHERS = 2
     _WINDOW_SECONDS = 30.0
     _WINDOW_CALLS = 20
     _PROBE_SECONDS = 60.0
 
     def __init__(self) -> None:
         """Make a closed breaker."""
-        self._recent: deque[tuple[float, bool]] = deque(maxlen=1000)
+        self._recent: deque[tuple[float, bool, str]] = deque(maxlen=1000)
         self._failures = 0
-        self._row = 0
+        self._row: Counter[str] = Counter()
+        """The failures since the last success, by who called."""
         self._strikes = 0
         self._open_until: float | None = None
         self._probe_until: float | None = None
@@ -269,12 +275,12 @@ class Breaker:
         if self._open_until is not None:
             self._probe_until = now + self._PROBE_SECONDS
 
-    def succeed(self, now: float) -> None:
+    def succeed(self, now: float, *, who: str = "") -> None:
         """Tell that a call went well. One that was sent before an opening does not end it."""
         if self._open_until is not None and now < self._open_until:
             return
-        self._note(now, failed=False)
-        self._row = 0
+        self._note(now, who, failed=False)
+        self._row.clear()
         self._strikes = 0
         self._open_until = self._probe_until = None
 
@@ -282,16 +288,29 @@ class Breaker:
         """Tell that a call ended without an outcome: if it was the probe, another may be."""
         self._probe_until = None
 
-    def fail(self, now: float, *, by_share: bool = True) -> None:
+    def fail(self, now: float, *, by_share: bool = True, who: str = "") -> None:
         """Tell that a call failed. `by_share` False lets only failures in a row open it."""
-        self._note(now, failed=True)
-        self._row += 1
-        calls = len(self._recent)
+        self._note(now, who, failed=True)
+        self._row[who] += 1
         if self._open_until is not None:
             if now >= self._open_until:
                 self.open(now, EXIT_SECONDS)
-        elif self._row >= self._IN_A_ROW or (by_share and calls >= self._WINDOW_CALLS and self._failures * 2 >= calls):
+        elif self._is_row_long() or (by_share and self._is_half_failing()):
             self.open(now, EXIT_SECONDS)
+
+    def _is_row_long(self) -> bool:
+        total = self._row.total()
+        return total >= self._IN_A_ROW and total - _most(self._row)[1] >= self._OF_OTHERS
+
+    def _is_half_failing(self) -> bool:
+        calls, failures = len(self._recent), self._failures
+        if calls < self._WINDOW_CALLS or failures * 2 < calls:
+            return False
+        worst, failed = _most(Counter(who for _, bad, who in self._recent if bad))
+        if failed:
+            failures -= failed
+            calls -= sum(who == worst for _, _, who in self._recent)
+        return calls >= self._WINDOW_CALLS and failures * 2 >= calls
 
     def open(self, now: float, bounds: tuple[float, float], *, seconds: float | None = None) -> None:
         """Open it for `seconds`, or the next of the doubling times between these bounds; never for less than it is."""
@@ -300,12 +319,18 @@ class Breaker:
         self._probe_until = None
         self._strikes += 1
         self._recent.clear()
-        self._failures = self._row = 0
+        self._row.clear()
+        self._failures = 0
 
-    def _note(self, now: float, *, failed: bool) -> None:
+    def _note(self, now: float, who: str, *, failed: bool) -> None:
         if len(self._recent) == self._recent.maxlen:
             self._failures -= self._recent.popleft()[1]
-        self._recent.append((now, failed))
+        self._recent.append((now, failed, who))
         self._failures += failed
         while self._recent[0][0] <= now - self._WINDOW_SECONDS:
             self._failures -= self._recent.popleft()[1]
+
+
+def _most(failures: Counter[str]) -> tuple[str, int]:
+    """Give who of those that are told apart failed most, and how often; 0 where nobody is."""
+    return max(((who, count) for who, count in failures.items() if who), key=lambda one: one[1], default=("", 0))

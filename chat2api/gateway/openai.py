@@ -13,11 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-import orjson
-
 from chat2api.accounts.budget import BudgetShare, RetryBudget
 from chat2api.accounts.exits import Exit, Exits
-from chat2api.accounts.health import Attempts, Decision, Verdict, judge
+from chat2api.accounts.health import Attempts, Decision
 from chat2api.accounts.pool import AccountPool, Lease, Outcome
 from chat2api.clock import Clock
 from chat2api.config import Config
@@ -30,40 +28,21 @@ from chat2api.errors import (
     NoAccountError,
     NotFoundError,
     UpstreamError,
-    UpstreamProtocolError,
-    UpstreamRefusedRequestError,
     UpstreamTimeoutError,
 )
+from chat2api.gateway.api_answers import OWN, ApiAnswer, ApiAttempt, read_models, read_offered
 from chat2api.gateway.deadlines import AnswerLimits, deadline
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.protocol.openai.models import ModelObject
-from chat2api.protocol.openai.passing import first_event
-from chat2api.protocol.openai.refusals import (
-    classify_refusal,
-    is_bare_error,
-    mask_error,
-    read_error,
-    status_of_error,
-)
-from chat2api.upstream.exchange import ResponseStream
-from chat2api.upstream.openai import ApiCall, OpenAIClient, read_refusal
+from chat2api.upstream.openai import ApiCall, OpenAIClient
 
 log = logging.getLogger(__name__)
-
-FIRST_LIMIT = 256 * 1024
-"""Bytes of an answer that are held before it is decided that it has begun."""
-
-LIST_LIMIT = 8 * 1024 * 1024
-"""Bytes of a list that is read here."""
 
 MODELS_SECONDS = 300.0
 """How long the API's list of models is used."""
 
 _MODELS = "models"
 """Stands for a model where the list of models is asked for."""
-
-_OWN = "own"
-"""Stands for the caller's own key where attempts are counted."""
 
 _THINKING = re.compile(r"(?:.*/)?(?:o\d|gpt-[5-9]).*|.*(?:thinking|reason|think|-r\d\b|deep-research|-pro\b).*")
 
@@ -74,30 +53,6 @@ class ApiKey:
 
     label: str
     secret: str = field(repr=False)
-
-
-class ApiAnswer:
-    """An answer that has begun: `first` is what came of its body. Always `aclose` it with how it went."""
-
-    def __init__(
-        self, status: int, headers: Mapping[str, str], first: bytes, stream: ResponseStream | None, attempt: "_Attempt"
-    ) -> None:
-        """Made by OpenAIProvider.open only."""
-        self.status = status
-        self.headers = headers
-        self.first = first
-        self.stream = stream
-        """What comes behind `first`; None when that is all."""
-        self._attempt = attempt
-
-    @property
-    def is_events(self) -> bool:
-        """Whether the body is an event stream."""
-        return is_event_stream(self.headers)
-
-    async def aclose(self, outcome: Outcome | Exception) -> None:
-        """Abort what still comes and free the key."""
-        await self._attempt.finish(outcome)
 
 
 class OpenAIProvider:
@@ -168,6 +123,12 @@ class OpenAIProvider:
             )
             return await opening.run(self._rng)
 
+    def attempt(
+        self, call: ApiCall, model: str, secret: str, lease: Lease | None, label: str, *, who: str = ""
+    ) -> ApiAttempt:
+        """Give an attempt at a call with a key; `finish` it, however it ends."""
+        return ApiAttempt(self.client, self.exits, call, model=model, secret=secret, lease=lease, label=label, who=who)
+
     def _id_of(self, label: str) -> str:
         for account_id, key in self.keys.items():
             if key.label == label:
@@ -188,73 +149,50 @@ class OpenAIProvider:
 
         Raises UpstreamError for what is wrong, and what a lease raises when the key cannot be used now.
         """
-        key, seconds = self.keys[key_id], self._config.preparation_timeout
         lease = await self.pool.lease(model=_MODELS, account_id=key_id, errand=True)
-        attempt = _Attempt(self, ApiCall("GET", ("models",), seconds), _MODELS, key.secret, lease, key.label)
-        outcome: Outcome | Exception = Outcome.ABANDONED
-        try:
-            by = asyncio.get_running_loop().time() + seconds
-            async with deadline(by, "first_content", "The API did not answer in time."):
-                answer = await attempt.open(set())
-            models = read_offered(answer.status, await self.read_whole(answer, seconds))
-            outcome = Outcome.SERVED
-        except UpstreamError as error:
-            outcome = error
-            raise
-        finally:
-            await attempt.finish(outcome)
-        return models
+        status, body = await self._ask(key_id, lease)
+        return read_offered(status, body)
 
     async def ask_again(self, key_id: str) -> bool:
         """Ask once more by a key that was refused, and tell whether the API accepts it now: then it serves again.
 
         Raises UpstreamError when that cannot be told.
         """
+        status, _ = await self._ask(key_id, None)
+        if status == 401:
+            return False
+        await self.pool.accept(key_id)
+        return True
+
+    async def _ask(self, key_id: str, lease: Lease | None) -> tuple[int, bytes]:
+        """Ask for the models by one key, and give the answer's status and body."""
         key, seconds = self.keys[key_id], self._config.preparation_timeout
-        attempt = _Attempt(self, ApiCall("GET", ("models",), seconds), _MODELS, key.secret, None, key.label)
+        attempt = self.attempt(ApiCall("GET", ("models",), seconds), _MODELS, key.secret, lease, key.label)
         outcome: Outcome | Exception = Outcome.ABANDONED
         try:
             by = asyncio.get_running_loop().time() + seconds
             async with deadline(by, "first_content", "The API did not answer in time."):
                 answer = await attempt.open(set())
-            await self.read_whole(answer, seconds)
+            body = await answer.read_whole(seconds)
+            if answer.status < 400:
+                read_models(body)
             outcome = Outcome.SERVED
         except UpstreamError as error:
             outcome = error
             raise
         finally:
             await attempt.finish(outcome)
-        if answer.status == 401:
-            return False
-        await self.pool.accept(key_id)
-        return True
+        return answer.status, body
 
     async def _list(self, caller: Caller) -> Sequence[ModelObject]:
         seconds = self._config.preparation_timeout
         loop = asyncio.get_running_loop()
         call = ApiCall("GET", ("models",), seconds)
         answer = await self.open(caller, call, model=_MODELS, first_by=loop.time() + seconds, facts=AnswerFacts())
-        body = await self.read_whole(answer, seconds)
+        body = await answer.read_whole(seconds)
         if answer.status == 401:
             raise CallerTokenRejectedError("The API does not accept the key that you sent.")
         return read_offered(answer.status, body)
-
-    async def read_whole(self, answer: ApiAnswer, seconds: float) -> bytes:
-        """Give the whole body of a short answer and close it. Raises UpstreamError."""
-        outcome: Outcome | Exception = Outcome.ABANDONED
-        try:
-            pieces = [answer.first]
-            async with asyncio.timeout(seconds):
-                while answer.stream is not None and (data := await answer.stream.read()):
-                    pieces.append(data)
-                    if sum(map(len, pieces)) > LIST_LIMIT:
-                        raise UpstreamProtocolError("The API's list is too long.")
-            outcome = Outcome.SERVED
-        except TimeoutError as error:
-            raise UpstreamTimeoutError("The API did not end its answer in time.", phase="whole") from error
-        finally:
-            await answer.aclose(outcome)
-        return b"".join(pieces)
 
 
 @dataclass(slots=True)
@@ -311,15 +249,16 @@ class _Opening:
             if verdict.exit_fault is not None and attempt.proxy is not None:
                 avoid.add(attempt.proxy)
 
-    async def _begin(self, key_id: str | None, attempts: Attempts, failure: UpstreamError | None) -> "_Attempt":
+    async def _begin(self, key_id: str | None, attempts: Attempts, failure: UpstreamError | None) -> "ApiAttempt":
         """Take the key for the next attempt; when there is none left, tell what the last attempt met."""
         provider = self.provider
         if self.caller.kind == "own_key":
-            return _Attempt(provider, self.call, self.model, cast(str, self.caller.token), None, "own")
+            token = cast(str, self.caller.token)
+            return provider.attempt(self.call, self.model, token, None, "own", who=self.caller.owner)
         try:
             lease = await provider.pool.lease(
                 model=self.model,
-                account_id=key_id if key_id != _OWN else None,
+                account_id=key_id if key_id != OWN else None,
                 exclude=attempts.used_accounts if key_id is None else frozenset(),
                 affinity=self.affinity,
                 owner=self.caller.owner,
@@ -343,7 +282,7 @@ class _Opening:
             ) from None
         key = provider.keys[lease.account.id]
         self.facts.account = key.label
-        return _Attempt(provider, self.call, self.model, key.secret, lease, key.label)
+        return provider.attempt(self.call, self.model, key.secret, lease, key.label, who=self.caller.owner)
 
     def _all_resting(self, seconds: float | None) -> AllAccountsCoolingError:
         return AllAccountsCoolingError(
@@ -357,145 +296,3 @@ class _Opening:
         limited = isinstance(error, AccountLimitedError) and error.retry_after is not None and self.made <= 1
         error.final = error.final or not limited
         return error
-
-
-class _Attempt:
-    """One attempt with one key."""
-
-    def __init__(
-        self, provider: OpenAIProvider, call: ApiCall, model: str, secret: str, lease: Lease | None, label: str
-    ) -> None:
-        """Make an attempt with a leased key, or with the caller's own (no lease); `finish` it, however it ends."""
-        self._provider = provider
-        self._call = call
-        self._model = model
-        self._secret = secret
-        self._stream: ResponseStream | None = None
-        self._finished = False
-        self._sent = False
-        self.lease = lease
-        self.label = label
-        self.id = lease.account.id if lease is not None else _OWN
-        self.proxy: Exit = None
-
-    async def open(self, avoid: set[Exit]) -> ApiAnswer:
-        """Give the answer once something of it is here. Raises what is wrong with the key or the server."""
-        provider = self._provider
-        self.proxy = provider.exits.choose(self.id, provider.client.host, avoid=avoid)
-        self._sent = True
-        self._stream = stream = await provider.client.open(self._secret, self.proxy, self._call)
-        if not 200 <= stream.status < 300:
-            return await self._refused(stream)
-        kind = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "text/html" and self._call.accept != "*/*":
-            raise UpstreamProtocolError("The API answered with a page.")
-        if kind == "text/event-stream":
-            return await self._begin_events(stream)
-        return await self._begin_whole(stream, is_json=kind == "application/json")
-
-    async def _refused(self, stream: ResponseStream) -> ApiAnswer:
-        body = await read_refusal(stream)
-        error = classify_refusal(stream.status, stream.headers, body)
-        own = self.lease is None
-        if error is not None and not (own and 400 <= stream.status < 500):
-            raise error
-        await stream.aclose()
-        headers = {**stream.headers, "content-type": "application/json"}
-        return ApiAnswer(stream.status, headers, mask_error(body), None, self)
-
-    async def _begin_events(self, stream: ResponseStream) -> ApiAnswer:
-        """Wait for the first event: an error there is this attempt's failure, or the answer's real status."""
-        data = b""
-        while True:
-            first = first_event(data)
-            if first.kind == "content" or len(data) > FIRST_LIMIT:
-                return ApiAnswer(stream.status, stream.headers, data, stream, self)
-            if first.kind == "error":
-                return await self._failed_late(stream, first.error)
-            if first.kind == "unreadable":
-                raise UpstreamProtocolError("The API's answer does not begin with an event.")
-            more = await stream.read()
-            if not more:
-                raise UpstreamProtocolError("The API's answer ended before its first event.")
-            data += more
-
-    async def _failed_late(self, stream: ResponseStream, payload: bytes) -> ApiAnswer:
-        """Treat an error behind the head of an answer as the refusal that it is."""
-        _, kind, code = read_error(payload)
-        status = status_of_error(kind, code)
-        error = classify_refusal(status, stream.headers, payload)
-        if error is not None and not (self.lease is None and status < 500):
-            raise error
-        await stream.aclose()
-        headers = {**stream.headers, "content-type": "application/json"}
-        return ApiAnswer(status, headers, mask_error(payload), None, self)
-
-    async def _begin_whole(self, stream: ResponseStream, *, is_json: bool) -> ApiAnswer:
-        """Take a short JSON answer whole, so that one that breaks off may be tried again; others from their first bytes."""
-        pieces: list[bytes] = []
-        size = 0
-        while data := await stream.read():
-            pieces.append(data)
-            size += len(data)
-            if not is_json or size > FIRST_LIMIT:
-                return ApiAnswer(stream.status, stream.headers, b"".join(pieces), stream, self)
-        body = b"".join(pieces)
-        if is_json and not body.strip() and stream.status != 204:
-            raise UpstreamProtocolError("The API's answer is empty.")
-        if is_json and is_bare_error(body):
-            return await self._failed_late(stream, body)
-        return ApiAnswer(stream.status, stream.headers, body, None, self)
-
-    async def finish(self, outcome: Outcome | Exception) -> Verdict:
-        """Abort what still comes, free the key, and give what a failure means; later calls change nothing."""
-        if self._finished:
-            return Verdict()
-        self._finished = True
-        try:
-            if self._stream is not None:
-                await self._stream.aclose()
-        finally:
-            if self.lease is not None:
-                verdict = await self.lease.release(outcome)
-            else:
-                verdict = judge(outcome, model=self._model) if isinstance(outcome, Exception) else Verdict()
-            self._report(outcome, verdict)
-        return verdict
-
-    def _report(self, outcome: Outcome | Exception, verdict: Verdict) -> None:
-        if not self._sent:
-            return
-        exits, host = self._provider.exits, self._provider.client.host
-        if outcome is Outcome.ABANDONED:
-            exits.abandon(self.proxy, host)
-        else:
-            exits.report(self.proxy, host, verdict.exit_fault, seconds=verdict.exit_seconds)
-
-
-def is_event_stream(headers: Mapping[str, str]) -> bool:
-    """Whether an answer's body is an event stream."""
-    return headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
-
-
-def read_offered(status: int, body: bytes) -> list[ModelObject]:
-    """Give the models of an answer to the question for them. Raises UpstreamRefusedRequestError, UpstreamProtocolError."""
-    if status >= 400:
-        raise UpstreamRefusedRequestError("The API does not list its models for this key.")
-    return read_models(body)
-
-
-def read_models(body: bytes) -> list[ModelObject]:
-    """Give the models of the API's list, each as it was told. Raises UpstreamProtocolError."""
-    return [cast(ModelObject, item) for item in read_list(body)]
-
-
-def read_list(body: bytes) -> list[dict[str, object]]:
-    """Give what a list of the API's names by ids. Raises UpstreamProtocolError."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise UpstreamProtocolError("The API's list cannot be read.") from error
-    listed = value.get("data") if isinstance(value, dict) else None
-    if not isinstance(listed, list):
-        raise UpstreamProtocolError("The API's list cannot be read.")
-    return [item for item in listed if isinstance(item, dict) and isinstance(item.get("id"), str)]

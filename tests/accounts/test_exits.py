@@ -2,7 +2,7 @@
 
 import pytest
 
-from chat2api.accounts.exits import Exits
+from chat2api.accounts.exits import MAX_FAILING, Exits
 from chat2api.errors import AllAccountsCoolingError
 from tests.clocks import FakeClock
 
@@ -142,3 +142,35 @@ def test_R5_states_are_told_by_place_and_host_without_an_address(clock: FakeCloc
     direct = Exits([], clock)
     direct.report(None, "host", None)
     assert [one.name for one in direct.states()] == ["direct"]
+
+
+def test_R5_a_caller_whose_calls_all_fail_waits_alone(clock: FakeClock) -> None:
+    exits = Exits([], clock)
+    for _ in range(5):
+        exits.choose("account", "host", who="one")
+        exits.report(None, "host", "failing", who="one")
+
+    with pytest.raises(AllAccountsCoolingError) as caught:
+        exits.choose("account", "host", who="one")
+    assert caught.value.retry_after == 30
+    assert exits.choose("account", "host", who="two") is None
+    assert exits.choose("account", "another host", who="one") is None
+    clock.advance(30)
+    assert exits.choose("account", "host", who="one") is None
+    with pytest.raises(AllAccountsCoolingError):
+        exits.choose("account", "host", who="one")
+    exits.abandon(None, "host", who="one")
+    exits.choose("account", "host", who="one")
+    exits.report(None, "host", None, who="one")
+    for _ in range(4):
+        exits.report(None, "host", "failing", who="one")
+    assert exits.choose("account", "host", who="one") is None
+
+
+def test_R5_no_more_failing_callers_are_remembered_than_that(clock: FakeClock) -> None:
+    exits = Exits([], clock)
+    for number in range(MAX_FAILING + 500):
+        exits.report(None, "host", "failing", who=f"caller {number}")
+        exits.report(None, "host", None)
+
+    assert len(exits._failing) == MAX_FAILING

@@ -256,3 +256,36 @@ def test_R5_calls_sent_before_an_opening_neither_end_nor_prolong_it() -> None:
     breaker.fail(2)
 
     assert breaker.blocked_for(2) == 58
+
+
+@pytest.mark.parametrize(
+    ("callers", "opens"),
+    [
+        (["one"] * 50, False),
+        (["one"] * 49 + ["two"], False),
+        (["one", "one", "one", "two", "two"], True),
+        (["one", "two", "three", "four"], False),
+        (["one", "two", "three", "four", "five"], True),
+        (["", "", "", "", ""], True),
+        (["one", "one", "one", "", ""], True),
+    ],
+)
+def test_R5_failures_in_a_row_of_one_caller_alone_open_nothing(callers: list[str], opens: bool) -> None:
+    breaker = Breaker()
+    for who in callers:
+        assert breaker.blocked_for(0) == 0
+        breaker.fail(0, by_share=False, who=who)
+    assert (breaker.blocked_for(0) > 0) is opens
+
+
+def test_R5_a_caller_who_always_fails_is_left_out_of_the_share() -> None:
+    breaker = Breaker()
+    for number in range(200):
+        breaker.fail(number / 10, who="one")
+        breaker.succeed(number / 10, who="two")
+    assert breaker.blocked_for(20) == 0
+    breaker = Breaker()
+    for number in range(40):
+        breaker.fail(number / 10, who=f"caller {number % 2}")
+        breaker.succeed(number / 10, who=f"caller {number % 2}")
+    assert breaker.blocked_for(4) > 0

@@ -30,14 +30,9 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[For
         yield running
 
 
-@pytest.fixture
-def forwarding(running: Forwarding) -> Forwarding:
-    running.fresh()
-    CLOCK.advance(8 * 24 * 3600)  # every wait is over
-    relay = running.house.runtime.openai
-    relay.exits.report(None, relay.client.host, None)
-    for entry in relay.pool._entries.values():
-        entry.failures = 0
+@pytest_asyncio.fixture(loop_scope="module")
+async def forwarding(running: Forwarding) -> Forwarding:
+    await running.recover(CLOCK)
     return running
 
 

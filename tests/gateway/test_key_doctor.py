@@ -26,10 +26,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[For
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def two(running: Forwarding) -> Forwarding:
-    running.fresh()
-    CLOCK.advance(8 * 24 * 3600)
-    openai = running.house.runtime.openai
-    openai.exits.report(None, openai.client.host, None)
+    await running.recover(CLOCK)
     return running
 
 

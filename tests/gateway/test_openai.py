@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from chat2api.simulator import openai_api
 from chat2api.simulator.faults import Fault
-from chat2api.simulator.openai_api import Prepared
+from chat2api.storage.keys import NewKey
 from tests.api.openai.forwarding import CHAT, OPERATOR, QUESTION, Forwarding, open_forwarding
 from tests.e2e.harness import HouseClock
 
@@ -30,12 +30,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory, clock: HouseClock) -
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def three(running: Forwarding, clock: HouseClock) -> Forwarding:
-    running.fresh()
-    clock.advance(8 * 24 * 3600)  # every wait is over
-    openai = running.house.runtime.openai
-    for entry in openai.pool._entries.values():
-        entry.failures = 0
-    openai.exits.report(None, openai.client.host, None)
+    await running.recover(clock)
     return running
 
 
@@ -107,44 +102,6 @@ async def test_R3_what_fails_for_good_is_told_once_and_finally(three: Forwarding
     assert len(used(three)) <= 4
 
 
-@pytest.mark.parametrize("at", ["before_headers", "before_content"])
-@pytest.mark.parametrize("stream", [False, True])
-async def test_R3_a_connection_that_breaks_before_the_answer_is_made_again_once(
-    three: Forwarding, at: str, stream: bool
-) -> None:
-    three.api.control.fail("chat", Fault("reset", at=at))  # type: ignore[arg-type]  # from the list
-    answer = await three.http.post(CHAT, json=STREAMED if stream else QUESTION)
-    assert answer.status_code == 200
-    assert "Nile" in answer.text
-    assert len(used(three)) == 2
-
-
-async def test_R3_a_short_answer_that_breaks_in_the_middle_is_asked_for_again(three: Forwarding) -> None:
-    three.api.control.fail("chat", Fault("reset", at="mid_stream"))
-    assert (await ask(three))[0] == 200
-    assert len(used(three)) == 2
-
-
-@pytest.mark.parametrize(
-    "prepared",
-    [
-        Prepared(b"<html><body>Just a moment</body></html>", kind="text/html"),
-        Prepared(b"", kind="application/json"),
-        Prepared(b"<html>", kind="text/event-stream"),
-        Prepared(b"", kind="text/event-stream"),
-        Prepared(b": nothing\n\n", kind="text/event-stream"),
-        Prepared(b'data: {"error":{"message":"Overloaded","type":"server_error"}}\n\n', kind="text/event-stream"),
-        Prepared(b'{"error":{"message":"Overloaded","type":"server_error"}}'),
-        Prepared(b"", status=302, headers=(("location", "https://elsewhere.example"),)),
-    ],
-)
-async def test_R3_what_is_no_answer_goes_on_to_the_next_key(three: Forwarding, prepared: Prepared) -> None:
-    three.api.prepare(prepared)
-    answer = await three.http.post(CHAT, json=STREAMED)
-    assert (answer.status_code, answer.text.count("[DONE]")) == (200, 1)
-    assert len(used(three)) == 2
-
-
 async def test_R3_a_wrong_request_is_told_at_once_and_costs_no_key_anything(three: Forwarding) -> None:
     for status in (400, 404, 409, 413, 422):
         three.fresh()
@@ -171,6 +128,41 @@ async def test_R3a_the_official_client_does_not_multiply_the_attempts(three: For
         with pytest.raises(Exception, match="API failed"):
             await client.chat.completions.create(model="gpt-4.1", messages=[{"role": "user", "content": "x"}])
     assert len(used(three)) <= 4
+
+
+async def issue(three: Forwarding, name: str) -> dict[str, str]:
+    issued = await three.house.runtime.keys.issue(NewKey(name, None))
+    return {"Authorization": f"Bearer {issued.secret}"}
+
+
+async def test_R5_who_makes_any_server_fail_waits_alone(three: Forwarding, clock: HouseClock) -> None:
+    one, other, third = [await issue(three, name) for name in ("one", "other", "third")]
+    poison = QUESTION | {"model": "gpt-4.1-mini"}
+    three.api.control.fail("chat", Fault("answer", status=500), times=None)
+    for _ in range(4):
+        await three.http.post(CHAT, json=poison, headers=one)
+    asked = len(used(three))
+    assert asked == 5, "the breaker of this caller has opened"
+    refused = await three.http.post(CHAT, json=QUESTION, headers=one)
+    assert refused.status_code == 429
+    assert 0 < int(refused.headers["retry-after"]) <= 30
+    three.fresh()
+    for headers in (other, third, OPERATOR):
+        assert (await three.http.post(CHAT, json=QUESTION, headers=headers)).status_code == 200
+    clock.advance(31)
+    assert (await three.http.post(CHAT, json=QUESTION, headers=one)).status_code == 200
+    assert (await three.http.post(CHAT, json=QUESTION, headers=one)).status_code == 200
+
+
+async def test_R5_what_fails_for_two_callers_is_closed_for_all(three: Forwarding) -> None:
+    one, other, third = [await issue(three, name) for name in ("one", "other", "third")]
+    three.api.control.fail("chat", Fault("answer", status=500), times=None)
+    for headers in (one, other, one, other):
+        await three.http.post(CHAT, json=QUESTION, headers=headers)
+    three.fresh()
+    answer = await three.http.post(CHAT, json=QUESTION, headers=third)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert used(three) == []
 
 
 async def test_the_same_end_user_stays_with_one_key(three: Forwarding) -> None:

@@ -29,8 +29,8 @@ from chat2api.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
+from chat2api.gateway.api_answers import ApiAnswer
 from chat2api.gateway.deadlines import AnswerLimits, Watchdog
-from chat2api.gateway.openai import ApiAnswer
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.protocol.event_stream import encode_comment, encode_event
 from chat2api.protocol.openai.errors import error_object

@@ -18,8 +18,8 @@ from chat2api.api.context import current_caller, current_runtime
 from chat2api.api.openai.forward import Forwarding, forward
 from chat2api.api.openai.objects import is_id, key_of, not_there
 from chat2api.errors import InvalidRequestError, NotFoundError, UpstreamRefusedRequestError
+from chat2api.gateway.api_answers import read_list
 from chat2api.gateway.attempts import affinity_of
-from chat2api.gateway.openai import read_list
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.protocol.openai.fields import is_object, require_text, wrong_type
 from chat2api.protocol.openai.forwarded import prepare_body
@@ -187,7 +187,7 @@ async def _own_files(caller: Caller) -> list[dict[str, object]]:
             )
         except NotFoundError:
             continue  # its key is not configured any more
-        body = await runtime.openai.read_whole(answer, seconds)
+        body = await answer.read_whole(seconds)
         if answer.status >= 400:
             raise UpstreamRefusedRequestError("The API does not list its files for this key.")
         known = {one.id for one in owned if one.key == key}

@@ -10,7 +10,7 @@ import httpx
 from chat2api.clock import Clock
 from chat2api.simulator.openai_api import ApiSimulator
 from chat2api.simulator.options import SimulatorOptions
-from tests.e2e.harness import OPERATOR_KEY, House, open_house
+from tests.e2e.harness import OPERATOR_KEY, House, HouseClock, open_house
 
 CHAT = "/v1/chat/completions"
 OPERATOR = {"Authorization": f"Bearer {OPERATOR_KEY}"}
@@ -28,6 +28,15 @@ class Forwarding:
     def fresh(self) -> None:
         """Forget what one test has done to the API."""
         self.api.control.reset()
+
+    async def recover(self, clock: HouseClock) -> None:
+        """Let every wait end, and let every key and the operator find the API well."""
+        self.fresh()
+        clock.advance(8 * 24 * 3600)
+        for key_id in self.house.runtime.openai.keys:
+            await self.house.runtime.openai.try_key(key_id)
+        assert (await self.http.post(CHAT, json=QUESTION)).status_code == 200
+        self.fresh()
 
 
 @asynccontextmanager
