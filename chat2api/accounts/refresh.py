@@ -18,7 +18,7 @@ A flight is a task of its own: a caller who leaves does not stop it.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Container, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -184,17 +184,6 @@ class TokenKeeper:
         await asyncio.gather(*(self._recover(intent) for intent in doubts))
         return len(await self._records.doubts())
 
-    async def confirm(self, account_id: str) -> Account | None:
-        """Take the operator's word that a token in doubt may be sent again; None when it was not in doubt."""
-        view = await self._records.refresh_view(account_id)
-        if view is None or view.intent is None:
-            return None
-        self._unsaved.pop(account_id, None)
-        changed = await self._records.abandon_refresh(view.intent, self._clock.now(), state="ok")
-        if changed is not None:
-            self._on_change(changed)
-        return changed
-
     async def life(self, account: Account) -> tuple[float, float] | None:
         """Give when the account's access token was issued and when it ends, by the issuer's clock, corrected to ours.
 
@@ -215,9 +204,11 @@ class TokenKeeper:
             held = await self._load(account)
         return held is not None and self._is_fresh(held)
 
-    def forget(self, account_id: str) -> None:
-        """Drop an account's access token from memory, so that it is read again."""
-        self._held.pop(account_id, None)
+    def forget_others(self, known: Container[str]) -> None:
+        """Drop from memory what is kept for accounts that are gone, their access tokens first of all."""
+        for account_id in [one for one in (*self._held, *self._pauses) if one not in known]:
+            self._held.pop(account_id, None)
+            self._pauses.pop(account_id, None)
 
     # A flight
 
@@ -275,7 +266,7 @@ class TokenKeeper:
                     raise
                 return held.token
             if isinstance(error, AccountRejectedError) and error.reason != "restored_copy":
-                await self._mark(account.id, "needs_sign_in", error.reason)
+                await self._mark(view.account, "needs_sign_in", error.reason)
             raise
 
     async def _obtain(self, view: RefreshView) -> str:
@@ -349,7 +340,7 @@ class TokenKeeper:
             self._on_change(view.account)
             return held.token
         if intent.retried_at is not None:
-            await self._mark(account.id, "in_doubt", error.reason)
+            await self._mark(account, "in_doubt", error.reason)
             raise error
         changed = await self._records.abandon_refresh(
             intent, self._clock.now(), state="needs_sign_in", reason=error.reason
@@ -362,7 +353,7 @@ class TokenKeeper:
         """The token may be consumed: say so on disk, then try the same token once, while servers may accept it."""
         if intent.retried_at is None:
             self.in_doubt_total += 1
-        await self._mark(account.id, "in_doubt", "unknown_outcome")
+        await self._mark(account, "in_doubt", "unknown_outcome")
         return await self._try_again(account, token, intent, error)
 
     async def _settle(self, view: RefreshView, intent: RefreshIntent) -> str:
@@ -376,7 +367,7 @@ class TokenKeeper:
         account = view.account
         if account.state != "in_doubt":
             self.in_doubt_total += 1
-            account = await self._mark(account.id, "in_doubt", "unknown_outcome") or account
+            account = await self._mark(account, "in_doubt", "unknown_outcome") or account
         error = AccountRejectedError(
             "A refresh was cut off, and its token may be used up. Sign in again and import the new token.",
             reason="in_doubt",
@@ -462,11 +453,16 @@ class TokenKeeper:
     def _lives(self, held: _Held) -> bool:
         return is_fresh(held.expires_at, self._clock.now(), skew=self._skew, margin=0.0)
 
-    async def _mark(self, account_id: str, state: AccountState, reason: str) -> Account | None:
-        """Store a state; a row that changed under us is read again, a few times."""
+    async def _mark(self, seen: Account, state: AccountState, reason: str) -> Account | None:
+        """Store a state; a row that changed under us is read again, a few times.
+
+        One that got other tokens meanwhile is left: what is to be said was learnt of those before.
+        """
         for _ in range(3):
-            account = await self._records.account(account_id)
-            if account is None or (account.state, account.reason) == (state, reason):
+            account = await self._records.account(seen.id)
+            if account is None or account.generation != seen.generation:
+                return account
+            if (account.state, account.reason) == (state, reason):
                 return account
             changed = await self._records.set_state(account, state, reason, self._clock.now())
             if changed is not None:

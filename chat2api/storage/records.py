@@ -212,14 +212,18 @@ class Records(Protocol):
         """Commit the new tokens, keep the old one as previous, end the intent; give the new row.
 
         The account becomes ok. Another account that turns out to be the same user and workspace is folded into
-        this one. None when the intent no longer stands: the tokens are not stored then.
+        this one. None, with nothing stored, when the account has another token by now or somebody else took the intent
+        over. Where it is gone since the very token was imported again meanwhile, the answer still counts.
         """
         ...
 
     async def abandon_refresh(
         self, intent: RefreshIntent, now: float, *, state: AccountState | None = None, reason: str | None = None
     ) -> Account | None:
-        """End the intent with the tokens as they are, and set the state if one is given; None when it was gone."""
+        """End the intent with the tokens as they are; None when it was gone.
+
+        A state that is given is set, unless the account got other tokens meanwhile.
+        """
         ...
 
     async def claim_doubt(self, intent: RefreshIntent, replica: str, now: float) -> RefreshIntent | None:

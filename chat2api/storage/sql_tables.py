@@ -103,10 +103,14 @@ class Tables:
 
     def known(self, new: NewAccount) -> Known:
         """Find the account that a new one is."""
-        token, key = _lookup_token(new), _merge_key(new.owner, new.identity.user_id, _workspace(new))
+        workspace = new.workspace_id or new.identity.home_workspace_id
+        token, key = _lookup_token(new), _merge_key(new.owner, new.identity.user_id, workspace)
         account = self.account_by_token(token)
-        if account is None and key is not None:
-            account = self._one_account(accounts.c.merge_key == key)
+        # An AccessToken that a caller used before is of the pool's account of its user, where there is one: folding that
+        # into the caller's would take the RefreshToken with it.
+        is_taken = account is not None and account.owner is not None and new.owner is None
+        if key is not None and (account is None or (is_taken and new.secrets.renewable is None)):
+            account = self._one_account(accounts.c.merge_key == key) or account
         if account is None and new.secrets.access is not None and new.secrets.renewable is not None:
             account = self.account_by_token(new.secrets.access)
         return Known(account, self.tokens.label(token), key)
@@ -121,8 +125,11 @@ class Tables:
             return Added(known, "unchanged")
         return self._merge(known, new, now)
 
-    def update_account(self, account_id: str, **values: object) -> Account:
-        """Change columns of a row that exists, with its revision and merge key, and give the row."""
+    def update_account(self, account_id: str, now: float | None, /, **values: object) -> Account:
+        """Change columns of a row that exists, with its revision and merge key, and give the row.
+
+        `now` is None where no column of the merge key changes; else another account may turn out to be the same one.
+        """
         self._db.execute(
             sa.update(accounts).where(accounts.c.id == account_id).values(**values, revision=self._next_revision())
         )
@@ -133,7 +140,8 @@ class Tables:
         changed = self.account(account_id)
         assert changed is not None
         if not _KEYED.isdisjoint(values):
-            self._claim_merge_key(changed, now=changed.state_at)
+            assert now is not None
+            self._claim_merge_key(changed, now)
         return changed
 
     def set_state(self, seen: Account, state: AccountState, reason: str | None, now: float) -> Account | None:
@@ -141,7 +149,7 @@ class Tables:
         present = self.account(seen.id)
         if present is None or present.revision != seen.revision or present.state == "disabled":
             return None
-        return self.update_account(seen.id, state=state, reason=reason, state_at=now)
+        return self.update_account(seen.id, now, state=state, reason=reason, state_at=now)
 
     def set_enabled(self, account_id: str, enabled: bool, now: float) -> Account | None:
         """Set a living account aside, or let it serve again; an open intent is a doubt again then."""
@@ -155,7 +163,7 @@ class Tables:
             values = {"state": "in_doubt", "reason": "unknown_outcome"}
         elif enabled:
             values = {"state": "ok", "reason": None}
-        return self.update_account(account_id, **values, state_at=now)
+        return self.update_account(account_id, now, **values, state_at=now)
 
     def set_details(self, account_id: str, *, note: str | None, groups: Sequence[str] | None) -> Account | None:
         """Store the operator's words for a living account; None leaves what is there."""
@@ -167,7 +175,7 @@ class Tables:
             values["note"] = note
         if groups is not None:
             values["groups_json"] = _to_json(list(dict.fromkeys(groups)))
-        return self.update_account(account_id, **values) if values else present
+        return self.update_account(account_id, None, **values) if values else present
 
     def put_facts(self, account_id: str, facts: AccountFacts, now: float) -> Account | None:
         """Store what the backend told of an account."""
@@ -180,7 +188,7 @@ class Tables:
             values["models_json"] = _to_json(facts.models)
         if facts.capabilities is not None:
             values["capabilities_json"] = _to_json(facts.capabilities)
-        return self.update_account(account_id, **values)
+        return self.update_account(account_id, now, **values)
 
     def put_activity(self, activity: Iterable[Activity]) -> None:
         """Store how accounts fared; their revisions stay, so that nobody reads them all again for it."""
@@ -204,7 +212,7 @@ class Tables:
         living = living.where(accounts.c.owner.is_(None) if ids is None else accounts.c.id.in_(ids))
         found = self._db.scalars(living).all()
         for account_id in found:
-            self.update_account(account_id, deleted_at=now)
+            self.update_account(account_id, now, deleted_at=now)
         return len(found)
 
     def restore(self, now: float, ids: Sequence[str] | None) -> int:
@@ -215,7 +223,7 @@ class Tables:
                 continue
             key = _merge_key(account.owner, account.user_id, account.workspace)
             if key is None or self._one_account(accounts.c.merge_key == key) is None:
-                self.update_account(account.id, deleted_at=None)
+                self.update_account(account.id, now, deleted_at=None)
                 count += 1
         return count
 
@@ -245,16 +253,22 @@ class Tables:
         return self.tokens.begin_intent(account, view.secrets.renewable, replica, now)
 
     def complete_refresh(self, intent: RefreshIntent, fresh: FreshTokens, now: float) -> Account | None:
-        """Store new tokens under an intent that still stands."""
+        """Store the successors of the token that the account has; None when it has another one by now.
+
+        Its intent may be gone, since its operator brought that token again meanwhile: the token is consumed all the same.
+        """
         view = self.refresh_view(intent.account_id)
-        if view is None or view.account.generation != intent.generation or not self.tokens.end_intent(intent):
+        if view is None:
             return None
         old = view.secrets.renewable
         rotated = fresh.renewable is not None and fresh.renewable != old
+        if old is None or self.tokens.digest(old) != intent.token_digest:
+            return None
+        if not self.tokens.end_intent(intent) and (view.intent is not None or not rotated):
+            return None
         self.tokens.store(intent.account_id, "access", fresh.access, now)
         if rotated and fresh.renewable is not None:
-            if old is not None:
-                self.tokens.store(intent.account_id, "previous", old, now)
+            self.tokens.store(intent.account_id, "previous", old, now)
             self.tokens.store(intent.account_id, "renewable", fresh.renewable, now)
             self.tokens.remember(fresh.renewable, intent.account_id, now)
         self.count_meta("rotations")
@@ -265,8 +279,9 @@ class Tables:
         }
         return self.update_account(
             intent.account_id,
+            now,
             **_unless_disabled(view.account, state="ok", reason=None, state_at=now),
-            generation=intent.generation + 1,
+            generation=view.account.generation + 1,
             expires_at=fresh.expires_at,
             rotates=rotated,
             **learnt,
@@ -275,14 +290,14 @@ class Tables:
     def abandon_refresh(
         self, intent: RefreshIntent, now: float, state: AccountState | None, reason: str | None
     ) -> Account | None:
-        """End an intent without new tokens."""
+        """End an intent without new tokens; what it learnt is not of an account that got other tokens meanwhile."""
         account = self.account(intent.account_id)
-        if account is None or account.generation != intent.generation or not self.tokens.end_intent(intent):
+        if account is None or not self.tokens.end_intent(intent):
             return None
-        if state is None:
+        if state is None or account.generation != intent.generation:
             return account
         return self.update_account(
-            intent.account_id, **_unless_disabled(account, state=state, reason=reason, state_at=now)
+            intent.account_id, now, **_unless_disabled(account, state=state, reason=reason, state_at=now)
         )
 
     # Cooldowns
@@ -391,7 +406,7 @@ class Tables:
             values["owner"] = None
         if not values:
             return Added(known, "unchanged")
-        return Added(self.update_account(known.id, **values), "merged")
+        return Added(self.update_account(known.id, now, **values), "merged")
 
     def _claim_merge_key(self, account: Account, now: float) -> None:
         """Give the row its merge key; whoever had the same key is the same account and is folded into it."""
@@ -452,10 +467,6 @@ def _lookup_token(new: NewAccount) -> str:
     if new.device_id is None:
         raise ValueError("an account needs a token or a device id")
     return new.device_id
-
-
-def _workspace(new: NewAccount) -> str | None:
-    return new.workspace_id or new.identity.home_workspace_id
 
 
 def _merge_key(owner: str | None, user_id: str | None, workspace: str | None) -> str | None:

@@ -367,15 +367,47 @@ async def test_R26_in_doubt_the_access_token_serves_until_its_end(stage: Stage, 
 async def test_the_operators_word_lets_a_doubted_token_be_sent_again(stage: Stage) -> None:
     stage.server.answers = [SILENCE, SILENCE]
     account = await stage.account()
-    assert await stage.keeper.confirm(account.id) is None
     with pytest.raises(UpstreamTimeoutError):
         await stage.keeper.access_token(account)
 
-    confirmed = await stage.keeper.confirm(account.id)
+    again = await add(stage.records, new_account(0), stage.clock.now())
 
-    assert confirmed is not None and confirmed.state == "ok"
-    assert await stage.keeper.access_token(confirmed) is not None
+    assert again.state == "ok"
+    assert await stage.keeper.access_token(again) is not None
     assert (await stage.stored())[1] == "ok"
+
+
+@pytest.mark.parametrize("answer", [REUSED, SILENCE])
+async def test_R29_what_befalls_a_token_is_not_said_of_the_one_imported_meanwhile(
+    stage: Stage, answer: Chat2APIError
+) -> None:
+    account = await add(stage.records, new_account(0, user="user-1"), stage.clock.now())
+    stage.server.answers = [answer, answer]
+    stage.server.gate = asyncio.Event()
+    asking = asyncio.ensure_future(stage.keeper.access_token(account))
+    await stage.server.waits.wait()
+    await add(stage.records, new_account(7, user="user-1"), stage.clock.now())
+
+    stage.server.gate.set()
+    with pytest.raises(Chat2APIError):
+        await asking
+
+    assert await stage.stored() == (rotating(7), "ok")
+    stage.server.answers = []
+    assert await stage.keeper.access_token(await stage.account()) is not None
+
+
+async def test_R29_a_list_imported_again_while_a_token_is_out_costs_no_token(stage: Stage) -> None:
+    account = await stage.account()
+    stage.server.gate = asyncio.Event()
+    asking = asyncio.ensure_future(stage.keeper.access_token(account))
+    await stage.server.waits.wait()
+    await add(stage.records, new_account(0), stage.clock.now())
+
+    stage.server.gate.set()
+
+    assert await asking is not None
+    assert await stage.stored() == (rotating(1), "ok")
 
 
 async def test_a_server_that_does_not_rotate_leaves_no_doubt(stage: Stage, clock: FakeClock) -> None:

@@ -506,3 +506,83 @@ async def test_R30_a_backup_never_overwrites(records: Records, tmp_path: Path) -
         await records.backup(target)
 
     assert target.stat().st_mode & 0o777 == 0o600
+
+
+async def test_R29_an_answer_outlives_an_import_of_the_present_token(records: Records) -> None:
+    """Whoever pastes a list again while one of its tokens is out must not cost that account its new token."""
+    account = await add(records, new_account(1))
+    intent = await records.begin_refresh(account, "replica", NOW)
+    assert intent is not None
+    await add(records, new_account(1))
+    assert await records.doubts() == ()
+
+    changed = await records.complete_refresh(intent, fresh(renewable=rotating(2)), NOW + 1)
+
+    assert changed is not None and changed.state == "ok"
+    view = await records.refresh_view(account.id)
+    assert view is not None and view.secrets == Secrets(access="access-2", renewable=rotating(2), previous=rotating(1))
+
+
+async def test_R29_an_answer_outlives_an_import_of_a_newer_access_token(records: Records) -> None:
+    account = await add(records, new_account(1, user="user-1"))
+    intent = await records.begin_refresh(account, "replica", NOW)
+    assert intent is not None
+    newer = await add(records, replace(new_account(1, access="a-9", user="user-1"), expires_at=NOW + DAY))
+    assert newer.id == account.id and newer.generation > account.generation
+
+    changed = await records.complete_refresh(intent, fresh(renewable=rotating(2)), NOW + 1)
+
+    assert changed is not None and changed.generation > newer.generation
+    view = await records.refresh_view(account.id)
+    assert view is not None and (view.secrets.renewable, view.intent) == (rotating(2), None)
+
+
+async def test_R29_a_refusal_ends_its_intent_although_an_access_token_came_meanwhile(records: Records) -> None:
+    account = await add(records, new_account(1, user="user-1"))
+    intent = await records.begin_refresh(account, "replica", NOW)
+    assert intent is not None
+    newer = await add(records, replace(new_account(1, access="a-9", user="user-1"), expires_at=NOW + DAY))
+
+    assert await records.abandon_refresh(intent, NOW + 1) == newer
+
+    assert await records.doubts() == ()
+
+
+async def test_R29_the_answer_of_a_token_that_was_replaced_by_hand_is_refused(records: Records) -> None:
+    account = await add(records, new_account(1, user="user-1"))
+    intent = await records.begin_refresh(account, "replica", NOW)
+    assert intent is not None
+    await add(records, new_account(7, user="user-1"))
+
+    assert await records.complete_refresh(intent, fresh(renewable=rotating(2)), NOW + 1) is None
+
+    view = await records.refresh_view(account.id)
+    assert view is not None and view.secrets.renewable == rotating(7)
+
+
+async def test_R29_an_access_token_that_a_caller_used_before_does_not_cost_the_pool_its_refresh_token(
+    records: Records,
+) -> None:
+    private = await add(records, new_account(1, access="a-1", user="user-1", owner="caller"))
+    pool = await add(records, new_account(2, user="user-1"))
+
+    taken = await add(records, new_account(1, access="a-1", user="user-1"))
+
+    assert (taken.id, taken.deleted_at) == (pool.id, None)
+    view = await records.refresh_view(pool.id)
+    assert view is not None and view.secrets == Secrets(access="a-1", renewable=rotating(2))
+    left = await records.account(private.id)
+    assert left is not None and (left.owner, left.deleted_at) == ("caller", None)
+
+
+async def test_R29_an_account_folded_by_an_import_is_told_for_a_day(records: Records) -> None:
+    """Who follows the changes must hear of the tombstone before it is erased, however old the other account is."""
+    old = await add(records, new_account(1), now=NOW - 9 * DAY)
+    twin = await add(records, new_account(2, user="user-1"), now=NOW - 9 * DAY)
+
+    taken = await add(records, new_account(1, renewable=rotating(1), access="a-1", user="user-1"))
+
+    assert taken.id == old.id
+    await records.sweep(NOW + 60)
+    folded = await records.account(twin.id)
+    assert folded is not None and folded.deleted_at == NOW
