@@ -1,6 +1,6 @@
 """The app: blueprints, guards and error handler around a Runtime that is opened at start and closed at the end."""
 
-import os
+import random
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -164,13 +164,14 @@ class RequestScope:
     def __init__(self, app: Any) -> None:
         """Wrap the app."""
         self._app = app
+        self._random = random.Random()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection's request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        logs.request_id.set("req_" + os.urandom(12).hex())
+        logs.request_id.set(f"req_{self._random.getrandbits(96):024x}")
         clean_ups = scope[CLEAN_UPS] = CleanUps()
         try:
             await self._app(scope, receive, send)

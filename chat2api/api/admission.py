@@ -40,17 +40,18 @@ class Guess:
         runtime = current_runtime()
         self._guesses = runtime.guesses
         self._address = peer_address(incoming, runtime.config).network
-        self._digest = secret_digest(secret)
+        self.digest = secret_digest(secret)
+        """Of the secret."""
         if not self._guesses.quiet:
-            self._guesses.check(self._address, self._digest)
+            self._guesses.check(self._address, self.digest)
 
     def was_right(self) -> None:
         """Remember that it is right."""
-        self._guesses.succeeded(self._address, self._digest)
+        self._guesses.succeeded(self._address, self.digest)
 
     def was_wrong(self) -> Callable[[], None]:
         """Count it, also before a slow comparison; calling what this gives takes it back."""
-        return self._guesses.failed(self._address, self._digest)
+        return self._guesses.failed(self._address, self.digest)
 
 
 async def admit(

@@ -6,13 +6,21 @@ this module carries out is section 2.1 of the project's reliability promises, fo
 
 from typing import Literal
 
-from quart import Quart, Request, current_app
+from quart import Quart, Request
 from quart.typing import ResponseReturnValue
 from werkzeug.datastructures import Headers
 
 from chat2api.accounts.tokens import tell_kind
 from chat2api.api.admission import Guess, PageAccess, admit
-from chat2api.api.context import PeerAddress, Visitor, current_request, current_runtime, set_caller, set_visitor
+from chat2api.api.context import (
+    PeerAddress,
+    Visitor,
+    current_app,
+    current_request,
+    current_runtime,
+    set_caller,
+    set_visitor,
+)
 from chat2api.api.entry import check_route, enter_with_key, enter_without_key, in_public_tier
 from chat2api.api.peers import check_host, peer_address
 from chat2api.config import Config, Reach
@@ -59,9 +67,11 @@ def access_class(app: Quart, endpoint: str) -> AccessClass | None:
 
 def check_access_classes(app: Quart) -> None:
     """Raise RuntimeError when a route has no access class: such an app must not start."""
-    bare = sorted(rule.endpoint for rule in app.url_map.iter_rules() if access_class(app, rule.endpoint) is None)
+    classes = {rule.endpoint: access_class(app, rule.endpoint) for rule in app.url_map.iter_rules()}
+    bare = sorted(endpoint for endpoint, access in classes.items() if access is None)
     if bare:
         raise RuntimeError(f"routes without an access class: {', '.join(bare)}")
+    app.extensions[_CLASSES].update(classes)  # so that a request finds its own at once
 
 
 async def guard_request() -> ResponseReturnValue | None:
@@ -70,7 +80,7 @@ async def guard_request() -> ResponseReturnValue | None:
     endpoint = incoming.endpoint
     if endpoint is None or incoming.method == "OPTIONS":
         return None  # 404, 405 and preflights reach no handler of ours
-    access = access_class(current_app, endpoint)
+    access = access_class(current_app(), endpoint)
     if access == "api" or access == "site":
         set_caller(await authenticate(incoming, site=access == "site"))
     elif access is not None and access != "open" and access != "public":
@@ -113,7 +123,7 @@ async def _find_caller(incoming: Request, bearer: str | None, workspace: str | N
         return Caller("demo", owner="demo", workspace=workspace)
     if keys.matches(bearer):
         guess.was_right()
-        return Caller("operator", owner="key:" + secret_digest(bearer).hex()[:32], workspace=workspace)
+        return Caller("operator", owner="key:" + guess.digest.hex()[:32], workspace=workspace)
     if tell_kind(bearer) in ("access", "refresh"):
         await _admit_own_token(incoming)
         return _own_token_caller(bearer, workspace)

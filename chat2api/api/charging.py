@@ -12,9 +12,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
-from quart import Response, g
+from quart import Response
 
-from chat2api.api.context import current_caller, current_runtime
+from chat2api.api.context import current_caller, current_globals, current_runtime
 from chat2api.api.metrics import current_notes
 from chat2api.errors import Chat2APIError, StorageError
 from chat2api.gateway.provider import AnswerFacts, Caller
@@ -148,7 +148,7 @@ class Charge:
 
     async def _count_long_prompt(self) -> None:
         """Count a prompt now, outside of the loop, that would hold the loop up later."""
-        if sum(len(message.text) for message in self._messages) > LONG_TEXT:
+        if sum([len(message.text) for message in self._messages]) > LONG_TEXT:
             self._prompt_tokens = await asyncio.to_thread(prompt_tokens, self._messages)
 
 
@@ -164,7 +164,7 @@ async def open_charge(
     if check:
         check_model(caller, model)
     charge = Charge(current_runtime(), caller, messages)
-    g.model = model
+    current_globals().model = model
     await charge.reserve(model, max_tokens, choices)
     return charge
 
@@ -194,7 +194,7 @@ def check_model(caller: Caller, model: str) -> None:
 
 async def tell_limits(response: Response) -> Response:
     """Set the `x-ratelimit-*` headers on every answer to an issued key, and to a caller of a tier."""
-    caller: Caller | None = g.get("caller")
+    caller: Caller | None = current_globals().get("caller")
     if caller is not None and (caller.key is not None or caller.tier is not None):
         try:
             rooms = await _rooms(caller)
@@ -210,5 +210,6 @@ async def _rooms(caller: Caller) -> Iterable[Room]:
     rooms = await runtime.quotas.rooms(caller.key) if caller.key is not None else ()
     if tier is None:
         return rooms
-    model = tier.find_model(g.model) if "model" in g else None
+    asked = current_globals().get("model")
+    model = tier.find_model(asked) if asked is not None else None
     return tightest((*rooms, *await runtime.tier_quotas.rooms(tier, caller.person, model)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from quart import Quart, Request, g
+from quart.ctx import _AppCtxGlobals
 from quart.globals import _cv_app, _cv_request  # what stands behind `current_app`, `g` and `request`: see below
 
 from chat2api.gateway.provider import Caller
@@ -51,6 +52,16 @@ def current_request() -> Request:
     By way of Quart's `request` each look at it takes three calls more, and a request is looked at some forty times.
     """
     return _cv_request.get().request
+
+
+def current_app() -> Quart:
+    """Give the app itself that serves the current request."""
+    return _cv_app.get().app
+
+
+def current_globals() -> _AppCtxGlobals:
+    """Give what Quart's `g` stands for, for the same reason."""
+    return _cv_app.get().g
 
 
 def find_runtime(app: Quart) -> Runtime | None:
@@ -125,7 +136,8 @@ def on_request_end(clean_up: Callable[[], Awaitable[None]]) -> None:
 
     A response's own iterator is no place for that: it may never be started when the client leaves early.
     """
-    clean_ups: CleanUps = cast(dict[str, Any], current_request().scope)[CLEAN_UPS]
+    scope: Mapping[str, Any] = _cv_request.get().request.scope
+    clean_ups: CleanUps = scope[CLEAN_UPS]
     clean_ups.add(clean_up)
 
 
@@ -151,8 +163,9 @@ class CleanUps:
 
     async def run(self) -> None:
         """Do all of it, each whether or not the one before fails; raise the last failure."""
-        if self._left:
+        while self._left:
             try:
                 await self._left.pop()()
-            finally:
+            except BaseException:
                 await self.run()
+                raise

@@ -20,12 +20,14 @@ def install_cors(app: Quart) -> None:
     @app.after_request
     async def mark(response: Response) -> Response:
         asked = current_request()
-        access = access_class(app, asked.endpoint or "") if asked.url_rule is not None else None
+        origin = asked.headers.get("Origin")
+        if origin is None or asked.url_rule is None:
+            return response
+        access = access_class(app, asked.endpoint or "")
         if access not in ("api", "public", "site"):
             return response
-        origin = asked.headers.get("Origin")
         preflight = asked.method == "OPTIONS"
-        if origin is None or not (access == "public" or _allowed(origin, preflight, public=access == "api")):
+        if not (access == "public" or _allowed(origin, preflight, public=access == "api")):
             return response
         response.headers["Access-Control-Allow-Origin"] = "*"
         if preflight:

@@ -11,8 +11,8 @@ sessions, signals and functions that are not asynchronous, none of which this ap
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from functools import lru_cache, partial
+from collections.abc import Awaitable, Callable, Iterable
+from functools import cached_property, lru_cache, partial
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -27,6 +27,7 @@ from quart.typing import ResponseReturnValue, ResponseTypes
 from quart.wrappers.base import BaseRequestWebsocket
 from quart.wrappers.response import DataBody, IterableBody, Response
 from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, MapAdapter
 
 from chat2api.api.guards import BodyFlow, PacedRequest, flow_of
@@ -75,9 +76,7 @@ class RequestRun(ASGIHTTPConnection):
 
     async def _run_here(self, body: bytes, flow: BodyFlow, send: ASGISendCallable) -> None:
         """Handle a request whose body is whole in the present task."""
-        request = self._create_request_from_scope(send)
-        request.body.append(body)
-        request.body.set_complete()
+        request = self._create_whole_request(body, send)
         task = cast("asyncio.Task[None]", asyncio.current_task())
         left = False
 
@@ -96,27 +95,17 @@ class RequestRun(ASGIHTTPConnection):
             if left:
                 task.uncancel()
 
-    def _create_request_from_scope(self, send: ASGISendCallable) -> Request:
-        """Make Quart's request; headers that our listener has checked are not checked one by one again."""
-        scope = self.scope
-        if flow_of(scope) is None:
-            return super()._create_request_from_scope(send)
-        pairs = [("Remote-Addr", (scope.get("client") or ("<local>",))[0])]
-        pairs += [(_title(name), value.decode("latin-1")) for name, value in scope["headers"]]
-        config = self.app.config
-        return self.app.request_class(
-            scope["method"],
-            scope["scheme"],
-            scope["path"],
-            scope["query_string"],
-            _CheckedHeaders(pairs),
-            scope.get("root_path", ""),
-            scope["http_version"],
-            scope,
-            max_content_length=config["MAX_CONTENT_LENGTH"],
-            body_timeout=config["BODY_TIMEOUT"],
-            send_push_promise=partial(self._send_push_promise, send),
-        )
+    def _create_whole_request(self, body: bytes, send: ASGISendCallable) -> Request:
+        """Make Quart's request with a body that is here; headers that our listener has checked are not checked again."""
+        scope, config = self.scope, self.app.config
+        limit = config["MAX_CONTENT_LENGTH"]
+        if limit is not None and len(body) > limit:
+            request = self._create_request_from_scope(send)
+            request.body.set_result(body)
+            return request
+        client = scope.get("client")
+        headers = CheckedHeaders(client[0] if client else "<local>", scope["headers"])
+        return PacedRequest.whole(scope, headers, body, config["BODY_TIMEOUT"], partial(self._send_push_promise, send))
 
     async def _send_response(self, send: ASGISendCallable, response: ResponseTypes) -> None:
         """Send head and body with no more messages than they need."""
@@ -150,15 +139,30 @@ class LeanContext(RequestContext):
     request: Request = None  # type: ignore[assignment]  # in place of a property, which is asked for at each step
 
     def __init__(self, app: "LeanQuart", request: Request) -> None:
-        """Make the context of a request; enter it by `async with`."""
-        super().__init__(app, request, _NO_SESSION)
-        self.request = request
+        """Make the context of a request and find its route; enter it by `async with`."""
+        self.app = app
+        self.request = self.request_websocket = request
+        self.session = _NO_SESSION
+        self.flashes = None
+        self.preserved = False
+        self._after_request_functions = []
+        self._cv_tokens = []
+        request.routing_exception = None
+        request.json_module = app.json
+        self._routes, self._path = app.find_routes(request)
+        self.match_request()
+
+    @cached_property
+    def url_adapter(self) -> MapAdapter:  # type: ignore[override]  # most requests have no use for it
+        """What finds routes and makes URLs: by the path alone, since one set of routes serves all hosts."""
+        request = self.request
+        root, scheme, method = request.root_path, request.scheme, request.method
+        return MapAdapter(self._routes, "localhost", root, "", scheme, self._path, method)
 
     def match_request(self) -> None:
         """Find the request's route; those without arguments are known by heart once they have been found."""
-        request, adapter = self.request, self.url_adapter
-        assert adapter is not None
-        asked = adapter.map, request.method, adapter.path_info
+        request = self.request
+        asked = self._routes, request.method, self._path
         known = self.app.plain_routes.get(asked)
         if known is not None:
             request.url_rule, request.view_args = known, {}
@@ -169,8 +173,7 @@ class LeanContext(RequestContext):
 
     async def __aenter__(self) -> "LeanContext":
         """Begin to stand for them."""
-        self._entered = _cv_app.set(AppContext(self.app)), _cv_request.set(self)
-        self.match_request()
+        self._entered = _cv_app.set(_LeanAppContext(self.app)), _cv_request.set(self)
         return self
 
     async def __aexit__(
@@ -178,17 +181,30 @@ class LeanContext(RequestContext):
     ) -> None:
         """Close what the request has opened."""
         try:
-            await self.request.close()
+            if self.request._files:
+                await self.request.close()
         finally:
             app, request = self._entered
             _cv_request.reset(request)
             _cv_app.reset(app)
 
 
+class _LeanAppContext(AppContext):
+    """What stands for the app while a request is handled: it makes no URLs of its own, as the request's context does."""
+
+    url_adapter = None
+
+    def __init__(self, app: Quart) -> None:
+        self.app = app
+        self.g = app.app_ctx_globals_class()
+        self._cv_tokens = []
+
+
 class _Hooks(NamedTuple):
     """The functions around the handler of a route, all of them asynchronous, in the order of their calls."""
 
     before: tuple[Callable[[], Awaitable[Any]], ...]
+    handler: Callable[..., Awaitable[Any]] | None
     after: tuple[Callable[[Any], Awaitable[Any]], ...]
 
 
@@ -219,13 +235,16 @@ class LeanQuart(Quart):
         return super().ensure_async(func)
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
-        """Return what finds a request's route: by its path alone, since one set of routes serves all hosts."""
+        """Return what finds the route of a websocket, or of a request whose context a test keeps."""
         if request is None:
             return super().create_url_adapter(request)
-        routes, path = self.url_map, request.path
-        if self.find_mount is not None and (found := self.find_mount(request)) is not None:
-            routes, path = found
+        routes, path = self.find_routes(request)
         return MapAdapter(routes, "localhost", request.root_path, "", request.scheme, path, request.method)
+
+    def find_routes(self, request: BaseRequestWebsocket) -> tuple[Map, str]:
+        """Return the routes that a request is for, and the path to look up among them."""
+        found = self.find_mount(request) if self.find_mount is not None else None
+        return found or (self.url_map, request.path)
 
     def request_context(self, request: Request) -> RequestContext:
         """Return the request's context; Quart's own where a test wants to keep it."""
@@ -242,6 +261,27 @@ class LeanQuart(Quart):
                 return result
         return None
 
+    async def dispatch_request(self, request_context: RequestContext | None = None) -> ResponseReturnValue:
+        """Call the handler."""
+        assert request_context is not None
+        request = request_context.request
+        handler = self._hooks_of(request).handler
+        if handler is None or request.method == "OPTIONS":
+            return await super().dispatch_request(request_context)
+        result: ResponseReturnValue = await handler(**(request.view_args or {}))
+        return result
+
+    async def finalize_request(
+        self,
+        result: ResponseReturnValue | HTTPException,
+        request_context: RequestContext | None = None,
+        from_error_handler: bool = False,
+    ) -> ResponseTypes:
+        """Make a response of what the handler gave, and call what comes after."""
+        if from_error_handler or not isinstance(result, Response):
+            return await super().finalize_request(result, request_context, from_error_handler)
+        return await self.process_response(result, request_context)
+
     async def process_response(
         self, response: ResponseTypes, request_context: RequestContext | None = None
     ) -> ResponseTypes:
@@ -253,20 +293,17 @@ class LeanQuart(Quart):
 
     def _hooks_of(self, request: Request) -> _Hooks:
         """Return the functions around a request's handler. Raises RuntimeError for an app that has others besides."""
-        hooks = self._hooks.get(request.endpoint)
+        endpoint = request.endpoint
+        hooks = self._hooks.get(endpoint)
         if hooks is None:
             names = [None, *reversed(request.blueprints)]
             if any(self.teardown_request_funcs[name] or self.url_value_preprocessors[name] for name in names):
                 raise RuntimeError("the app has functions that are not called here")
-            hooks = self._hooks[request.endpoint] = _Hooks(
+            after = [hook for name in reversed(names) for hook in reversed(self.after_request_funcs[name])]
+            hooks = self._hooks[endpoint] = _Hooks(
                 tuple([self.ensure_async(hook) for name in names for hook in self.before_request_funcs[name]]),
-                tuple(
-                    [
-                        self.ensure_async(hook)
-                        for name in reversed(names)
-                        for hook in reversed(self.after_request_funcs[name])
-                    ]
-                ),
+                self.ensure_async(self.view_functions[endpoint]) if endpoint is not None else None,
+                tuple([self.ensure_async(hook) for hook in after]),
             )
         return hooks
 
@@ -275,13 +312,24 @@ _NO_SESSION = NullSession()
 """Refuses to be written to."""
 
 
-class _CheckedHeaders(Headers):
-    """A request's headers as they were checked already; nobody changes them."""
+class CheckedHeaders(Headers):
+    """A request's headers as our listener has checked them; nobody changes them.
 
-    def __init__(self, pairs: list[tuple[str, str]]) -> None:
-        super().__init__()
-        self._list = pairs
-        self._first = {name.lower(): value for name, value in reversed(pairs)}
+    Most are never looked at, so they stay as they came until somebody wants to see all of them.
+    """
+
+    def __init__(self, peer: str, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take the peer's address, which Quart has among them, and fields whose names are in lower case."""
+        self._peer = peer
+        self._fields = list(fields)
+        self._first = dict(reversed(self._fields))
+        self._first[b"remote-addr"] = peer.encode("latin-1")
+
+    @cached_property
+    def _list(self) -> list[tuple[str, str]]:  # type: ignore[override]  # read only
+        pairs = [("Remote-Addr", self._peer)]
+        pairs += [(_title(name), value.decode("latin-1")) for name, value in self._fields]
+        return pairs
 
     def get(  # type: ignore[override]  # it stands for all overloads
         self, key: str, default: Any = None, *further: Any, **named: Any
@@ -289,7 +337,8 @@ class _CheckedHeaders(Headers):
         """Return the first value of that name as `Headers.get` does, which raises and catches for one that is not there."""
         if further or named:
             return super().get(key, default, *further, **named)
-        return self._first.get(key.lower(), default)
+        value = self._first.get(key.lower().encode("latin-1", "replace"))
+        return default if value is None else value.decode("latin-1")
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ whole in memory while the handler works on its first part.
 import asyncio
 import json
 import secrets
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
@@ -28,6 +28,7 @@ from hypercorn.typing import (
 )
 from quart.wrappers import Request
 from quart.wrappers.request import Body
+from werkzeug.datastructures import Headers
 
 from chat2api.api.errors import WriteError
 from chat2api.errors import Chat2APIError, PayloadTooLargeError
@@ -156,6 +157,30 @@ class PacedBody(Body):
         return super().__await__()
 
 
+class WholeBody(Body):
+    """A request's body that is here already."""
+
+    def __init__(self, data: bytes) -> None:
+        """Take the body."""
+        self._left = data
+
+    async def __anext__(self) -> bytes:
+        """Return all of it, once."""
+        if not self._left:
+            raise StopAsyncIteration
+        data, self._left = self._left, b""
+        return data
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        """Return all of it."""
+        yield from ()
+        return self._left
+
+    def clear(self) -> None:
+        """Hold it no longer."""
+        self._left = b""
+
+
 class PacedRequest(Request):
     """Quart's request with a paced body; `app.request_class = PacedRequest` turns it on."""
 
@@ -173,6 +198,35 @@ class PacedRequest(Request):
         if flow is not None and isinstance(self.body, PacedBody):
             flow.begin()
             self.body.flow = flow
+
+    @classmethod
+    def whole(
+        cls,
+        scope: HTTPScope,
+        headers: Headers,
+        body: bytes,
+        timeout: int | None,
+        push: Callable[[str, Headers], Awaitable[None]],
+    ) -> "PacedRequest":
+        """Make a request whose body is here. It has what Quart's own has, which makes and checks much that nobody uses."""
+        request = cls.__new__(cls)
+        request.method = scope["method"].upper()
+        request.scheme = scope["scheme"]
+        request.server = scope.get("server")
+        request.root_path = scope.get("root_path", "").rstrip("/")
+        request.path = "/" + scope["path"].lstrip("/")
+        request.query_string = scope["query_string"]
+        request.headers = headers
+        request.remote_addr = headers.get("Remote-Addr")
+        request.http_version = scope["http_version"]
+        request.scope = scope
+        request.body_timeout = timeout
+        request.body = WholeBody(body)
+        request._cached_json = {False: Ellipsis, True: Ellipsis}
+        request._form = request._files = None
+        request._parsing_lock = cls.lock_class()
+        request._send_push_promise = push
+        return request
 
 
 @lru_cache(maxsize=1024)

@@ -20,11 +20,10 @@ from functools import lru_cache
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from quart import Blueprint, Quart, Response, current_app, g
-from quart.globals import _cv_app  # what stands behind `g`, which is gone when a request is finished
+from quart import Blueprint, Quart, Response
 
 from chat2api.api.auth import access_class
-from chat2api.api.context import current_request, current_runtime, on_request_end
+from chat2api.api.context import current_app, current_globals, current_request, current_runtime, on_request_end
 from chat2api.api.hours import HourlyCounts
 from chat2api.gateway.key_views import count_keys
 from chat2api.gateway.provider import Caller
@@ -77,13 +76,13 @@ class RequestNotes:
 
 def current_metrics() -> "Metrics":
     """Give the numbers of the server behind the current request."""
-    counted: Metrics = current_app.extensions[_EXTENSION]
+    counted: Metrics = current_app().extensions[_EXTENSION]
     return counted
 
 
 def current_notes() -> RequestNotes | None:
     """Give the notes of the current request, None where none are taken."""
-    notes: RequestNotes | None = g.get("notes")
+    notes: RequestNotes | None = current_globals().get("notes")
     return notes
 
 
@@ -231,30 +230,30 @@ def _word(text: str) -> str:
 
 
 async def _begin() -> None:
-    runtime = current_runtime()
+    clock = current_runtime().clock
     counted = current_metrics()
     asked = current_request()
     rule = asked.url_rule
-    notes = g.notes = RequestNotes(
-        runtime.clock.monotonic(),
+    endpoint = "" if rule is None else rule.endpoint
+    found = current_globals()  # it is gone when the request is finished
+    notes = found.notes = RequestNotes(
+        clock.monotonic(),
         route="none" if rule is None else rule.rule,
-        endpoint=asked.endpoint or "",
-        method=asked.method if rule is not None else "",
-        is_turn=_is_turn(asked.method, asked.endpoint or ""),
+        endpoint=endpoint,
+        method="" if rule is None else asked.method,
+        is_turn=_is_turn(asked.method, endpoint),
     )
-
-    found = _cv_app.get().g
 
     async def finish() -> None:
         caller: Caller | None = found.get("caller")
         notes.key = notes.key or (caller.payer if caller is not None else "")
-        counted.finish(notes, runtime.clock.monotonic() - notes.began)
+        counted.finish(notes, clock.monotonic() - notes.began)
 
     on_request_end(finish)
 
 
 def _is_turn(method: str, endpoint: str) -> bool:
-    access = access_class(current_app, endpoint)
+    access = access_class(current_app(), endpoint)
     return (method == "POST" and access == "api") or (access == "site" and endpoint.endswith(".create_turn"))
 
 

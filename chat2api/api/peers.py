@@ -11,6 +11,9 @@ from chat2api.api.context import PeerAddress
 from chat2api.config import Config
 from chat2api.errors import MisdirectedRequestError
 
+_USUAL_HOPS = 200
+"""Characters of X-Forwarded-For up to which what came of it is remembered."""
+
 _LOOPBACK_NAMES = {"localhost", "localhost."}
 
 
@@ -56,24 +59,30 @@ def peer_address(incoming: Request, config: Config) -> PeerAddress:
 
     Behind a proxy that is not named there nobody counts as this machine, whatever address they seem to have.
     """
-    address = _parse_address(incoming.remote_addr or "")
-    if address is not None and _trusted(address, config.trusted_proxies):
-        for hop in reversed(incoming.headers.get("X-Forwarded-For", "").split(",")):
-            forwarded = _parse_address(hop.strip())
-            if forwarded is None:
+    forwarded = incoming.headers.get("X-Forwarded-For", "")
+    find = _find_peer if len(forwarded) <= _USUAL_HOPS else _find_peer.__wrapped__
+    return find(incoming.remote_addr or "", forwarded, config.trusted_proxies, config.unnamed_proxy)
+
+
+@lru_cache(maxsize=1024)
+def _find_peer(peer: str, forwarded: str, trusted: Sequence[str], unnamed_proxy: bool) -> PeerAddress:
+    address = _parse_address(peer)
+    if address is not None and _trusted(address, trusted):
+        for hop in reversed(forwarded.split(",")):
+            before = _parse_address(hop.strip())
+            if before is None:
                 break
-            address = forwarded
-            if not _trusted(address, config.trusted_proxies):
+            address = before
+            if not _trusted(address, trusted):
                 break
     if address is None:
         return PeerAddress("unknown", loopback=False)
-    here = address.is_loopback and not config.unnamed_proxy
+    here = address.is_loopback and not unnamed_proxy
     if isinstance(address, ipaddress.IPv6Address):
         return PeerAddress(str(ipaddress.ip_network((address, 64), strict=False)), here)
     return PeerAddress(str(address), here)
 
 
-@lru_cache(maxsize=1024)
 def _parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(text)

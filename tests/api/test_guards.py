@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart import Quart, Response, request
+from werkzeug.datastructures import Headers
 
 from chat2api.api.connection import ConnectionSettings
 from chat2api.api.errors import WriteError, site_error
@@ -291,6 +292,30 @@ async def test_R10_a_client_that_leaves_an_upload_nobody_reads_ends_the_handler(
         await asyncio.wait_for(ended.wait(), WAIT)
 
     assert time.monotonic() - start < 1.0
+
+
+async def test_a_request_whose_body_is_here_has_all_that_quarts_own_has() -> None:
+    scope: Any = {
+        "type": "http", "method": "post", "scheme": "http", "path": "//path", "query_string": b"a=1", "http_version": "1.1",
+        "server": ("127.0.0.1", 80), "root_path": "/root/", "headers": [], "extensions": {},
+    }  # fmt: skip
+    headers = Headers({"Remote-Addr": "192.0.2.1", "Content-Length": "4"})
+
+    async def push(path: str, headers: Headers) -> None: ...
+
+    whole = PacedRequest.whole(scope, headers, b"body", None, push)
+    quarts = PacedRequest(
+        "post", "http", "//path", b"a=1", headers, "/root/", "1.1", scope, body_timeout=None, send_push_promise=push
+    )
+    assert vars(whole).keys() | {"content_length"} == vars(quarts).keys()
+    assert (whole.path, whole.content_length) == ("/path", 4)
+    for name in vars(quarts).keys() - {"body", "_parsing_lock"}:
+        assert getattr(whole, name) == getattr(quarts, name), name
+    assert await whole.get_data() == await whole.get_data(cache=False) == b"body"
+    assert await whole.get_data() == b""
+    again = PacedRequest.whole(scope, headers, b"body", None, push)
+    assert [data async for data in again.body] == [b"body"]
+    assert [data async for data in again.body] == []
 
 
 def test_refusals_are_error_objects_with_what_clients_need() -> None:
