@@ -36,11 +36,12 @@ UNKNOWN_MODEL = "unknown"
 class Charge:
     """The cost of one request. Made by `open_charge`; always `settle` it."""
 
-    def __init__(self, runtime: Runtime, caller: Caller, messages: Sequence[Message]) -> None:
-        """Begin to measure; nothing is reserved yet."""
+    def __init__(self, runtime: Runtime, caller: Caller, messages: Sequence[Message], more_tokens: int = 0) -> None:
+        """Begin to measure; nothing is reserved yet. `more_tokens` come to the texts of the prompt."""
         self._runtime = runtime
         self._caller = caller
         self._messages = messages
+        self._more_tokens = more_tokens
         self._meter = CompletionMeter()
         self._prompt_tokens: int | None = None
         self._images = 0
@@ -143,19 +144,27 @@ class Charge:
 
     def _count_prompt(self) -> int:
         if self._prompt_tokens is None:
-            self._prompt_tokens = prompt_tokens(self._messages)
+            self._prompt_tokens = prompt_tokens(self._messages) + self._more_tokens
         return self._prompt_tokens
 
     async def _count_long_prompt(self) -> None:
         """Count a prompt now, outside of the loop, that would hold the loop up later."""
         if sum([len(message.text) for message in self._messages]) > LONG_TEXT:
-            self._prompt_tokens = await asyncio.to_thread(prompt_tokens, self._messages)
+            self._prompt_tokens = await asyncio.to_thread(prompt_tokens, self._messages) + self._more_tokens
 
 
 async def open_charge(
-    messages: Sequence[Message], *, model: str, max_tokens: int | None = None, choices: int = 1, check: bool = True
+    messages: Sequence[Message],
+    *,
+    model: str,
+    max_tokens: int | None = None,
+    choices: int = 1,
+    more_tokens: int = 0,
+    check: bool = True,
 ) -> Charge:
     """Admit the current request, which asks for this model; without `check` its caller sees to whether it may.
+
+    The prompt has `more_tokens` beside its texts.
 
     Raises NotFoundError (model_not_found) for a model that is not among the key's, RateLimitedError and
     QuotaExceededError where its limits leave no room.
@@ -163,7 +172,7 @@ async def open_charge(
     caller = current_caller()
     if check:
         check_model(caller, model)
-    charge = Charge(current_runtime(), caller, messages)
+    charge = Charge(current_runtime(), caller, messages, more_tokens)
     current_globals().model = model
     await charge.reserve(model, max_tokens, choices)
     return charge

@@ -55,6 +55,7 @@ async def _forward(caller: Caller, body: JsonBody, route: Route) -> Response:
         model=route.model,
         max_tokens=forwarded.max_tokens,
         choices=forwarded.choices,
+        more_tokens=forwarded.tokens,
     )
     forwarding = Forwarding(
         "POST",

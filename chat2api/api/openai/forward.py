@@ -70,8 +70,8 @@ class Forwarding:
     asked_usage: bool = False
     kind: Literal["chat", "responses", "other"] = "other"
     query: tuple[tuple[str, str], ...] = ()
-    images: int = 0
-    """Pictures that are asked for."""
+    count_images: Callable[[], int] = int
+    """Gives how many pictures are asked for, once all of the call is here; none as it stands."""
     upload: Upload | None = None
     """A body that comes while it is sent, in place of `body`."""
     feed: Callable[[], Awaitable[None]] | None = None
@@ -235,7 +235,7 @@ class _Relay:
             if usage is None:
                 completion = self._events.events or self._whole.estimate()
                 usage = Usage(charge.usage().prompt_tokens, completion)
-            charge.measure(usage, self._forwarding.images)
+            charge.measure(usage, self._forwarding.count_images())
         await charge.settle(failed=self._failed or not self._begun, told=self._forwarding.stream)
 
     async def _note_object(self, answer: ApiAnswer) -> None:

@@ -22,7 +22,7 @@ from chat2api.gateway.api_answers import read_list
 from chat2api.gateway.attempts import affinity_of
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.protocol.openai.fields import is_object, require_text, wrong_type
-from chat2api.protocol.openai.forwarded import prepare_body
+from chat2api.protocol.openai.forwarded import expected_picture_tokens, prepare_body
 from chat2api.protocol.openai.references import references
 from chat2api.protocol.prompt import Message, TextPart
 from chat2api.upstream.openai import ApiCall
@@ -77,11 +77,18 @@ async def operate() -> Response:
         is_chat=is_completion,
     )
     key = await key_of(caller, references(body.value))
+    is_picture = operation.path[0] == "images"
+    longest: int | None = 1
+    if is_picture:
+        longest = expected_picture_tokens(route.model, body.value.get("quality"), body.value.get("size"))
+    elif operation.kind == "responses" or is_completion:
+        longest = forwarded.max_tokens
     charge = await open_charge(
         (Message("user", (TextPart(forwarded.text),)),),
         model=route.model,
-        max_tokens=forwarded.max_tokens if operation.kind == "responses" or is_completion else 1,
-        choices=forwarded.choices if is_completion else 1,
+        max_tokens=longest,
+        choices=forwarded.choices if is_completion or is_picture else 1,
+        more_tokens=forwarded.tokens,
     )
     is_response = operation.kind == "responses" and body.value.get("store") is not False
     forwarding = Forwarding(
@@ -92,7 +99,7 @@ async def operate() -> Response:
         stream=forwarded.stream,
         asked_usage=forwarded.asked_usage,
         kind="chat" if is_completion else operation.kind,
-        images=forwarded.choices if operation.path[0] == "images" else 0,
+        count_images=lambda: forwarded.choices if is_picture else 0,
         affinity=f"{caller.owner}\0{forwarded.user}" if forwarded.user else affinity_of(caller),
         key=key,
         makes="response" if is_response else None,

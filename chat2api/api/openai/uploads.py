@@ -5,7 +5,7 @@ its file. What a caller may ask for is checked as soon as the model is known, an
 that: without them no server acts on it.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from quart import Blueprint, Response, request
@@ -17,7 +17,9 @@ from chat2api.errors import InvalidRequestError
 from chat2api.gateway.attempts import affinity_of
 from chat2api.gateway.provider import Caller
 from chat2api.protocol.openai.forms import FormReader, read_boundary, write_type
+from chat2api.protocol.openai.forwarded import expected_picture_tokens, read_count
 from chat2api.protocol.openai.models import model_not_found
+from chat2api.protocol.prompt import Message, TextPart
 from chat2api.storage.api_objects import ObjectKind
 from chat2api.upstream.uploads import Upload
 
@@ -35,31 +37,33 @@ class FormOperation:
     model: str | None = None
     has_model: bool = True
     makes: ObjectKind | None = None
-    images: int = 0
+    is_picture: bool = False
+    longest: int | None = 1
+    """Tokens of the longest answer, None for a text of any length."""
 
 
 @blueprint.post("/v1/audio/transcriptions")
 async def transcribe() -> Response:
     """Forward a sound to be written down."""
-    return await _forward_form(FormOperation(("audio", "transcriptions")))
+    return await _forward_form(FormOperation(("audio", "transcriptions"), longest=None))
 
 
 @blueprint.post("/v1/audio/translations")
 async def translate() -> Response:
     """Forward a sound to be written down in English."""
-    return await _forward_form(FormOperation(("audio", "translations")))
+    return await _forward_form(FormOperation(("audio", "translations"), longest=None))
 
 
 @blueprint.post("/v1/images/edits")
 async def edit_image() -> Response:
     """Forward a picture to be changed."""
-    return await _forward_form(FormOperation(("images", "edits"), model="dall-e-2", images=1))
+    return await _forward_form(FormOperation(("images", "edits"), model="dall-e-2", is_picture=True))
 
 
 @blueprint.post("/v1/images/variations")
 async def vary_image() -> Response:
     """Forward a picture to be varied."""
-    return await _forward_form(FormOperation(("images", "variations"), model="dall-e-2", images=1))
+    return await _forward_form(FormOperation(("images", "variations"), model="dall-e-2", is_picture=True))
 
 
 @blueprint.post("/v1/files")
@@ -78,7 +82,17 @@ async def _forward_form(operation: FormOperation) -> Response:
     if caller.tier is not None and form.undecided:
         raise InvalidRequestError("In this tier the form names its model before its files.", param="model")
     model = form.model or operation.model or "upload"
-    charge = await open_charge((), model=model, max_tokens=1, check=False)  # the form itself sees to it
+    fields = form.fields
+    longest = operation.longest
+    if operation.is_picture:
+        longest = expected_picture_tokens(model, fields.get("quality"), fields.get("size"))
+    charge = await open_charge(
+        (Message("user", (TextPart(fields.get("prompt", "")),)),),
+        model=model,
+        max_tokens=longest,
+        choices=form.pictures or 1,
+        check=False,  # the form itself sees to it
+    )
     forwarding = Forwarding(
         "POST",
         operation.path,
@@ -87,7 +101,7 @@ async def _forward_form(operation: FormOperation) -> Response:
         upload=form.upload,
         feed=form.feed,
         makes=operation.makes,
-        images=operation.images,
+        count_images=lambda: form.pictures,
         affinity=affinity_of(caller),
     )
     return await forward(forwarding, charge)
@@ -109,7 +123,17 @@ class _Form:
     @property
     def model(self) -> str | None:
         """The model's name, once it has come."""
-        return self._reader.fields.get("model")
+        return self.fields.get("model")
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The fields that have come."""
+        return self._reader.fields
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures are asked for, as far as that has come."""
+        return read_count(self.fields.get("n")) if self._operation.is_picture else 0
 
     @property
     def undecided(self) -> bool:

@@ -218,10 +218,10 @@ class WholePassage:
 
 
 def _answer_texts(value: object) -> list[str]:
-    """Give the texts that an answer says: of the choices of a chat or completion, or of a response's output."""
+    """Give the texts that an answer says: of the choices of a chat or completion, of a response's output, of a sound."""
     if not isinstance(value, dict):
         return []
-    texts: list[str] = []
+    texts: list[str] = [text] if isinstance(text := value.get("text"), str) else []
     for choice in value.get("choices") or value.get("output") or ():
         if not isinstance(choice, dict):
             continue

@@ -10,11 +10,13 @@ import pytest
 import pytest_asyncio
 
 from chat2api.simulator.openai_api import Prepared
-from chat2api.storage.keys import KeyScope, NewKey
+from chat2api.storage.keys import KeyLimits, KeyScope, NewKey
 from tests.api.openai.forwarding import Forwarding, open_forwarding
 from tests.e2e.harness import SECOND_KEY
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -58,6 +60,30 @@ async def test_embeddings_moderations_pictures_and_speech_are_what_the_api_gives
     usage = (await forwarding.http.get("/v1/usage")).json()
     assert {row["model"] for row in usage["models"]} >= {"text-embedding-3-small", "gpt-image-1", "tts-1"}
     assert usage["total"]["images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "tokens"),
+    [
+        ("embeddings", {"model": "text-embedding-3-small", "input": [5] * 1000}, 1000),
+        ("embeddings", {"model": "text-embedding-3-small", "input": [[5] * 500, [6] * 500]}, 1000),
+        ("images/generations", {"model": "gpt-image-1", "prompt": "x", "n": 2, "quality": "low"}, 2 * 272),
+        ("responses", {"model": "gpt-4.1", "input": [{"role": "user", "content": [PICTURE] * 2}]}, 2 * 765),
+        ("responses", {"model": "gpt-4.1", "input": "x", "max_output_tokens": 700}, 700),
+    ],
+)
+async def test_R8_what_a_call_will_be_billed_is_reserved(
+    forwarding: Forwarding, path: str, body: object, tokens: int
+) -> None:
+    async def ask(limit: int) -> int:
+        limits = KeyLimits(tokens_per_minute=limit)
+        issued = await forwarding.house.runtime.keys.issue(NewKey("limited", None, limits=limits))
+        headers = {"Authorization": f"Bearer {issued.secret}"}
+        return (await forwarding.http.post(f"/v1/{path}", json=body, headers=headers)).status_code
+
+    assert await ask(tokens - 1) == 429
+    assert forwarding.api.control.requests == []
+    assert await ask(tokens + 300) == 200
 
 
 async def test_pictures_are_streamed_and_their_usage_is_read_from_a_long_event(client: openai.AsyncOpenAI) -> None:

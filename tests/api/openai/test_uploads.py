@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from chat2api.simulator import openai_api
 from chat2api.simulator.faults import Fault
-from chat2api.storage.keys import KeyScope, NewKey
+from chat2api.storage.keys import KeyLimits, KeyScope, NewKey
 from chat2api.upstream.uploads import KEPT, LIMIT, Upload
 from tests.api.openai.forwarding import OPERATOR, Forwarding, open_forwarding
 from tests.e2e.harness import until
@@ -72,6 +72,36 @@ async def test_pictures_are_changed_and_counted(client: openai.AsyncOpenAI, forw
     assert varied.status_code == 200
     rows = (await forwarding.http.get("/v1/usage")).json()["models"]
     assert {row["model"]: row["images"] for row in rows}["gpt-image-1"] == 1
+
+
+@pytest.mark.parametrize("first", ["n", "image"])
+async def test_all_pictures_that_are_asked_for_are_counted(forwarding: Forwarding, first: str) -> None:
+    async def counted() -> int:
+        rows = (await forwarding.http.get("/v1/usage")).json()["models"]
+        return next((row["images"] for row in rows if row["model"] == "gpt-image-1"), 0)
+
+    before = await counted()
+    n, image = part("n", b"3"), part("image", SOUND * 3, "a.png")
+    body = part("model", b"gpt-image-1") + (n + image if first == "n" else image + n) + b"--XX--\r\n"
+    made = await forwarding.http.post("/v1/images/edits", content=body, headers=KIND)
+    assert len(made.json()["data"]) == 3
+    assert await counted() - before == 3
+
+
+async def test_R8_pictures_in_a_form_are_reserved_for_before_they_are_made(forwarding: Forwarding) -> None:
+    limits = KeyLimits(tokens_per_minute=3000)
+    issued = await forwarding.house.runtime.keys.issue(NewKey("limited", None, limits=limits))
+    headers = {"Authorization": f"Bearer {issued.secret}"} | KIND
+
+    async def edit(*fields: bytes) -> int:
+        content = b"".join(fields) + part("image", b"png", "a.png") + b"--XX--\r\n"
+        return (await forwarding.http.post("/v1/images/edits", content=content, headers=headers)).status_code
+
+    model = part("model", b"gpt-image-1")
+    assert await edit(model, part("n", b"3")) == 429
+    assert await edit(model, part("quality", b"high")) == 429
+    assert await edit(model, part("n", b"2")) == 200
+    assert await edit(part("n", b"10")) == 200  # dall-e-2 bills no tokens
 
 
 async def test_files_are_kept_listed_read_and_removed_by_the_one_who_made_them(
@@ -270,7 +300,7 @@ async def test_R10_a_caller_who_leaves_in_the_middle_ends_the_call(forwarding: F
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     await until(lambda: not runtime.answers, "the call still runs")
-    assert runtime.openai.pool.statistics().in_flight == 0
+    await until(lambda: not runtime.openai.pool.statistics().in_flight, "its key is not free")
     assert forwarding.api.control.requests == []
 
 

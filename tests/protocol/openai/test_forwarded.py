@@ -5,7 +5,14 @@ import json
 import pytest
 
 from chat2api.errors import InvalidRequestError
-from chat2api.protocol.openai.forwarded import MAX_TEXT, ForwardedBody, prepare_body
+from chat2api.protocol.openai.forwarded import (
+    MAX_PROMPTS,
+    MAX_TEXT,
+    ForwardedBody,
+    expected_picture_tokens,
+    prepare_body,
+    read_count,
+)
 
 
 def prepare(value: object, *, model: str | None = None, is_chat: bool = True) -> ForwardedBody:
@@ -87,3 +94,67 @@ def test_the_text_of_a_prompt_is_what_is_said_in_it() -> None:
     assert prepare({"messages": messages, "instructions": "two"}).text == "zero\none\ntwo"
     assert prepare({"input": ["a", "b"], "prompt": "c"}).text == "a\nb\nc"
     assert len(prepare({"input": "x" * (MAX_TEXT + 5)}).text) == MAX_TEXT
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "tokens"),
+    [
+        ({"input": [1, 2, 3]}, "", 3),
+        ({"input": [[1, 2], [3]]}, "", 3),
+        ({"prompt": [5] * 70}, "", 70),
+        ({"input": ["a", "b"]}, "a\nb", 0),
+        ({"messages": [{"content": [{"type": "image_url", "image_url": {"url": "u"}}]}]}, "", 765),
+        ({"messages": [{"content": [{"type": "image_url", "image_url": {"url": "u", "detail": "low"}}]}]}, "", 85),
+        ({"messages": [{"content": [{"type": "image_url", "image_url": "u"}]}]}, "", 765),
+        ({"input": [{"content": [{"type": "input_image", "file_id": "f", "detail": "low"}]}]}, "", 85),
+        ({"input": [{"content": [{"type": "input_image", "file_id": "f", "detail": ["odd"]}]}]}, "", 765),
+        ({"tools": [{"name": "f"}], "messages": [{"content": "a"}]}, 'a\n[{"name":"f"}]', 0),
+        ({"response_format": {"x": "\ud800"}}, '{"x": "\\ud800"}', 0),
+        ({"text": {"format": "y"}, "input": "a"}, 'a\n{"format":"y"}', 0),
+        ({"tools": None, "text": {}}, "", 0),
+    ],
+)
+def test_R8_what_a_prompt_costs_is_its_texts_and_more(fields: dict[str, object], text: str, tokens: int) -> None:
+    value = {"model": "m"} | fields
+    prepared = prepare_body(json.dumps(value).encode(), value)
+    assert (prepared.text, prepared.tokens) == (text, tokens)
+
+
+@pytest.mark.parametrize(
+    ("fields", "choices"),
+    [
+        ({"prompt": "a", "n": 3}, 3),
+        ({"prompt": ["a", "b"], "n": 3}, 6),
+        ({"prompt": ["a", "b"], "n": 3, "best_of": 5}, 10),
+        ({"prompt": [[1, 2], [3]]}, 2),
+        ({"prompt": [1, 2, 3]}, 1),
+        ({"prompt": []}, 1),
+        ({"prompt": {"id": "pmpt_1"}}, 1),
+        ({"prompt": ["a"] * 5000}, MAX_PROMPTS),
+    ],
+)
+def test_R8_every_answer_that_is_asked_for_counts(fields: dict[str, object], choices: int) -> None:
+    assert prepare(fields).choices == choices
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [("3", 3), (3, 3), ("", 1), ("x", 1), ("\u0663", 1), (True, 1), (-5, 1), ("9" * 5000, 128), (None, 1)],
+)
+def test_a_count_is_read_from_json_and_forms(value: object, count: int) -> None:
+    assert read_count(value) == count
+
+
+@pytest.mark.parametrize(
+    ("model", "quality", "size", "tokens"),
+    [
+        ("dall-e-2", "hd", "1024x1024", 1),
+        ("gpt-image-1", None, None, 1056),
+        ("openai/gpt-image-1-mini", "auto", "auto", 1056),
+        ("chatgpt-image-latest", "low", "1024x1536", 408),
+        ("gpt-image-1", "high", "1024x1024", 4160),
+        ("gpt-image-1", ["odd"], 5, 1056),
+    ],
+)
+def test_pictures_cost_tokens_by_quality_and_size(model: str, quality: object, size: object, tokens: int) -> None:
+    assert expected_picture_tokens(model, quality, size) == tokens
