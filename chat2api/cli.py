@@ -4,15 +4,14 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chat2api import __version__, store_commands, tier_commands
 from chat2api.accounts.importing import parse_import
 from chat2api.accounts.tokens import to_new_account
 from chat2api.clock import SystemClock
+from chat2api.commands import Commands, add_command, add_group, argument, spell_time
 from chat2api.config import Config, describe_settings
 from chat2api.environment import load_environment, unused_settings
 from chat2api.errors import Chat2APIError, ConfigError, NotFoundError, StorageError
@@ -24,8 +23,8 @@ from chat2api.logs import Redactor, configure_logging
 from chat2api.runtime import Runtime
 from chat2api.simulator import command as simulator_command
 from chat2api.storage.records import Records
-from chat2api.storage.sql_records import SqlRecords
 from chat2api.storage.values import Account
+from chat2api.store_commands import open_records, record
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 EXIT_UNREAD = 141
@@ -75,101 +74,98 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"chat2api {__version__}")
     parser.set_defaults(run=_serve, demo=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-
-    serve = commands.add_parser(
+    serve = add_command(
+        commands,
         "serve",
+        argument(
+            "--demo",
+            action="store_true",
+            help="while no account is set up, let the built-in simulator answer a demo key",
+        ),
         help="start the server",
-        description="Start the server.",
-        epilog=_settings_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        run=_serve,
     )
-    serve.add_argument(
-        "--demo", action="store_true", help="while no account is set up, let the built-in simulator answer a demo key"
-    )
-    serve.set_defaults(run=_serve)
-
-    simulate = commands.add_parser(
-        "simulate", help="play the ChatGPT backend", description="Play the ChatGPT web backend, for trying and testing."
+    serve.epilog, serve.formatter_class = _settings_help(), argparse.RawDescriptionHelpFormatter
+    simulate = add_command(
+        commands,
+        "simulate",
+        help="play the ChatGPT backend",
+        description="Play the ChatGPT web backend, for trying and testing.",
+        run=lambda options, config, environ: simulator_command.run(options),
     )
     simulator_command.add_arguments(simulate)
-    simulate.set_defaults(run=lambda options, config, environ: simulator_command.run(options))
-
     _add_tokens(commands)
-    _add_keys(commands)
-    _add_users(commands)
+    keys = add_group(commands, "keys", help="manage the keys", description="Manage the keys of this server.", run=_act)
+    add_command(
+        keys,
+        "operator",
+        argument("--new", action="store_true", help="make a new key; the old one stops working"),
+        help="tell where the operator key lies, or make a new one",
+        description="Tell where the generated operator key lies. With --new, make one that replaces it at once.",
+        run=_keys_operator,
+    )
+    key_command.add_actions(keys)
+    users = add_group(
+        commands, "users", help="manage the local users", description="Manage who signs in by name.", run=_act
+    )
+    user_command.add_actions(users)
     store_commands.add_commands(commands)
     tier_commands.add_commands(commands)
-
-    doctor = commands.add_parser(
+    add_command(
+        commands,
         "doctor",
         help="tell what works and what does not",
         description="Try each exit and each account, and say what works, what does not and what to do.",
+        run=_doctor,
     )
-    doctor.set_defaults(run=_doctor)
     return parser
 
 
-def _add_tokens(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    tokens = commands.add_parser("tokens", help="manage the accounts", description="Manage the pool's accounts.")
-    actions = tokens.add_subparsers(title="actions", metavar="ACTION", required=True)
-
-    add = actions.add_parser(
+def _add_tokens(commands: Commands) -> None:
+    tokens = add_group(commands, "tokens", help="manage the accounts", description="Manage the pool's accounts.")
+    add_command(
+        tokens,
         "add",
+        argument("file", metavar="FILE", help="a file, or - for standard input"),
         help="add accounts from a file or standard input",
         description="Add accounts: one token a line (AccessToken, RefreshToken, session token), `token,account-id` for a "
         "workspace, `#` for comments, or a JSON export. A running server uses them within a second.",
+        run=_tokens_add,
     )
-    add.add_argument("file", metavar="FILE", help="a file, or - for standard input")
-    add.set_defaults(run=_tokens_add)
-
-    show = actions.add_parser(
-        "list", help="list the accounts", description="List the accounts. Tokens are never shown."
+    add_command(
+        tokens,
+        "list",
+        help="list the accounts",
+        description="List the accounts. Tokens are never shown.",
+        run=_tokens_list,
     )
-    show.set_defaults(run=_tokens_list)
-
-    remove = actions.add_parser(
-        "remove", help="remove accounts", description="Remove accounts. They can be brought back for 24 hours."
+    add_command(
+        tokens,
+        "remove",
+        argument("label", nargs="*", metavar="LABEL", help="labels as `tokens list` shows them"),
+        argument("--all", action="store_true", help="remove all accounts"),
+        argument("--undo", action="store_true", help="bring back what was removed in the last 24 hours"),
+        help="remove accounts",
+        description="Remove accounts. They can be brought back for 24 hours.",
+        run=_tokens_remove,
     )
-    remove.add_argument("label", nargs="*", metavar="LABEL", help="labels as `tokens list` shows them")
-    remove.add_argument("--all", action="store_true", help="remove all accounts")
-    remove.add_argument("--undo", action="store_true", help="bring back what was removed in the last 24 hours")
-    remove.set_defaults(run=_tokens_remove)
-
-    confirm = actions.add_parser(
+    add_command(
+        tokens,
         "confirm-restored",
         help="let tokens be renewed after an older copy was brought back",
         description="Take your word that the tokens of records that were brought back from a copy are not used up. Nothing is "
         "renewed before: a token that was used since ends the whole sign-in when it is sent again. Issued keys work as in the "
         "copy, so it names those to look through.",
+        run=_tokens_confirm_restored,
     )
-    confirm.set_defaults(run=_tokens_confirm_restored)
-
-    refresh = actions.add_parser(
-        "refresh", help="renew access tokens now", description="Exchange RefreshTokens for new access tokens now."
+    add_command(
+        tokens,
+        "refresh",
+        argument("label", nargs="*", metavar="LABEL", help="labels as `tokens list` shows them; none: all"),
+        help="renew access tokens now",
+        description="Exchange RefreshTokens for new access tokens now.",
+        run=_tokens_refresh,
     )
-    refresh.add_argument("label", nargs="*", metavar="LABEL", help="labels as `tokens list` shows them; none: all")
-    refresh.set_defaults(run=_tokens_refresh)
-
-
-def _add_keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    keys = commands.add_parser("keys", help="manage the keys", description="Manage the keys of this server.")
-    actions = keys.add_subparsers(title="actions", metavar="ACTION", required=True)
-    operator = actions.add_parser(
-        "operator",
-        help="tell where the operator key lies, or make a new one",
-        description="Tell where the generated operator key lies. With --new, make one that replaces it at once.",
-    )
-    operator.add_argument("--new", action="store_true", help="make a new key; the old one stops working")
-    operator.set_defaults(run=_keys_operator)
-    for action in key_command.add_actions(actions):
-        action.set_defaults(run=_keys)
-
-
-def _add_users(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    users = commands.add_parser("users", help="manage the local users", description="Manage who signs in by name.")
-    actions = users.add_subparsers(title="actions", metavar="ACTION", required=True)
-    for action in user_command.add_actions(actions):
-        action.set_defaults(run=_keys)
 
 
 def _settings_help() -> str:
@@ -199,7 +195,10 @@ def _tokens_add(options: argparse.Namespace, config: Config, environ: Mapping[st
     async def add() -> None:
         async with open_records(config) as records:
             now = SystemClock().now()
-            for added in await records.add_accounts([to_new_account(item) for item in found.credentials], now):
+            new = await records.add_accounts([to_new_account(item) for item in found.credentials], now)
+            if new:
+                await record(records, "accounts.import", f"{len(new)} account(s)")
+            for added in new:
                 print(f"{added.account.label}  {added.outcome}  {describe_account(added.account)}")
 
     asyncio.run(add())
@@ -231,10 +230,15 @@ def _tokens_remove(options: argparse.Namespace, config: Config, environ: Mapping
         async with open_records(config) as records:
             now = SystemClock().now()
             if options.undo:
-                print(f"{await records.restore_accounts(now)} account(s) brought back")
+                restored = await records.restore_accounts(now)
+                await record(records, "accounts.undo", f"{restored} account(s)")
+                print(f"{restored} account(s) brought back")
                 return EXIT_OK
             ids = None if options.all else [account.id for account in await accounts_by_label(records, options.label)]
-            print(f"{await records.delete_accounts(ids, now)} account(s) removed; --undo brings them back for 24 hours")
+            removed = await records.delete_accounts(ids, now)
+            labels = ", ".join(options.label)
+            await record(records, "accounts.delete" if labels else "accounts.clear", labels or f"{removed} account(s)")
+            print(f"{removed} account(s) removed; --undo brings them back for 24 hours")
             return EXIT_OK
 
     return asyncio.run(remove())
@@ -270,6 +274,7 @@ def _tokens_confirm_restored(options: argparse.Namespace, config: Config, enviro
                 print("Nothing was brought back from a copy: tokens are renewed as ever.")
                 return
             await records.confirm_restored()
+            await record(records, "store.confirm_restored", "")
             print("Confirmed: tokens are renewed again.")
             now = SystemClock().now()
             keys = [key.name for key in (await records.keys.changes()).keys if key.ended(now) is None]
@@ -283,11 +288,13 @@ def _tokens_confirm_restored(options: argparse.Namespace, config: Config, enviro
     return EXIT_OK
 
 
-def _keys(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
+def _act(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
     async def act() -> None:
         await tier_commands.check_tier(config, getattr(options, "tier", None))
         async with open_records(config) as records:
-            await options.act(options, records, SystemClock())
+            target = await options.act(options, records, SystemClock())
+            if target is not None:
+                await record(records, options.what, target)
 
     asyncio.run(act())
     return EXIT_OK
@@ -302,6 +309,7 @@ def _keys_operator(options: argparse.Namespace, config: Config, environ: Mapping
             path = config.data_dir / KEY_FILE
             if options.new:
                 path = await make_operator_key(records, config.data_dir)
+                await record(records, "keys.operator", "")
                 print(f"A new operator key was made; the old one has stopped working. It lies in {path}")
                 return EXIT_OK
             keys = await load_operator_key(records, config.data_dir)
@@ -335,16 +343,6 @@ def _doctor(options: argparse.Namespace, config: Config, environ: Mapping[str, s
     return asyncio.run(examine())
 
 
-@asynccontextmanager
-async def open_records(config: Config) -> AsyncIterator[Records]:
-    """Open the records for one command, beside a running server if there is one."""
-    records = await SqlRecords.open(config.folder, secret_key=config.secret_key or None)
-    try:
-        yield records
-    finally:
-        await records.aclose()
-
-
 async def pool_accounts(records: Records) -> list[Account]:
     """Give the pool's accounts, in the order in which they were added."""
     everything = (await records.changes()).accounts
@@ -365,6 +363,6 @@ def describe_account(account: Account) -> str:
     """Give what is known of an account in one line, without anything secret."""
     until = None
     if account.expires_at is not None:
-        until = f"until {datetime.fromtimestamp(account.expires_at, UTC):%Y-%m-%d %H:%M} UTC"
+        until = f"until {spell_time(account.expires_at)}"
     facts = (f"{account.kind} token", account.plan, account.email, account.workspace_id, until, account.reason)
     return ", ".join(fact for fact in facts if fact)

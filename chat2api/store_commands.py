@@ -2,81 +2,95 @@
 
 import argparse
 import asyncio
-import getpass
 import sys
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from chat2api import __version__
 from chat2api.clock import SystemClock
+from chat2api.commands import Commands, add_command, argument, ask_secret, say, spell_time
 from chat2api.config import Config
 from chat2api.errors import ConfigError, InvalidRequestError, StorageError
 from chat2api.storage.actions import Action
 from chat2api.storage.backup import open_backup, restore_backup, write_backup
+from chat2api.storage.records import Records
 from chat2api.storage.sql_records import KEY_NAME, SqlRecords
 from chat2api.storage.sql_restore import Restoration
 
+_PASSPHRASE = argument(
+    "--passphrase-file",
+    metavar="FILE",
+    help="read the passphrase from the first line of a file, or of standard input (-), instead of asking for it",
+)
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+
+def add_commands(commands: Commands) -> None:
     """Add the commands of this module to the program's."""
-    backup = commands.add_parser(
+    add_command(
+        commands,
         "backup",
+        argument("file", metavar="FILE", help="the file to write; there must be none of that name yet"),
+        _PASSPHRASE,
         help="write everything into one encrypted file",
         description="Write accounts, keys, usage and all else that is stored into one new file, encrypted with a passphrase. "
         "The server may run meanwhile. The file needs neither SECRET_KEY nor the data folder, only its passphrase.",
+        run=_backup,
     )
-    backup.add_argument("file", metavar="FILE", help="the file to write; there must be none of that name yet")
-    _add_passphrase(backup)
-    backup.set_defaults(run=_backup)
-
-    restore = commands.add_parser(
+    add_command(
+        commands,
         "restore",
+        argument("file", metavar="FILE", help="a file that `chat2api backup` wrote"),
+        argument("--dry-run", action="store_true", help="only say what would change"),
+        _PASSPHRASE,
         help="bring a backup back",
         description="Bring back what a backup has. The server may run meanwhile. Accounts that were renewed since keep their "
         "newer tokens; accounts that the backup does not know are removed and can be brought back for 24 hours; issued keys "
-        "that were revoked since stay so. Unless all tokens are known to be the newest, none is renewed until `chat2api tokens "
-        "confirm-restored`.",
+        "that were revoked since stay so. Unless all tokens are known to be the newest, none is renewed until `chat2api "
+        "tokens confirm-restored`.",
+        run=_restore,
     )
-    restore.add_argument("file", metavar="FILE", help="a file that `chat2api backup` wrote")
-    restore.add_argument("--dry-run", action="store_true", help="only say what would change")
-    _add_passphrase(restore)
-    restore.set_defaults(run=_restore)
-
-    reseal = commands.add_parser(
+    add_command(
+        commands,
         "reseal",
+        argument(
+            "--to-secret-key",
+            action="store_true",
+            help="also move the records to the SECRET_KEY that is set now; stop the server first",
+        ),
+        argument(
+            "--former",
+            metavar="FILE",
+            help="where they move from another SECRET_KEY: that one, as the first line of a file or of standard input (-); "
+            "else they move from the key file in the data folder",
+        ),
         help="replace the key that seals the stored tokens",
-        description="Make a new data key and seal all stored secrets with it. The server may run meanwhile. If this is cut off, "
-        "run it again: it goes on where it was.",
+        description="Make a new data key and seal all stored secrets with it. The server may run meanwhile. If this is cut "
+        "off, run it again: it goes on where it was.",
+        run=_reseal,
     )
-    reseal.add_argument(
-        "--to-secret-key",
-        action="store_true",
-        help="also move the records to the SECRET_KEY that is set now; stop the server first",
-    )
-    reseal.add_argument(
-        "--former",
-        metavar="FILE",
-        help="where they move from another SECRET_KEY: that one, as the first line of a file or of standard input (-); "
-        "else they move from the key file in the data folder",
-    )
-    reseal.set_defaults(run=_reseal)
 
 
-def _add_passphrase(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--passphrase-file",
-        metavar="FILE",
-        help="read the passphrase from the first line of a file, or of standard input (-), instead of asking for it",
-    )
+@asynccontextmanager
+async def open_records(config: Config, opened: Awaitable[SqlRecords] | None = None) -> AsyncIterator[SqlRecords]:
+    """Open the records for one command, beside a running server if there is one; `opened` opens them otherwise."""
+    records = await (opened or SqlRecords.open(config.folder, secret_key=config.secret_key or None))
+    try:
+        yield records
+    finally:
+        await records.aclose()
+
+
+async def record(records: Records, what: str, target: str) -> None:
+    """Note in the journal what was done from the command line (G7)."""
+    await records.actions.add(Action(SystemClock().now(), "command line", what, target))
 
 
 def _backup(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
     passphrase = _read_passphrase(options.passphrase_file, twice=True)
 
     async def run() -> None:
-        records = await _open(config)
-        try:
+        async with open_records(config) as records:
             size = await write_backup(
                 records,
                 Path(options.file),
@@ -85,12 +99,8 @@ def _backup(options: argparse.Namespace, config: Config, environ: Mapping[str, s
                 release=__version__,
                 now=SystemClock().now(),
             )
-            await _record(records, "store.backup", f"{size} bytes")
-        finally:
-            await records.aclose()
-        print(
-            f"{options.file} was written, {size:,} bytes. Without its passphrase nobody can read it, neither can you."
-        )
+            await record(records, "store.backup", f"{size} bytes")
+        say(f"{options.file} was written, {size:,} bytes. Without its passphrase nobody can read it, neither can you.")
 
     asyncio.run(run())
     return 0
@@ -100,18 +110,17 @@ def _restore(options: argparse.Namespace, config: Config, environ: Mapping[str, 
     passphrase = _read_passphrase(options.passphrase_file, twice=False)
 
     async def run() -> None:
-        records = await _open(config)
-        try:
-            async with open_backup(Path(options.file), passphrase, folder=config.data_dir) as opened:
-                made = f"{datetime.fromtimestamp(opened.made_at, UTC):%Y-%m-%d %H:%M} UTC"
-                print(f"A backup of {made}, made by chat2api {opened.release}.")
-                told = await restore_backup(records, opened, SystemClock().now(), dry_run=options.dry_run)
-                if not options.dry_run:
-                    await _record(records, "store.restore", f"of {made}")
-        finally:
-            await records.aclose()
+        async with (
+            open_records(config) as records,
+            open_backup(Path(options.file), passphrase, folder=config.data_dir) as opened,
+        ):
+            made = spell_time(opened.made_at)
+            say(f"A backup of {made}, made by chat2api {opened.release}.")
+            told = await restore_backup(records, opened, SystemClock().now(), dry_run=options.dry_run)
+            if not options.dry_run:
+                await record(records, "store.restore", f"of {made}")
         for line in describe_restoration(told, dry_run=options.dry_run):
-            print(line)
+            say(line)
 
     asyncio.run(run())
     return 0
@@ -126,20 +135,15 @@ def _reseal(options: argparse.Namespace, config: Config, environ: Mapping[str, s
     former = _read_line(options.former, "former SECRET_KEY") if options.former is not None else None
 
     async def run() -> None:
-        if moves:
-            records = await SqlRecords.open_moved(config.folder, config.secret_key, former=former)
-        else:
-            records = await _open(config)
-        try:
+        opened = SqlRecords.open_moved(config.folder, config.secret_key, former=former) if moves else None
+        async with open_records(config, opened) as records:
             count = await records.rotate_keys()
-            await _record(records, "store.reseal", f"{count} secret(s)" + (", to SECRET_KEY" if moves else ""))
-        finally:
-            await records.aclose()
+            await record(records, "store.reseal", f"{count} secret(s)" + (", to SECRET_KEY" if moves else ""))
         if moves:
-            print("The records open with SECRET_KEY alone now. Start everything with it.")
-        print(f"{count:,} stored secret(s) were sealed with a new key.")
+            say("The records open with SECRET_KEY alone now. Start everything with it.")
+        say(f"{count:,} stored secret(s) were sealed with a new key.")
         if moves and (unused := config.data_dir / KEY_NAME).exists():
-            print(f"{unused} opens none of them any more; remove it, and copies of the folder from before.")
+            say(f"{unused} opens none of them any more; remove it, and copies of the folder from before.")
 
     asyncio.run(run())
     return 0
@@ -180,15 +184,6 @@ def describe_restoration(told: Restoration, *, dry_run: bool) -> list[str]:
     return lines
 
 
-async def _open(config: Config) -> SqlRecords:
-    return await SqlRecords.open(config.folder, secret_key=config.secret_key or None)
-
-
-async def _record(records: SqlRecords, what: str, target: str) -> None:
-    """Note in the journal what was done from the command line (G7)."""
-    await records.actions.add(Action(SystemClock().now(), "command line", what, target))
-
-
 def _read_passphrase(source: str | None, *, twice: bool) -> str:
     """Give the passphrase; InvalidRequestError or StorageError, fit to be printed, when there is none."""
     if source is None:
@@ -196,10 +191,7 @@ def _read_passphrase(source: str | None, *, twice: bool) -> str:
             raise InvalidRequestError(
                 "There is no terminal to ask for the passphrase: use --passphrase-file FILE, or -."
             )
-        passphrase = getpass.getpass("Passphrase: ")
-        if twice and getpass.getpass("The same again: ") != passphrase:
-            raise InvalidRequestError("The two passphrases differ.")
-        return passphrase
+        return ask_secret("Passphrase", twice=twice)
     return _read_line(source, "passphrase")
 
 

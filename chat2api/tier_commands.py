@@ -4,65 +4,66 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from chat2api.api.pages import public_base
 from chat2api.api.tiers import taken_segments
 from chat2api.app import create_app
 from chat2api.clock import SystemClock
+from chat2api.commands import Commands, add_command, add_group, argument, say, spell_time
 from chat2api.config import Config
 from chat2api.keys.invitations import DEFAULT_DAYS, Invitations, read_invitation
 from chat2api.keys.issue import KeyRing
 from chat2api.keys.terms import NEVER
 from chat2api.keys.tier_book import TierBook
 from chat2api.keys.tier_file import TiersError
-from chat2api.storage.actions import Action
 from chat2api.storage.keys import DEFAULT_EXPIRY_DAYS
 from chat2api.storage.records import Records
-from chat2api.storage.sql_records import SqlRecords
+from chat2api.store_commands import open_records, record
 
 
-def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_commands(commands: Commands) -> None:
     """Add the commands of this module to the program's."""
-    tiers = commands.add_parser("tiers", help="check the tiers' file", description="Work with the tiers' file.")
-    actions = tiers.add_subparsers(title="actions", metavar="ACTION", required=True)
-    check = actions.add_parser(
+    tiers = add_group(commands, "tiers", help="check the tiers' file", description="Work with the tiers' file.")
+    add_command(
+        tiers,
         "check",
+        argument("file", nargs="?", metavar="FILE", help="the file (default: that of TIERS_FILE)"),
         help="tell what is wrong with a file",
         description="Tell each mistake of a file with its line and field, and change nothing. Status 0: there is none.",
+        run=_check,
     )
-    check.add_argument("file", nargs="?", metavar="FILE", help="the file (default: that of TIERS_FILE)")
-    check.set_defaults(run=_check)
-
-    invites = commands.add_parser(
+    invites = add_group(
+        commands,
         "invites",
         help="manage invitations",
         description="Manage invitations: links that give whoever opens one first an issued key of a tier.",
     )
-    actions = invites.add_subparsers(title="actions", metavar="ACTION", required=True)
-    create = actions.add_parser(
-        "create", help="make an invitation", description="Make an invitation and print its link, once."
+    add_command(
+        invites,
+        "create",
+        argument("tier", metavar="TIER", help="the tier that the key is for"),
+        argument("--name", help="what the key is called (default: invited)"),
+        argument("--expires-in-days", type=float, metavar="DAYS", help=f"when the link ends (default: {DEFAULT_DAYS})"),
+        argument(
+            "--key-expires-in-days",
+            type=_days,
+            metavar="DAYS",
+            help=f"how long the key works once it is taken; `{NEVER}` for ever (default: {DEFAULT_EXPIRY_DAYS})",
+        ),
+        help="make an invitation",
+        description="Make an invitation and print its link, once.",
+        run=_create,
     )
-    create.add_argument("tier", metavar="TIER", help="the tier that the key is for")
-    create.add_argument("--name", help="what the key is called (default: invited)")
-    create.add_argument(
-        "--expires-in-days", type=float, metavar="DAYS", help=f"when the link ends (default: {DEFAULT_DAYS})"
+    add_command(invites, "list", help="list the invitations", run=_list)
+    add_command(
+        invites,
+        "revoke",
+        argument("invitation", metavar="ID", help="its id, as `invites list` shows it"),
+        help="end an invitation",
+        description="End an invitation that nobody has used.",
+        run=_revoke,
     )
-    create.add_argument(
-        "--key-expires-in-days",
-        type=_days,
-        metavar="DAYS",
-        help=f"how long the key works once it is taken; `{NEVER}` for ever (default: {DEFAULT_EXPIRY_DAYS})",
-    )
-    create.set_defaults(run=_create)
-    listing = actions.add_parser("list", help="list the invitations", description="List the invitations.")
-    listing.set_defaults(run=_list)
-    revoke = actions.add_parser(
-        "revoke", help="end an invitation", description="End an invitation that nobody has used."
-    )
-    revoke.add_argument("invitation", metavar="ID", help="its id, as `invites list` shows it")
-    revoke.set_defaults(run=_revoke)
 
 
 def _days(text: str) -> float | str:
@@ -76,10 +77,10 @@ def _check(options: argparse.Namespace, config: Config, environ: Mapping[str, st
         asyncio.run(book.load())
     except TiersError as error:
         for problem in error.problems:
-            _say(str(problem))
+            say(str(problem))
         return 1
     names = ", ".join(tier.name for tier in book.tiers)
-    _say(f"{path if path is not None else 'The built-in tier'}: {len(book.tiers)} tier(s), no mistake: {names}")
+    say(f"{path if path is not None else 'The built-in tier'}: {len(book.tiers)} tier(s), no mistake: {names}")
     return 0
 
 
@@ -92,16 +93,13 @@ def _create(options: argparse.Namespace, config: Config, environ: Mapping[str, s
     async def create() -> None:
         new = read_invitation(said, SystemClock().now())
         await check_tier(config, new.tier)
-        records = await _open(config)
-        try:
+        async with open_records(config) as records:
             made = await _invitations(records).make(new)
-            await _record(records, "invites.create", f"{made.invitation.id}: {new.tier}")
-        finally:
-            await records.aclose()
+            await record(records, "invites.create", f"{made.invitation.id}: {new.tier}")
         prefix = f"/{config.api_prefix}" if config.api_prefix else ""
-        _say(f"{public_base(config)}{prefix}/invite/{made.token}")  # alone on standard output, for scripts
+        say(f"{public_base(config)}{prefix}/invite/{made.token}")  # alone on standard output, for scripts
         sys.stdout.flush()
-        until = _date(made.invitation.expires_at)
+        until = spell_time(made.invitation.expires_at)
         sys.stderr.write(f"\nThis link gives one key of the tier {new.tier}, until {until}. It is not shown again.\n")
 
     asyncio.run(create())
@@ -110,17 +108,14 @@ def _create(options: argparse.Namespace, config: Config, environ: Mapping[str, s
 
 def _list(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
     async def show() -> None:
-        records = await _open(config)
-        try:
+        async with open_records(config) as records:
             found = await _invitations(records).all()
-        finally:
-            await records.aclose()
         now = SystemClock().now()
         for one in found:
             key = f"  {one.key_id}" if one.key_id is not None else ""
             state = one.ended(now) or "open"
-            _say(f"{one.id}  {state:<8} until {_date(one.expires_at)}  {one.tier}  {one.name}{key}")
-        _say(f"{len(found)} invitation(s)")
+            say(f"{one.id}  {state:<8} until {spell_time(one.expires_at)}  {one.tier}  {one.name}{key}")
+        say(f"{len(found)} invitation(s)")
 
     asyncio.run(show())
     return 0
@@ -128,13 +123,10 @@ def _list(options: argparse.Namespace, config: Config, environ: Mapping[str, str
 
 def _revoke(options: argparse.Namespace, config: Config, environ: Mapping[str, str]) -> int:
     async def revoke() -> None:
-        records = await _open(config)
-        try:
+        async with open_records(config) as records:
             revoked = await _invitations(records).revoke(options.invitation)
-            await _record(records, "invites.revoke", revoked.id)
-        finally:
-            await records.aclose()
-        _say(f"{revoked.id} is {revoked.ended(SystemClock().now())}.")
+            await record(records, "invites.revoke", revoked.id)
+        say(f"{revoked.id} is {revoked.ended(SystemClock().now())}.")
 
     asyncio.run(revoke())
     return 0
@@ -157,20 +149,3 @@ def _book(config: Config, path: Path | None) -> TierBook:
 def _invitations(records: Records) -> Invitations:
     clock = SystemClock()
     return Invitations(records, KeyRing(records, clock), clock)
-
-
-async def _open(config: Config) -> SqlRecords:
-    return await SqlRecords.open(config.folder, secret_key=config.secret_key or None)
-
-
-async def _record(records: Records, what: str, target: str) -> None:
-    """Note in the journal what was done from the command line (G7)."""
-    await records.actions.add(Action(SystemClock().now(), "command line", what, target))
-
-
-def _date(at: float) -> str:
-    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")

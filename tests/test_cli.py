@@ -50,6 +50,8 @@ COMMANDS = [
         ("keys", action)
         for action in ("create", "change", "list", "show", "revoke", "rotate", "stop", "resume", "usage")
     ),
+    ("users",),
+    *(("users", action) for action in ("add", "list", "remove", "password")),
 ]
 
 BAD_SETTINGS = [

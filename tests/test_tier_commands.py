@@ -1,6 +1,7 @@
 """`chat2api tiers` and `chat2api invites`, beside a running server or without one."""
 
 import asyncio
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from chat2api.clock import SystemClock
 from chat2api.config import describe_settings
 from chat2api.keys.invitations import Invitations
 from chat2api.keys.issue import KeyRing
+from chat2api.storage.actions import Action
 from chat2api.storage.sql_records import SqlRecords
 
 ROOT = Path(__file__).parent.parent
@@ -133,3 +135,38 @@ def test_no_password_is_asked_for_where_the_tier_cannot_be(
         run(*arguments, "--tier", "nowhere", status=1)
         assert "There is no tier 'nowhere'. There are: free." in run.errors
     assert list(tmp_path.iterdir()) == []
+
+
+def test_G7_what_changes_keys_and_users_is_in_the_journal(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chat2api.keys.password.COST", 2**4)
+    (tmp_path / "tokens").write_text(f"rt_{'A' * 87}\n", encoding="utf-8")
+    run("tokens", "add", "tokens")
+    run("tokens", "remove", "--all")
+    run("tokens", "remove", "--undo")
+    run("keys", "create", "Ada")
+    run("keys", "change", "Ada", "--note", "laptop")
+    run("keys", "rotate", "Ada")
+    run("keys", "revoke", "Ada")
+    run("keys", "stop")
+    run("keys", "resume")
+    monkeypatch.setattr("sys.stdin", io.StringIO("four quiet words together\n"))
+    run("users", "add", "Bruno")
+    run("users", "remove", "Bruno")
+    for looked in (("keys", "list"), ("keys", "show", "Ada"), ("keys", "usage"), ("users", "list"), ("tokens", "list")):
+        run(*looked)
+
+    async def journal() -> list[Action]:
+        records = await SqlRecords.open(tmp_path / "data")
+        actions = await records.actions.latest(100)
+        await records.aclose()
+        return list(reversed(actions))
+
+    actions = asyncio.run(journal())
+    assert {action.who for action in actions} == {"command line"}
+    assert [(action.what, action.target[:4]) for action in actions] == [
+        ("accounts.import", "1 ac"), ("accounts.clear", "1 ac"), ("accounts.undo", "1 ac"),
+        ("keys.create", "key_"), ("keys.change", "key_"), ("keys.rotate", "key_"), ("keys.revoke", "key_"),
+        ("keys.stop", "all"), ("keys.resume", "all"), ("users.add", "Brun"), ("users.remove", "Brun"),
+    ]  # fmt: skip

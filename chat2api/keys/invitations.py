@@ -8,15 +8,15 @@ import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from chat2api.clock import Clock
 from chat2api.errors import InvalidRequestError, NotFoundError
 from chat2api.keys.issue import SHOWN_LENGTH, Issued, KeyRing, make_key
 from chat2api.keys.terms import MAX_DAYS, MAX_NAME, NEVER, Json, read_text
 from chat2api.protocol.openai.fields import missing, wrong_type, wrong_value
-from chat2api.storage.invitations import Invitation, InvitationRecords, NewInvitation
+from chat2api.storage.invitations import Invitation, NewInvitation
 from chat2api.storage.keys import DAY_SECONDS, DEFAULT_EXPIRY_DAYS, NewKey
+from chat2api.storage.records import Records
 
 DEFAULT_DAYS = 7
 MAX_INVITATION_DAYS = 90.0
@@ -26,19 +26,6 @@ TOKEN_LENGTH = 32
 """Characters of the secret at the end of a link."""
 
 _PURPOSE = "invitation"
-
-
-class InvitationStore(Protocol):
-    """What is needed of the records here."""
-
-    @property
-    def invitations(self) -> InvitationRecords:
-        """The invitations' rows."""
-        ...
-
-    def digest(self, purpose: str, text: str) -> str:
-        """Give the keyed digest of a text."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +39,7 @@ class Made:
 class Invitations:
     """Makes invitations and gives keys for them. All methods raise StorageError."""
 
-    def __init__(self, store: InvitationStore, ring: KeyRing, clock: Clock) -> None:
+    def __init__(self, store: Records, ring: KeyRing, clock: Clock) -> None:
         """Work on these records; `ring` hears of the keys that are taken."""
         self._store = store
         self._ring = ring

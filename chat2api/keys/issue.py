@@ -12,14 +12,14 @@ import logging
 import re
 import secrets
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from chat2api.clock import Clock
 from chat2api.errors import NotFoundError, StorageError
 from chat2api.keys.digests import find_digest
-from chat2api.storage.keys import IssuedKey, KeyRecords, NewKey
+from chat2api.storage.keys import IssuedKey, NewKey
+from chat2api.storage.records import Records
 
 log = logging.getLogger(__name__)
 
@@ -70,19 +70,6 @@ def _in_letters(number: int, length: int) -> str:
     return "".join(reversed(digits))
 
 
-class KeyStore(Protocol):
-    """What is needed of the records here."""
-
-    @property
-    def keys(self) -> KeyRecords:
-        """The keys' rows."""
-        ...
-
-    def digest(self, purpose: str, text: str) -> str:
-        """Give the keyed digest of a text."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Issued:
     """A key that was just made or rotated; `secret` is the key itself, which nobody can show again."""
@@ -91,10 +78,27 @@ class Issued:
     secret: str = field(repr=False)
 
 
+async def follow(
+    what: str,
+    clock: Clock,
+    revision: Callable[[], Awaitable[int]],
+    known: Callable[[], int],
+    reload: Callable[[], Awaitable[None]],
+) -> None:
+    """Reload for ever whenever the records' revision is not the one that is known; trouble is logged and outlived."""
+    while True:
+        await clock.sleep(POLL_SECONDS)
+        try:
+            if await revision() != known():
+                await reload()
+        except StorageError as error:
+            log.warning("%s cannot be followed: %s", what, error)
+
+
 class KeyRing:
     """All issued keys, in memory. Make one, `await start()`, keep `run()` running."""
 
-    def __init__(self, store: KeyStore, clock: Clock, *, on_end: Callable[[IssuedKey], None] | None = None) -> None:
+    def __init__(self, store: Records, clock: Clock, *, on_end: Callable[[IssuedKey], None] | None = None) -> None:
         """Make a ring on these records; `on_end` is told of a key that was just revoked, and of all that were stopped."""
         self._store = store
         self._clock = clock
@@ -115,13 +119,7 @@ class KeyRing:
 
     async def run(self) -> None:
         """Follow the records for ever; trouble with them is logged and outlived."""
-        while True:
-            await self._clock.sleep(POLL_SECONDS)
-            try:
-                if await self._store.keys.revision() != self._revision:
-                    await self.reload()
-            except StorageError as error:
-                log.warning("the issued keys cannot be followed: %s", error)
+        await follow("the issued keys", self._clock, self._store.keys.revision, lambda: self._revision, self.reload)
 
     async def reload(self) -> None:
         """Take over what changed in the records since the last time."""

@@ -7,25 +7,22 @@ another password ends all tokens, as do the user's removal and the key's end. No
 `LocalUsers` keeps all users in memory and follows the records, as `KeyRing` does with keys.
 """
 
-import logging
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from chat2api.clock import Clock
-from chat2api.errors import InvalidRequestError, NotFoundError, StorageError
+from chat2api.errors import InvalidRequestError, NotFoundError
 from chat2api.keys.digests import find_digest
-from chat2api.keys.issue import POLL_SECONDS, KeyRing
+from chat2api.keys.issue import KeyRing, follow
 from chat2api.keys.listing import UserLine, state_of
 from chat2api.keys.password import SlowDigests
 from chat2api.keys.terms import FIELD_NAMES, NEVER, Json, read_new_key
 from chat2api.protocol.openai.fields import wrong_value
 from chat2api.storage.keys import NewKey
-from chat2api.storage.users import LocalUser, UserRecords
-
-log = logging.getLogger(__name__)
+from chat2api.storage.records import Records
+from chat2api.storage.users import LocalUser
 
 PREFIX = "c2a-user-"
 LIFETIME = 7 * 24 * 3600.0
@@ -46,19 +43,6 @@ def has_user_prefix(bearer: str) -> bool:
     return bearer.startswith(PREFIX)
 
 
-class UserStore(Protocol):
-    """What is needed of the records here."""
-
-    @property
-    def users(self) -> UserRecords:
-        """The users' rows."""
-        ...
-
-    def digest(self, purpose: str, text: str) -> str:
-        """Give the keyed digest of a text."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class UserToken:
     """What a sign-in gives: the token itself, and when it ends."""
@@ -70,7 +54,7 @@ class UserToken:
 class LocalUsers:
     """All local users, in memory. Make one, `await start()`, keep `run()` running."""
 
-    def __init__(self, store: UserStore, ring: KeyRing, digests: SlowDigests, clock: Clock) -> None:
+    def __init__(self, store: Records, ring: KeyRing, digests: SlowDigests, clock: Clock) -> None:
         """Keep the users of these records, whose keys are on that ring."""
         self._store = store
         self._ring = ring
@@ -86,13 +70,7 @@ class LocalUsers:
 
     async def run(self) -> None:
         """Follow the records for ever; trouble with them is logged and outlived."""
-        while True:
-            await self._clock.sleep(POLL_SECONDS)
-            try:
-                if await self._store.users.revision() != self._revision:
-                    await self.reload()
-            except StorageError as error:
-                log.warning("the local users cannot be followed: %s", error)
+        await follow("the local users", self._clock, self._store.users.revision, lambda: self._revision, self.reload)
 
     async def reload(self) -> None:
         """Take over the users as the records have them."""

@@ -29,6 +29,7 @@ _WORK = "the proof of work's digest, which is shown to the backend"
 _TWICE = "both were typed by the same person, just now"
 HARMLESS: dict[tuple[str, str], str] = {
     ("api/users_page.py", "form.get('repeated', '') != password"): _TWICE,
+    ("commands.py", "getpass.getpass('The same again: ') != secret"): _TWICE,
     ("keys/guesses.py", "digest in entry.guesses"): "what an address itself tried before",
     ("keys/guesses.py", "(address, digest) in self._known"): "a look-up by a randomised hash of the whole digest",
     (
@@ -36,7 +37,6 @@ HARMLESS: dict[tuple[str, str], str] = {
         "_checksum(bearer[:-_CHECKSUM_LENGTH]) == bearer[-_CHECKSUM_LENGTH:]",
     ): "a checksum that everybody can compute: it tells a slip of the pen from a key",
     ("keys/issue.py", "key.digest != digest"): "which of the key's two digests was found: both are keyed",
-    ("keys/user_command.py", "getpass.getpass('The same again: ') != password"): _TWICE,
     ("logs.py", "secret in text"): "redaction: the text is the log's own",
     ("protocol/chatgpt/proof_of_work.py", "digest.digest()[:size] <= limit"): _WORK,
     (
@@ -52,7 +52,6 @@ HARMLESS: dict[tuple[str, str], str] = {
     ("storage/sql_tokens.py", "token_digests.c.digest == sa.bindparam('digest')"): _QUERY,
     ("storage/sql_tokens.py", "token_digests.c.digest == sa.bindparam('seen')"): _QUERY,
     ("storage/sql_tokens.py", "token_digests.c.digest == self.digest(token)"): _QUERY,
-    ("store_commands.py", "getpass.getpass('The same again: ') != passphrase"): _TWICE,
 }
 """Comparisons of what is no secret although its name sounds so, each with its reason."""
 

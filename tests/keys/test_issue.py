@@ -3,6 +3,7 @@
 import random
 import re
 import string
+from typing import cast
 
 import pytest
 
@@ -176,7 +177,7 @@ async def test_a_change_that_is_always_too_late_gives_up(ring: KeyRing, store: S
         keys = store.keys
         digest = store.digest
 
-    busy = KeyRing(Busy(), clock)
+    busy = KeyRing(cast(SqlRecords, Busy()), clock)
     await busy.start()
     original = store.keys.change
 
