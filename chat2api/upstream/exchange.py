@@ -38,7 +38,7 @@ class Channel:
 
     key: str
     proxy: str | None = field(repr=False)
-    profile: BrowserProfile
+    profile: BrowserProfile = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,12 @@ class Request:
     """One HTTP request over http or https.
 
     `headers` go out beside what the profile itself sends and replace what it sends under the same name; their order is
-    the profile's. Cookies of the channel are added to a Cookie header given here. `address` is an IP address to
-    connect to instead of asking for the host's own, when the caller has looked it up and judged it; through a proxy
-    that resolves names itself (http, https, socks5h) it has no effect. `upgrade` asks for a web socket in place of an
-    answer: only `Transport.connect` makes such a request, over a connection of its own that speaks HTTP/1.1. `upload`
-    is a body that comes while it is sent, in place of `body`; such a request is a POST.
+    the profile's. Cookies of the channel are added to a Cookie header given here. `varying` are headers as well, which
+    count as given last: those that are different in each request, while all of `headers` is likely to come again.
+    `address` is an IP address to connect to instead of asking for the host's own, when the caller has looked it up and
+    judged it; through a proxy that resolves names itself (http, https, socks5h) it has no effect. `upgrade` asks for a
+    web socket in place of an answer: only `Transport.connect` makes such a request, over a connection of its own that
+    speaks HTTP/1.1. `upload` is a body that comes while it is sent, in place of `body`; such a request is a POST.
     """
 
     method: str
@@ -60,6 +61,7 @@ class Request:
     address: str | None = None
     upgrade: bool = False
     upload: Upload | None = field(default=None, repr=False)
+    varying: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """Request and answer headers as they stand on the wire: merged, ordered, checked; nothing here knows libcurl."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from operator import itemgetter
+from typing import NamedTuple
 
 from chat2api.errors import UpstreamProtocolError
 
@@ -12,9 +13,29 @@ _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _FIELD = re.compile(r"^[ \t]*([^: \t\r\n]++)[ \t]*+:([^\r\n]*+)", re.MULTILINE)
 _PLACE = itemgetter(0)
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"})
+_LENGTH = "content-length"
 
 UNNAMED = ""
 """Stands in an order for every header that the order does not name."""
+
+Fields = tuple[tuple[str, str], ...]
+"""Headers: names and values."""
+
+
+class Lines(NamedTuple):
+    """A request's lines in their order, cut in two: `rest` is one and the same tuple for all requests that share it."""
+
+    first: list[bytes]
+    rest: tuple[bytes, ...]
+
+
+class _Plan(NamedTuple):
+    """Lines of requests that differ in some values only, which go into the `places` among the first ones."""
+
+    first: list[bytes]
+    places: list[int]
+    """Of the values that vary, in the order in which they are given; last that of the length, where there is one."""
+    rest: tuple[bytes, ...]
 
 
 class HeaderLines:
@@ -27,50 +48,79 @@ class HeaderLines:
         """
         self._places = {name: place for place, name in enumerate(order)}
         self._rest = self._places.get(UNNAMED, len(order))
-        self._ready = lru_cache(maxsize=64)(self._make_ready)
-        self._defaults = [self._ready(name, value) for name, value in defaults]
+        # Most of what an account's requests say never changes.
+        self._plan = lru_cache(maxsize=64)(self._make_plan)
+        self._known = lru_cache(maxsize=64)(self._check_name)
+        self._defaults = [(*self._known(name), _write(name, value)) for name, value in defaults]
 
-    def lines(self, given: Iterable[tuple[str, str]], *, length: int | None = None) -> list[bytes]:
+    def lines(
+        self, given: Fields, varying: Fields = (), *, length: int | None = None, cookie: str | None = None
+    ) -> Lines:
         """Give the request's lines in curl's notation, where `Name;` stands for a header with an empty value.
 
         A given header replaces the default of the same name in any case; given ones that repeat a name are all kept,
-        in the order in which they came. `length` is the body's, None for a request without one. Raises ValueError for
-        a name or value that could change the request's framing.
+        in the order in which they came. `varying` ones count as given last: they are those whose values are new in
+        each request, and all else is remembered. `length` is the body's, None for a request without one; `cookie`
+        takes the place of all given cookies. Raises ValueError for a name or value that could change the request's
+        framing.
         """
-        chosen = [self._ready(name, value) for name, value in given]
-        taken = {known for _, known, _ in chosen}
-        chosen += [default for default in self._defaults if default[1] not in taken]
+        plan = self._plan(given, tuple([name for name, _ in varying]), length is not None, cookie)
+        first = plan.first.copy()
+        for place, (name, value) in zip(plan.places, varying, strict=False):
+            first[place] = _write(name, value)
         if length is not None:
-            place = self._places.get("content-length", self._rest)
-            chosen.append((place, "content-length", b"Content-Length: %d" % length))
-        chosen.sort(key=_PLACE)
-        return [line for _, _, line in chosen]
+            first[plan.places[-1]] = b"Content-Length: %d" % length
+        return Lines(first, plan.rest)
 
-    def _make_ready(self, name: str, value: str) -> tuple[int, str, bytes]:
-        """Check a header; give its place, its name in lower case and its line.
+    def _make_plan(self, given: Fields, varying: tuple[str, ...], has_length: bool, cookie: str | None) -> _Plan:
+        if cookie is not None:
+            given = (*[pair for pair in given if pair[0].lower() != "cookie"], ("Cookie", cookie))
+        chosen = [(*self._known(name), _write(name, value)) for name, value in given]
+        chosen += [(*self._known(name), name.encode()) for name in varying]
+        taken = {known for _, known, _ in chosen}
+        changing = list(range(len(given), len(chosen)))
+        chosen += [default for default in self._defaults if default[1] not in taken]
+        if has_length:
+            changing.append(len(chosen))
+            chosen.append((self._places.get(_LENGTH, self._rest), _LENGTH, b""))
+        order = sorted(range(len(chosen)), key=lambda number: chosen[number][0])
+        places = [order.index(number) for number in changing]
+        cut = max(places, default=-1) + 1
+        lines = [chosen[number][2] for number in order]
+        return _Plan(lines[:cut], places, tuple(lines[cut:]))
 
-        Most of an account's headers never change, so what this gives is kept for a while.
-        """
+    def _check_name(self, name: str) -> tuple[int, str]:
+        """Give a header's place and its name in lower case."""
         if not _TOKEN.fullmatch(name):
             raise ValueError("a header name has a character that HTTP does not allow")
         known = name.lower()
         if known in _OURS:
             raise ValueError(f"header {name} is for the transport to write")
-        place = self._places.get(known, self._rest)
-        if not value:
-            return place, known, f"{name};".encode("latin-1")
-        if not value.isprintable() and _FORBIDDEN.search(value):
-            raise ValueError(f"the value of header {name} has a control character")
-        return place, known, f"{name}: {value}".encode("latin-1")
+        return self._places.get(known, self._rest), known
+
+
+def _write(name: str, value: str) -> bytes:
+    """Give a header's line, its value checked."""
+    if not value:
+        return f"{name};".encode("latin-1")
+    if not value.isprintable() and _FORBIDDEN.search(value):
+        raise ValueError(f"the value of header {name} has a control character")
+    return f"{name}: {value}".encode("latin-1")
+
+
+@lru_cache(maxsize=512)
+def given_cookies(headers: Fields) -> str:
+    """Give the cookies that a request's own headers bear, "" for none."""
+    return "; ".join([value for name, value in headers if name.lower() == "cookie"])
 
 
 class HeaderBlock:
     """Collects the lines of an answer's head: skips 1xx answers, knows the final one, ignores trailers."""
 
-    __slots__ = ("_final", "_left", "_lines", "complete", "headers", "http2", "set_cookies", "status")
+    __slots__ = ("_final", "_left", "_lines", "_tell", "complete", "headers", "http2", "set_cookies", "status")
 
-    def __init__(self, limit: int, *, upgrade: bool = False) -> None:
-        """Make a collector that takes at most `limit` bytes in all, 1xx answers included.
+    def __init__(self, limit: int, *, upgrade: bool = False, tell: Callable[[], None] | None = None) -> None:
+        """Make a collector that takes at most `limit` bytes in all, 1xx answers included; it calls `tell` when complete.
 
         With `upgrade` the status 101 is final: what follows it is no HTTP any more.
         """
@@ -87,37 +137,40 @@ class HeaderBlock:
         """
         self._lines: list[bytes] = []
         self._left = limit
+        self._tell = tell
 
-    def feed(self, line: bytes) -> bool:
-        """Take one line with its end; tell whether it is the one that completes the head.
+    def write(self, line: bytes) -> None:
+        """Take one line with its end.
 
         Raises UpstreamProtocolError when the head is too long or its status unreadable.
         """
-        size = len(line)
-        self._left -= size
+        self._left -= len(line)
         if self._left < 0:
             raise UpstreamProtocolError("The upstream's headers are too long.")
-        if size > 2 and not self.complete:
-            if line.startswith(b"HTTP/"):
-                self._begin(line)
-            else:
-                self._lines.append(line)
-        elif self.status >= self._final and not self.complete and line.strip() == b"":
-            self._complete()
-            return True
-        return False
+        if line != b"\r\n" and line.strip():
+            self._lines.append(line)
+        elif self._lines and not self.complete:
+            self._close()
+        if self.complete:
+            self._lines.clear()  # of a trailer
 
-    def _begin(self, line: bytes) -> None:
-        status = line.split(None, 2)[1:2]
-        if not status or not status[0].isdigit():
+    def _close(self) -> None:
+        """Read the lines of one answer, of which this may be an interim one."""
+        start = self._lines[0].split(None, 2)
+        if len(start) < 2 or not start[0].startswith(b"HTTP/") or not start[1].isdigit():
             raise UpstreamProtocolError("The upstream's status line cannot be read.")
-        self.status = int(status[0])
-        self.http2 = not line.startswith(b"HTTP/1")
+        self.status = int(start[1])
+        if self.status >= self._final:
+            self.http2 = not start[0].startswith(b"HTTP/1")
+            self._read_fields()
+            self.complete = True
+            if self._tell is not None:
+                self._tell()
         self._lines.clear()
 
-    def _complete(self) -> None:
+    def _read_fields(self) -> None:
         headers: dict[str, str] = {}
-        for raw_name, raw_value in _FIELD.findall(b"".join(self._lines).decode("latin-1")):
+        for raw_name, raw_value in _FIELD.findall(b"".join(self._lines[1:]).decode("latin-1")):
             name, value = raw_name.lower(), raw_value.strip(" \t")
             if name == "set-cookie":
                 self.set_cookies.append(value)
@@ -128,5 +181,3 @@ class HeaderBlock:
         if headers.pop("content-encoding", None) is not None:
             headers.pop("content-length", None)
         self.headers = headers
-        self.complete = True
-        self._lines.clear()

@@ -7,9 +7,10 @@ from typing import Protocol
 
 from chat2api.clock import Clock
 from chat2api.errors import TransportError
+from chat2api.upstream.alarms import Alarms
 from chat2api.upstream.cookies import Cookies
 from chat2api.upstream.exchange import Channel, Request
-from chat2api.upstream.headers import HeaderLines
+from chat2api.upstream.headers import HeaderLines, Lines, given_cookies
 from chat2api.upstream.transfer import Handle, Limits, Transfer
 from chat2api.upstream.urls import Location
 
@@ -42,7 +43,7 @@ _HANDSHAKE = (
 class Connections(Protocol):
     """The connections of one channel."""
 
-    def take(self, request: Request, lines: list[bytes], pinned: bytes | None) -> Handle:
+    def take(self, request: Request, lines: Lines, pinned: bytes | None) -> Handle:
         """Give a handle for a request with these header lines.
 
         `pinned` is curl's entry that binds the URL's host to an address.
@@ -57,9 +58,12 @@ class Connections(Protocol):
 class Pool:
     """One channel's part of a transport."""
 
-    def __init__(self, channel: Channel, connect: Callable[[Channel], Connections], clock: Clock) -> None:
-        """Make a pool whose connections are made by `connect` on first use."""
+    def __init__(
+        self, channel: Channel, connect: Callable[[Channel], Connections], clock: Clock, alarms: Alarms
+    ) -> None:
+        """Make a pool whose connections are made by `connect` on first use; `alarms` ring for its transfers' limits."""
         profile = channel.profile
+        self.alarms = alarms
         self.cookies = Cookies(clock.now)
         self.running: set[Transfer] = set()
         self.used_at = 0.0
@@ -94,8 +98,10 @@ class Pool:
         length = None if body is None and request.method != "POST" else len(body or b"")
         if request.upload is not None:
             length = request.upload.length
+        given = given_cookies(request.headers)
+        cookie = self.cookies.header(request.url, given)
         known = self._socket_lines if request.upgrade else self._lines
-        lines = known.lines(self._with_cookies(request), length=length)
+        lines = known.lines(request.headers, request.varying, length=length, cookie=None if cookie == given else cookie)
         pinned = None if request.address is None else _pin(location, request.address)
         if self._connections is None:
             self._connections = self._connect(self._channel)
@@ -110,14 +116,6 @@ class Pool:
             transfer.abort(error)
             raise
         return transfer
-
-    def _with_cookies(self, request: Request) -> tuple[tuple[str, str], ...]:
-        """Give the request's headers with the channel's cookies merged into its own."""
-        given = "; ".join([value for name, value in request.headers if name.lower() == "cookie"])
-        merged = self.cookies.header(request.url, given)
-        if merged == given:
-            return request.headers
-        return (*[pair for pair in request.headers if pair[0].lower() != "cookie"], ("Cookie", merged))
 
     def arrive(self, transfer: Transfer, set_cookies: list[str]) -> None:
         """Note an origin that answered, and its cookies."""

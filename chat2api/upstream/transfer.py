@@ -1,7 +1,7 @@
 """One request on its way and its answer: limits, back-pressure, cancelling. What libcurl does is behind `Handle`.
 
-A transfer has no task of its own: its handle calls `on_header`, `on_data` and `on_end` from the loop's callbacks, they put
-what came into lists and wake the one reader, and one timer stands for whichever limit ends next.
+A transfer has no task of its own: its handle calls `head.write`, `on_data` and `on_end` from the loop's callbacks, they put
+what came into lists and wake the one reader. One alarm stands for whichever limit ends next.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from math import inf
 from typing import Protocol
 
 from chat2api.errors import TransportError, UpstreamProtocolError
+from chat2api.upstream.alarms import Alarms
 from chat2api.upstream.exchange import Request
 from chat2api.upstream.failures import Progress, describe_failure, proxy_refused, timed_out
 from chat2api.upstream.headers import HeaderBlock
@@ -29,9 +30,8 @@ PAUSE = 0x10000001
 class Receiver(Protocol):
     """Who is told what arrives."""
 
-    def on_header(self, line: bytes) -> int:
-        """Take a line of the head, a 1xx answer's or a trailer; give its length. What it raises comes back in on_end."""
-        ...
+    head: HeaderBlock
+    """Takes the lines of the head, of a 1xx answer's or of a trailer. What it raises comes back in on_end."""
 
     def on_data(self, data: bytes) -> int:
         """Take bytes of the body and give their length, or PAUSE. What it raises comes back in on_end."""
@@ -52,7 +52,7 @@ class Handle(Protocol):
     def settle(self, *, shared: bool) -> None:
         """Say that the head is here and the body is read as a stream, so that its bytes may come in beats.
 
-        Called from within `on_header`. `shared` says that other requests may use the connection at the same time.
+        Called from within `head.write`. `shared` says that other requests may use the connection at the same time.
         """
         ...
 
@@ -92,6 +92,8 @@ class Handle(Protocol):
 class Owner(Protocol):
     """Whose transfer it is."""
 
+    alarms: Alarms
+
     def arrive(self, transfer: "Transfer", set_cookies: list[str]) -> None:
         """Learn that an answer's head is here, and the cookies that it sets."""
         ...
@@ -118,6 +120,28 @@ class Limits:
 class Transfer:
     """A request and its answer; the ResponseStream that `CurlTransport.open` gives."""
 
+    __slots__ = (
+        "_body_length",
+        "_ended",
+        "_failure",
+        "_handle",
+        "_held",
+        "_is_handing",
+        "_limits",
+        "_loop",
+        "_owner",
+        "_parts",
+        "_paused",
+        "_proxy",
+        "_started_at",
+        "_taker",
+        "_upload",
+        "_waiter",
+        "head",
+        "location",
+        "url",
+    )
+
     def __init__(
         self, handle: Handle, owner: Owner, request: Request, location: Location, proxy: str | None, limits: Limits
     ) -> None:
@@ -130,7 +154,9 @@ class Transfer:
         self._upload = request.upload
         self._proxy = proxy
         self._limits = limits
-        self._block = HeaderBlock(HEADER_LIMIT, upgrade=request.upgrade)
+        # The reader of a whole answer is woken by its end.
+        tell = self._on_head if limits.max_bytes is None else None
+        self.head = HeaderBlock(HEADER_LIMIT, upgrade=request.upgrade, tell=tell)
         self._parts: list[bytes] = []
         self._held = 0
         self._paused = False
@@ -141,16 +167,13 @@ class Transfer:
         self._is_handing = False
         self._loop = asyncio.get_running_loop()
         self._started_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Begin. Raises CurlError when libcurl cannot even do that."""
         assert self._handle is not None
         now = self._started_at = self._loop.time()
         limits = self._limits
-        self._timer = self._loop.call_at(
-            min(limits.connect_by, now + limits.headers_timeout, limits.whole_by), self._on_limit
-        )
+        self._owner.alarms.set(self, min(limits.connect_by, now + limits.headers_timeout, limits.whole_by))
         if self._upload is not None:
             self._upload.attach(self._wake_upload)
         self._handle.start(self)
@@ -158,28 +181,27 @@ class Transfer:
     @property
     def status(self) -> int:
         """HTTP status."""
-        return self._block.status
+        return self.head.status
 
     @property
     def headers(self) -> Mapping[str, str]:
         """Header values by lower-case name."""
-        return self._block.headers
+        return self.head.headers
 
     async def wait_for_head(self) -> None:
         """Return when the final head is here. Raises what ended the transfer before it."""
-        while not self._block.complete:
+        while not self.head.complete:
             if self._ended:
                 raise self._failure or TransportError(f"{self.location.host} gave no answer.", phase="headers")
             await self._wait()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._owner.alarms.drop(self)
         self._note_head()
 
     async def take_whole(self) -> bytes:
         """Give the whole body once it is complete. Raises what ended the transfer before that."""
         while not self._ended:
             await self._wait()
-        if self._block.complete:
+        if self.head.complete:
             self._note_head()
         if self._failure is not None:
             raise self._failure
@@ -241,14 +263,10 @@ class Transfer:
 
     # Called by the handle, inside the loop's callbacks.
 
-    def on_header(self, line: bytes) -> int:
-        """Take a line; see Receiver."""
-        block = self._block
-        if block.feed(line) and self._limits.max_bytes is None:
-            if self._handle is not None:
-                self._handle.settle(shared=block.http2)
-            self._wake()
-        return len(line)
+    def _on_head(self) -> None:
+        if self._handle is not None:
+            self._handle.settle(shared=self.head.http2)
+        self._wake()
 
     def on_data(self, data: bytes) -> int:
         """Take bytes; see Receiver."""
@@ -271,13 +289,13 @@ class Transfer:
             self._finish(raised)
         elif code:
             self._finish(describe_failure(code, self.location.host, self._progress()))
-        elif not self._block.complete:
+        elif not self.head.complete:
             text = f"{self.location.host} ended the answer before its headers."
             self._finish(TransportError(text, phase="headers", request_sent=self._progress().sent))
         else:
             self._finish(None)
 
-    def _on_limit(self) -> None:
+    def ring(self) -> None:
         """Called at the instant at which some limit may have run out: abort, or wait for the next one."""
         if self._handle is None:
             return
@@ -285,7 +303,7 @@ class Transfer:
         if now >= limits.whole_by:
             return self.abort(timed_out("whole", self.location.host))
         again_at = limits.whole_by
-        if not self._block.complete:
+        if not self.head.complete:
             connected = self._handle.connected_after()
             phase = "connect" if connected is None else "headers"
             late_at = limits.connect_by if connected is None else self._started_at + connected + limits.headers_timeout
@@ -296,12 +314,12 @@ class Transfer:
                 min(again_at, late_at, now + limits.headers_timeout) if connected is None else min(again_at, late_at)
             )
         if again_at < inf:
-            self._timer = self._loop.call_at(again_at, self._on_limit)
+            self._owner.alarms.set(self, again_at)
         return None
 
     def _note_head(self) -> None:
-        self._owner.arrive(self, self._block.set_cookies)
-        if self._block.status == 407 and self._proxy is not None:
+        self._owner.arrive(self, self.head.set_cookies)
+        if self.head.status == 407 and self._proxy is not None:
             # Asked in absolute form, for an http origin, a proxy refuses with an answer; a tunnel fails as an error.
             raise proxy_refused(self.location.host)
 
@@ -320,8 +338,7 @@ class Transfer:
         self._ended = True
         if self._upload is not None:
             self._upload.detach()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._owner.alarms.drop(self)
         if self._handle is not None:
             self._handle.release(keep=failure is None)
             self._handle = None
@@ -332,7 +349,7 @@ class Transfer:
         assert self._handle is not None
         head, body = self._handle.sent()
         return Progress(
-            head=self._block.complete,
+            head=self.head.complete,
             started=head > 0,
             sent=head > 0 and body >= self._body_length and (self._upload is None or self._upload.drained),
             tunnel=self._handle.tunnel_stands(),

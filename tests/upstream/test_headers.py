@@ -1,15 +1,20 @@
 import pytest
 
 from chat2api.errors import UpstreamProtocolError
-from chat2api.upstream.headers import HeaderBlock, HeaderLines
+from chat2api.upstream.headers import Fields, HeaderBlock, HeaderLines, given_cookies
 
 ORDER = ("content-length", "user-agent", "", "accept", "priority")
+
+
+def _lines(made: HeaderLines, *given: tuple[str, str], varying: Fields = (), length: int | None = None) -> list[bytes]:
+    first, rest = made.lines(given, varying, length=length)
+    return [*first, *rest]
 
 
 def test_headers_take_the_order_of_the_browser_whatever_order_they_come_in() -> None:
     made = HeaderLines(ORDER, [("Accept", "*/*"), ("User-Agent", "U")])
     given = [("Priority", "u=1"), ("X-B", "2"), ("X-A", "1"), ("X-B", "3")]
-    assert made.lines(given, length=7) == [
+    assert _lines(made, *given, length=7) == [
         b"Content-Length: 7",
         b"User-Agent: U",
         b"X-B: 2",
@@ -18,24 +23,49 @@ def test_headers_take_the_order_of_the_browser_whatever_order_they_come_in() -> 
         b"Accept: */*",
         b"Priority: u=1",
     ]
-    assert made.lines([]) == [b"User-Agent: U", b"Accept: */*"], "nothing of one request stays for the next"
+    assert _lines(made) == [b"User-Agent: U", b"Accept: */*"], "nothing of one request stays for the next"
 
 
 def test_without_an_order_headers_go_out_as_given_before_the_defaults() -> None:
-    assert HeaderLines((), [("B", "2")]).lines([("C", "3"), ("A", "1")]) == [b"C: 3", b"A: 1", b"B: 2"]
+    assert _lines(HeaderLines((), [("B", "2")]), ("C", "3"), ("A", "1")) == [b"C: 3", b"A: 1", b"B: 2"]
 
 
 def test_a_given_header_replaces_the_default_of_the_same_name_in_any_case() -> None:
     made = HeaderLines(ORDER, [("Accept", "*/*")])
-    assert made.lines([("ACCEPT", "text/event-stream")]) == [b"ACCEPT: text/event-stream"]
+    assert _lines(made, ("ACCEPT", "text/event-stream")) == [b"ACCEPT: text/event-stream"]
+
+
+def test_varying_headers_count_as_given_last_and_what_is_behind_them_is_shared() -> None:
+    made = HeaderLines(ORDER, [("User-Agent", "U"), ("Accept", "*/*")])
+    given = (("Priority", "u=1"), ("X-A", "1"))
+    one = made.lines(given, (("X-Turn", "one"), ("X-A", "2")), length=7)
+    two = made.lines(given, (("X-Turn", "two"), ("X-A", "3")), length=8)
+    assert one.first == [b"Content-Length: 7", b"User-Agent: U", b"X-A: 1", b"X-Turn: one", b"X-A: 2"]
+    assert two.first == [b"Content-Length: 8", b"User-Agent: U", b"X-A: 1", b"X-Turn: two", b"X-A: 3"]
+    assert one.rest == (b"Accept: */*", b"Priority: u=1")
+    assert one.rest is two.rest
+    assert _lines(made, *given, varying=(("accept", "x/y"),)) == [
+        b"User-Agent: U",
+        b"X-A: 1",
+        b"accept: x/y",
+        b"Priority: u=1",
+    ]
+
+
+def test_a_cookie_replaces_all_given_ones() -> None:
+    given = (("Cookie", "a=1"), ("X", "1"), ("COOKIE", "b=2"))
+    assert given_cookies(given) == "a=1; b=2"
+    made = HeaderLines((), [])
+    assert made.lines(given, cookie="c=3").rest == (b"X: 1", b"Cookie: c=3")
+    assert made.lines(given).rest == (b"Cookie: a=1", b"X: 1", b"COOKIE: b=2")
 
 
 def test_an_empty_value_is_written_as_curl_wants_it() -> None:
-    assert HeaderLines((), []).lines([("X-Empty", "")]) == [b"X-Empty;"]
+    assert _lines(HeaderLines((), []), ("X-Empty", "")) == [b"X-Empty;"]
 
 
 def test_values_may_hold_tabs_and_latin_letters() -> None:
-    assert HeaderLines((), []).lines([("X", "a\té")]) == [b"X: a\t\xe9"]
+    assert _lines(HeaderLines((), []), ("X", "a\té")) == [b"X: a\t\xe9"]
 
 
 @pytest.mark.parametrize(
@@ -57,18 +87,20 @@ def test_values_may_hold_tabs_and_latin_letters() -> None:
 )
 def test_S6_a_header_that_could_change_the_framing_is_refused(name: str, value: str) -> None:
     with pytest.raises(ValueError, match="header"):
-        HeaderLines((), []).lines([(name, value)])
+        _lines(HeaderLines((), []), (name, value))
+    with pytest.raises(ValueError, match="header"):
+        _lines(HeaderLines((), []), varying=((name, value),))
 
 
 def test_a_value_outside_of_latin_letters_is_refused() -> None:
     with pytest.raises(ValueError, match="latin-1"):
-        HeaderLines((), []).lines([("X", "…")])
+        _lines(HeaderLines((), []), ("X", "…"))
 
 
 def _block(*lines: bytes, limit: int = 1000) -> HeaderBlock:
     block = HeaderBlock(limit)
     for line in lines:
-        block.feed(line)
+        block.write(line)
     return block
 
 
@@ -76,7 +108,7 @@ def test_an_interim_answer_is_skipped_with_its_headers() -> None:
     block = _block(b"HTTP/1.1 103 Early Hints\r\n", b"Link: x\r\n", b"\r\n")
     assert not block.complete
     for line in (b"HTTP/2 429 \r\n", b"Retry-After: 7\r\n", b"\r\n"):
-        block.feed(line)
+        block.write(line)
     assert (block.complete, block.status, dict(block.headers)) == (True, 429, {"retry-after": "7"})
 
 
@@ -100,6 +132,14 @@ def test_repeated_headers_are_joined_and_cookies_stay_apart() -> None:
     )
 
 
+def test_the_end_of_the_final_head_is_told_once() -> None:
+    told: list[int] = []
+    block = HeaderBlock(1000, tell=lambda: told.append(block.status))
+    for line in (b"HTTP/1.1 100 Continue\r\n", b"\r\n", b"HTTP/1.1 204 No Content\r\n", b"\r\n", b"T: 1\r\n", b"\r\n"):
+        block.write(line)
+    assert told == [204]
+
+
 def test_trailers_do_not_change_the_head() -> None:
     block = _block(b"HTTP/1.1 200 OK\r\n", b"A: 1\r\n", b"\r\n", b"A: 2\r\n", b"B: 3\r\n", b"\r\n")
     assert dict(block.headers) == {"a": "1"}
@@ -118,11 +158,11 @@ def test_a_head_over_the_limit_is_refused() -> None:
 @pytest.mark.parametrize("line", [b"HTTP/1.1\r\n", b"HTTP/1.1 2x0 OK\r\n"])
 def test_an_unreadable_status_is_refused(line: bytes) -> None:
     with pytest.raises(UpstreamProtocolError):
-        _block(line)
+        _block(line, b"\r\n")
 
 
 def test_a_value_may_hold_bytes_that_unicode_takes_for_line_ends() -> None:
     block = HeaderBlock(4096)
     for line in (b"HTTP/1.1 200 OK\r\n", b"X-Odd:  a\x85b\x0cc \t\r\n", b"X-Empty:\r\n", b"no colon\r\n", b"\r\n"):
-        block.feed(line)
+        block.write(line)
     assert block.headers == {"x-odd": "a\x85b\x0cc", "x-empty": ""}

@@ -4,7 +4,9 @@ from collections.abc import Callable
 import pytest
 
 from chat2api.errors import TransportError
+from chat2api.upstream.alarms import Alarms
 from chat2api.upstream.exchange import Channel, Request
+from chat2api.upstream.headers import Lines
 from chat2api.upstream.pools import Pool
 from chat2api.upstream.profiles import PROFILES
 from chat2api.upstream.transfer import Limits, Receiver, Transfer
@@ -19,11 +21,11 @@ class FakeConnections:
     """Gives handles that do nothing, and records with what they were asked for."""
 
     def __init__(self) -> None:
-        self.taken: list[tuple[Request, list[bytes], bytes | None]] = []
+        self.taken: list[tuple[Request, Lines, bytes | None]] = []
         self.handles: list[FakeHandle] = []
         self.closed = False
 
-    def take(self, request: Request, lines: list[bytes], pinned: bytes | None) -> "FakeHandle":
+    def take(self, request: Request, lines: Lines, pinned: bytes | None) -> "FakeHandle":
         self.taken.append((request, lines, pinned))
         self.handles.append(FakeHandle())
         return self.handles[-1]
@@ -70,7 +72,7 @@ class Scene:
     def __init__(self) -> None:
         self.made: list[FakeConnections] = []
         self.clock = FakeClock()
-        self.pool = Pool(Channel("a", None, PROFILES[0]), self._connect, self.clock)
+        self.pool = Pool(Channel("a", None, PROFILES[0]), self._connect, self.clock, Alarms(asyncio.get_running_loop()))
 
     def _connect(self, channel: Channel) -> FakeConnections:
         self.made.append(FakeConnections())
@@ -83,7 +85,8 @@ class Scene:
 
     @property
     def lines(self) -> list[bytes]:
-        return self.made[-1].taken[-1][1]
+        first, rest = self.made[-1].taken[-1][1]
+        return [*first, *rest]
 
 
 async def test_connections_are_made_with_the_first_request_and_again_after_they_were_closed() -> None:

@@ -5,6 +5,7 @@ from math import inf
 import pytest
 
 from chat2api.errors import TransportError, UpstreamProtocolError, UpstreamTimeoutError
+from chat2api.upstream.alarms import Alarms
 from chat2api.upstream.exchange import Request
 from chat2api.upstream.transfer import HELD_LIMIT, PAUSE, Limits, Receiver, Transfer
 from chat2api.upstream.urls import locate
@@ -70,6 +71,7 @@ class FakeHandle:
 
 class FakeOwner:
     def __init__(self) -> None:
+        self.alarms = Alarms(asyncio.get_running_loop())
         self.told: list[str] = []
 
     def arrive(self, transfer: Transfer, set_cookies: list[str]) -> None:
@@ -101,7 +103,7 @@ class Scene:
 
     def head(self, status: bytes = b"200 OK", version: bytes = b"HTTP/1.1", *more: bytes) -> None:
         for line in (version + b" " + status + b"\r\n", *more, b"\r\n"):
-            assert self.transfer.on_header(line) == len(line)
+            self.transfer.head.write(line)
 
 
 async def test_a_stream_gives_what_came_and_then_its_end() -> None:
@@ -168,8 +170,8 @@ async def test_a_stream_is_settled_once_and_as_its_http_version_allows(version: 
     scene.head(b"103 Early Hints", version)
     assert scene.handle.asked == []
     scene.head(b"200", version)
-    scene.transfer.on_header(b"X-Trailer: 1\r\n")
-    scene.transfer.on_header(b"\r\n")
+    scene.transfer.head.write(b"X-Trailer: 1\r\n")
+    scene.transfer.head.write(b"\r\n")
     assert scene.handle.asked == [f"settle shared={shared}"]
     await scene.transfer.aclose()
 
