@@ -7,8 +7,9 @@ from chat2api.api.context import current_request, current_runtime, current_tier
 from chat2api.api.entry import in_public_tier
 
 _EXPOSED = ", ".join((
-    "x-request-id", "x-chat2api-upstream", "x-chat2api-model-fallback", "x-chat2api-ignored", "retry-after",
-    "x-should-retry", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
+    "x-request-id", "x-chat2api-upstream", "x-chat2api-model-fallback", "x-chat2api-ignored",
+    "x-chat2api-incomplete", "retry-after", "x-should-retry",
+    "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
     "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
 ))  # fmt: skip
 _MAX_AGE = str(24 * 3600)

@@ -6,6 +6,7 @@ itself knows whose it is.
 """
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,7 @@ from chat2api.api.charging import held_to_rate, open_charge
 from chat2api.api.context import current_caller, current_runtime
 from chat2api.api.openai.forward import Forwarding, forward
 from chat2api.api.openai.objects import is_id, key_of, not_there
-from chat2api.errors import InvalidRequestError, NotFoundError, UpstreamRefusedRequestError
+from chat2api.errors import Chat2APIError, InvalidRequestError, NotFoundError, UpstreamRefusedRequestError
 from chat2api.gateway.api_answers import read_list
 from chat2api.gateway.attempts import affinity_of
 from chat2api.gateway.provider import AnswerFacts, Caller
@@ -26,6 +27,8 @@ from chat2api.protocol.openai.forwarded import expected_picture_tokens, prepare_
 from chat2api.protocol.openai.references import references
 from chat2api.protocol.prompt import Message, TextPart
 from chat2api.upstream.openai import ApiCall
+
+log = logging.getLogger(__name__)
 
 blueprint = Blueprint("operations", __name__)
 
@@ -145,7 +148,11 @@ async def list_files() -> Response:
     async with held_to_rate():
         if caller.kind == "own_key":
             return await forward(Forwarding("GET", ("files",), "files", query=_query()), None)
-        return _page_of(await _own_files(caller))
+        files, whole = await _own_files(caller)
+        page = _page_of(files)
+        if not whole:
+            page.headers["x-chat2api-incomplete"] = "true"
+        return page
 
 
 @blueprint.get("/v1/files/<identifier>")
@@ -179,27 +186,42 @@ async def _forward_object(method: str, path: tuple[str, ...], identifier: str, *
         return await forward(forwarding, None)
 
 
-async def _own_files(caller: Caller) -> list[dict[str, object]]:
-    """Give the caller's files as the API tells them now, asked of each key that has some."""
-    runtime = current_runtime()
-    owned = await runtime.api_objects.of(caller.owner, "file")
-    seconds = runtime.config.preparation_timeout
+async def _own_files(caller: Caller) -> tuple[list[dict[str, object]], bool]:
+    """Give the caller's files as the API tells them now, asked of each key that has some, and whether all keys told.
+
+    Raises the failure of one key when none told.
+    """
+    owned = await current_runtime().api_objects.of(caller.owner, "file")
+    keys = sorted({one.key for one in owned})
+    answers = await asyncio.gather(*(_files_of(caller, key) for key in keys))
+    failures = [answer for answer in answers if isinstance(answer, Chat2APIError)]
+    if failures and len(failures) == len(answers):
+        raise failures[0]
     listed: list[dict[str, object]] = []
-    for key in sorted({one.key for one in owned}):
-        call = ApiCall("GET", ("files",), seconds, query=(("limit", "10000"),))
-        first_by = asyncio.get_running_loop().time() + seconds
-        try:
-            answer = await runtime.openai.open(
-                caller, call, model="files", first_by=first_by, facts=AnswerFacts(), key=key
-            )
-        except NotFoundError:
-            continue  # its key is not configured any more
+    for key, answer in zip(keys, answers, strict=True):
+        known = {one.id for one in owned if one.key == key}
+        if isinstance(answer, Chat2APIError):
+            log.warning("the files of API %s are missing in a list: %s", key, answer)
+        else:
+            listed += [one for one in answer if one.get("id") in known]
+    return listed, not failures
+
+
+async def _files_of(caller: Caller, key: str) -> list[dict[str, object]] | Chat2APIError:
+    """Give the files of a key, or why they cannot be had; none of a key that is not configured any more."""
+    openai, seconds = current_runtime().openai, current_runtime().config.preparation_timeout
+    call = ApiCall("GET", ("files",), seconds, query=(("limit", "10000"),))
+    first_by = asyncio.get_running_loop().time() + seconds
+    try:
+        answer = await openai.open(caller, call, model="files", first_by=first_by, facts=AnswerFacts(), key=key)
         body = await answer.read_whole(seconds)
         if answer.status >= 400:
-            raise UpstreamRefusedRequestError("The API does not list its files for this key.")
-        known = {one.id for one in owned if one.key == key}
-        listed += [one for one in read_list(body) if one.get("id") in known]
-    return listed
+            return UpstreamRefusedRequestError("The API does not list its files for this key.")
+        return read_list(body)
+    except NotFoundError:
+        return []
+    except Chat2APIError as error:
+        return error
 
 
 def _page_of(files: list[dict[str, object]]) -> Response:

@@ -28,6 +28,9 @@ blueprint = Blueprint("uploads", __name__)
 MODEL_WITHIN = 256 * 1024
 """Bytes of a form that are waited for its model's name before the call begins."""
 
+_PREFIX = "openai/"
+"""Names the provider in a model's name; the API does not know it."""
+
 
 @dataclass(frozen=True, slots=True)
 class FormOperation:
@@ -118,12 +121,14 @@ class _Form:
         self._operation = operation
         self._caller = caller
         self._checked = False
+        self._begun = False
         self.upload = upload
 
     @property
     def model(self) -> str | None:
         """The model's name, once it has come."""
-        return self.fields.get("model")
+        named = self.fields.get("model")
+        return named[len(_PREFIX) :] if named is not None and named.startswith(_PREFIX) and named != _PREFIX else named
 
     @property
     def fields(self) -> Mapping[str, str]:
@@ -142,15 +147,19 @@ class _Form:
 
     async def begin(self) -> None:
         """Take the form's beginning, up to its model if that comes soon. Raises what is wrong with it."""
-        size = 0
-        while self._operation.has_model and self.model is None and size < MODEL_WITHIN:
+        begun = b""
+        while self._operation.has_model and self.model is None and len(begun) < MODEL_WITHIN:
             if (data := await self._next()) is None:
                 self._check_end()
-                self.upload.end()
-                return
-            size += len(data)
-            await self.upload.put(data)
-        self._check_model()
+                break
+            begun += data
+        if self.model is not None and self.model != self.fields["model"]:
+            at = self._reader.places["model"]
+            begun = begun[:at] + begun[at + len(_PREFIX) :]
+            if self.upload.length is not None:
+                self.upload.length -= len(_PREFIX)
+        self._begun = True
+        await self.upload.put(begun)
 
     async def feed(self) -> None:
         """Bring the rest, its last piece only when all is known to be well."""
@@ -176,8 +185,13 @@ class _Form:
             raise InvalidRequestError("The form names its model by a file.", param="model", code="malformed_form")
         if model is None or self._checked:
             return
-        if model.partition("/")[0] in ("openai", "chatgpt"):
-            raise model_not_found(model)  # a form is not rewritten, and the API knows no such name
+        if model != self.fields["model"] and self._begun:
+            raise InvalidRequestError(
+                "A form that names its model's provider names it before its files: leave out `openai/`, or put `model` first.",
+                param="model",
+            )
+        if model.startswith("chatgpt/"):
+            raise model_not_found(model)
         check_model(self._caller, model)
         self._checked = True
 

@@ -52,12 +52,17 @@ class FormReader:
         """Read a form whose parts are separated so."""
         self._separator = b"\n--" + boundary
         self._buffer = b"\r\n"  # a separator may stand at the very beginning
+        self._at = -2
+        """Where the buffer begins in the form."""
+        self._begins_at = 0
         self._inside = "preamble"
         self._name = ""
         self._is_file = False
         self._value = b""
         self.fields: dict[str, str] = {}
         """The values of the fields that have come whole; of a name that comes several times, the last."""
+        self.places: dict[str, int] = {}
+        """Where in the form those values begin."""
         self.files: set[str] = set()
         """The names of the files that have begun."""
         self.ended = False
@@ -88,7 +93,8 @@ class FormReader:
             if len(self._buffer) > _HEAD_LIMIT:
                 raise _malformed("a part's head is too long")
             return False
-        head, self._buffer = self._buffer[: end + 2], self._buffer[end + 2 :]  # its blank line may begin a separator
+        head = self._drop(end + 2)  # its blank line may begin a separator
+        self._begins_at = self._at + 2
         names = _NAME.findall(head)
         if len(names) != 1 or len(_NAMES.findall(head)) != 1:
             raise _malformed("a part has no name, or several")
@@ -108,8 +114,7 @@ class FormReader:
         end = self._buffer.find(self._separator)
         if end < 0:
             keep = len(self._separator) + 2
-            self._take(self._buffer[:-keep])
-            self._buffer = self._buffer[-keep:]
+            self._take(self._drop(max(len(self._buffer) - keep, 0)))
             return False
         after = end + len(self._separator)
         if len(self._buffer) < after + 2:
@@ -119,15 +124,20 @@ class FormReader:
             raise _malformed("what separates its parts is not a line of its own")
         if mark not in (b"\r\n", b"--"):
             # The separator is only the beginning of other text.
-            self._take(self._buffer[:after])
-            self._buffer = self._buffer[after:]
+            self._take(self._drop(after))
             return True
         self._take(self._buffer[: end - 1])
         self._end_part()
-        self._buffer = self._buffer[after + 2 :]
+        self._drop(after + 2)
         self.ended = mark == b"--"
         self._inside = "head"
         return True
+
+    def _drop(self, size: int) -> bytes:
+        """Give the beginning of the buffer and go on behind it."""
+        dropped, self._buffer = self._buffer[:size], self._buffer[size:]
+        self._at += len(dropped)
+        return dropped
 
     def _take(self, data: bytes) -> None:
         if self._inside == "content" and not self._is_file:
@@ -142,6 +152,7 @@ class FormReader:
             raise InvalidRequestError(f"The form has the field `{self._name[:64]}` twice.", param=self._name[:64])
         if len(self.fields) >= _FIELDS_LIMIT:
             raise _malformed("it has too many fields")
+        self.places[self._name] = self._begins_at
         self.fields[self._name] = self._value.removeprefix(b"\r\n").decode("utf-8", "replace")
 
 

@@ -129,6 +129,31 @@ async def test_files_are_kept_listed_read_and_removed_by_the_one_who_made_them(
     assert [one async for one in client.files.list()] == []
 
 
+async def test_a_list_of_files_tells_what_is_known_and_that_some_is_missing(
+    client: openai.AsyncOpenAI, forwarding: Forwarding, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = [await client.files.create(file=("a.bin", b"x"), purpose="user_data") for _ in range(6)]
+    by_key: dict[str, set[str]] = {}
+    for one, record in zip(made, forwarding.api.control.requests_to("file_upload"), strict=True):
+        by_key.setdefault(str(record.account), set()).add(one.id)
+    assert len(by_key) > 1
+    failing, *others = by_key
+    whole = await forwarding.http.get("/v1/files")
+    assert "x-chat2api-incomplete" not in whole.headers
+    assert {one["id"] for one in whole.json()["data"]} == {one.id for one in made}
+    forwarding.api.control.fail("files", openai_api.fault(openai_api.error(404, "No.")), account=failing, times=None)
+    part_of = await forwarding.http.get("/v1/files")
+    assert (part_of.status_code, part_of.headers["x-chat2api-incomplete"]) == (200, "true")
+    assert {one["id"] for one in part_of.json()["data"]} == set().union(*(by_key[key] for key in others))
+    assert "are missing in a list" in caplog.text
+    for end in others:
+        forwarding.api.control.fail("files", openai_api.fault(openai_api.error(404, "No.")), account=end, times=None)
+    assert (await forwarding.http.get("/v1/files")).status_code >= 400
+    forwarding.fresh()
+    for one in made:
+        await client.files.delete(one.id)
+
+
 async def test_files_of_different_keys_are_not_used_together(
     client: openai.AsyncOpenAI, forwarding: Forwarding
 ) -> None:
@@ -163,6 +188,31 @@ async def test_a_form_arrives_byte_for_byte_whatever_its_order_and_framing(
     assert sent.body == body
     assert (sent.header("content-length") == str(len(body))) is sized
     assert sent.header("content-type") == KIND["Content-Type"]
+
+
+@pytest.mark.parametrize("file", [b"short", SOUND * 3])
+@pytest.mark.parametrize("sized", [True, False])
+async def test_a_form_may_name_the_provider_in_its_model(forwarding: Forwarding, file: bytes, sized: bool) -> None:
+    rest = part("file", b"openai/" + file, "a.mp3") + part("language", b"openai/en") + b"--XX--\r\n"
+    body = b"preamble\r\n" + part("prompt", b"openai/") + part("model", b"openai/whisper-1") + rest
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 50):
+            yield body[at : at + 50]
+            if at > 10_000:
+                yield body[at + 50 :]
+                return
+
+    headers = await narrow(forwarding, "whisper-1") | KIND
+    answer = await forwarding.http.post(
+        "/v1/audio/transcriptions", content=body if sized else pieces(), headers=headers
+    )
+    assert (answer.status_code, answer.json()["text"]) == (200, "Nile, Amazon, Danube.")
+    sent = forwarding.api.control.requests[-1].request
+    assert sent.body == b"preamble\r\n" + part("prompt", b"openai/") + part("model", b"whisper-1") + rest
+    assert (sent.header("content-length") == str(len(sent.body))) is sized
+    rows = (await forwarding.http.get("/v1/usage")).json()["models"]
+    assert "openai/whisper-1" not in {row["model"] for row in rows}
 
 
 @pytest.mark.parametrize("first", ["model", "file"])
@@ -220,7 +270,8 @@ async def test_in_a_tier_the_model_that_is_charged_comes_before_a_long_file(
         (part("file", b"x", "a"), KIND["Content-Type"], 400),
         (part("file", b"x", "a") + b"--XX--\r\n", KIND["Content-Type"], 400),
         (part("model", b"whisper-1") * 2 + b"--XX--\r\n", KIND["Content-Type"], 400),
-        (part("model", b"openai/whisper-1") + b"--XX--\r\n", KIND["Content-Type"], 404),
+        (part("model", b"chatgpt/whisper-1") + b"--XX--\r\n", KIND["Content-Type"], 404),
+        (part("file", SOUND * 3, "a") + part("model", b"openai/whisper-1") + b"--XX--\r\n", KIND["Content-Type"], 400),
         (b"nothing", KIND["Content-Type"], 400),
         (b"", KIND["Content-Type"], 400),
     ],

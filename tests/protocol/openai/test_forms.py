@@ -39,6 +39,7 @@ def test_fields_are_read_however_the_form_is_cut_and_wherever_its_file_stands(fi
     for seed in (None, *range(60)):
         reader = read(data, seed)
         assert reader.fields == {"model": "whisper-é", "empty": ""}
+        assert data[reader.places["model"] :].startswith("whisper-é".encode())
         assert reader.ended
 
 
