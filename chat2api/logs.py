@@ -10,8 +10,10 @@ import logging
 import re
 import sys
 import traceback
+from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
+from itertools import chain
 
 from chat2api.errors import Chat2APIError
 
@@ -44,6 +46,8 @@ _LONGEST_PLAIN = 45
 
 _SHORTEST_SECRET = 8
 
+_PASSING_KEPT = 1000
+
 
 class Redactor:
     """Takes secrets out of text."""
@@ -51,14 +55,19 @@ class Redactor:
     def __init__(self) -> None:
         """Start with the patterns alone; `learn` adds exact secrets."""
         self._exact: set[str] = set()
+        self._passing: deque[str] = deque(maxlen=_PASSING_KEPT)
 
     def learn(self, *secrets: str) -> None:
         """Remember loaded secrets; ones under 8 characters are left out, they would blank ordinary words."""
         self._exact.update(secret for secret in secrets if len(secret) >= _SHORTEST_SECRET)
 
+    def learn_passing(self, *secrets: str) -> None:
+        """Remember secrets of which there are always new ones: the last of those that no pattern finds whole."""
+        self._passing.extend(one for one in secrets if len(one) >= _SHORTEST_SECRET and not _PATTERNS.fullmatch(one))
+
     def redact(self, text: str) -> str:
         """Give the text without secrets."""
-        for secret in self._exact:
+        for secret in chain(self._exact, self._passing):
             if secret in text:
                 text = text.replace(secret, "[secret]")
         for mark in _MARKS:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -60,7 +60,7 @@ from chat2api.storage.records import Records
 from chat2api.storage.shared import MemoryShared, SharedState
 from chat2api.storage.sql_records import SqlRecords
 from chat2api.storage.usage import day_of
-from chat2api.storage.values import ANY_MODEL, Account
+from chat2api.storage.values import ANY_MODEL, TOMBSTONE_SECONDS, Account
 from chat2api.upstream.chatgpt.calls import BackendCalls, CallSettings
 from chat2api.upstream.chatgpt.client import ChatGPTClient, ClientSettings
 from chat2api.upstream.chatgpt.requirements import RequirementsExchange
@@ -75,6 +75,16 @@ log = logging.getLogger(__name__)
 
 OPERATOR_KEY_POLL = 1.0
 """How soon a key that another process made is used, in seconds."""
+
+BEGIN_ANEW_SECONDS = 5.0
+"""How long background work rests that failed in a way that nobody thought of."""
+
+VISITORS_KEPT = 1000
+VISITORS_SECONDS = 3600.0, 24 * 3600.0
+"""How many accounts of AccessTokens that callers bring are kept for a day after their last use, the others for an hour."""
+
+_ERASED_AT_ONCE = 200
+"""Visitors removed in one transaction, which others wait for."""
 
 _REFRESH = "refresh "
 """Begins the names of tasks that are never cancelled: a token that was sent must be stored (3.4)."""
@@ -257,21 +267,30 @@ class Runtime:
         checkups = self.checkups = Checkups(self.client, self.sources.pool, self.clock, random.Random())
         if not self.config.conversation_only:  # a gateway that does the rest knows no such calls
             timetable.add("checkups", checkups.pass_over, every=600.0)
-        timetable.add("sweep", self._sweep, every=3600.0)
+        timetable.add("sweep", self._sweep, every=600.0)
         timetable.add("forget addresses", self._forget_persons, every=60.0)
         timetable.start()
         self._resources.push_async_callback(timetable.aclose)
-        self.spawn(timetable.watch(), name="timetable")
+        self.keep_doing(timetable.watch, name="timetable")
 
     async def _forget_persons(self) -> None:
         """Forget who called in a tier, once it counts for nothing."""
         self.tier_quotas.forget()
 
     async def _sweep(self) -> None:
-        """Erase what is past its time: removed accounts after their day, replaced tokens, ended waits."""
-        for source in (self.sources.pool, self.sources.visitors):
-            await source.records.sweep(self.clock.now())
-        await self.records.api_keys.sweep(self.clock.now())
+        """Erase what is past its time: removed accounts after their day, replaced tokens, ended waits, visitors."""
+        now = self.clock.now()
+        pool, visitors = self.sources.pool, self.sources.visitors
+        # Anybody can make up AccessTokens, and each makes an account. They go at once: a tombstone is for second thoughts.
+        unused = visitors.pool.unused(kept=VISITORS_KEPT, least=VISITORS_SECONDS[0], most=VISITORS_SECONDS[1])
+        for start in range(0, len(unused), _ERASED_AT_ONCE):
+            batch = unused[start : start + _ERASED_AT_ONCE]
+            await visitors.records.delete_accounts(batch, now - TOMBSTONE_SECONDS)
+        await visitors.pool.reload()
+        for source in (pool, visitors):
+            await source.records.sweep(now)
+            source.keeper.forget_others(source.pool)
+        await self.records.api_keys.sweep(now)
         await self.records.api_objects.sweep(self.clock.now())
 
     async def aclose(self) -> None:
@@ -287,6 +306,20 @@ class Runtime:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def keep_doing(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Start background work that goes on until the runtime closes: where a mistake ends it, it begins anew."""
+
+        async def go_on() -> None:
+            while True:
+                try:
+                    await work()
+                except Exception:
+                    # A job's outermost loop: without it keys would stay valid that were revoked, and limits be forgotten.
+                    log.exception("%s failed and begins anew", name)
+                await self.clock.sleep(BEGIN_ANEW_SECONDS)
+
+        self.spawn(go_on(), name)
 
     def readiness(self) -> str:
         """Give one word: ready, draining or degraded."""
@@ -327,11 +360,11 @@ class Runtime:
         self.invitations = Invitations(self.records, self.keys, self.clock)
         self.ledger = Ledger(self.records.usage, self.clock, self.spawn)
         self._resources.push_async_callback(self._close_ledger)
-        self.spawn(self.keys.run(), name="issued keys")
+        self.keep_doing(self.keys.run, name="issued keys")
         self.users = LocalUsers(self.records, self.keys, self.digests, self.clock)
         await self.users.start()
-        self.spawn(self.users.run(), name="local users")
-        self.spawn(self.ledger.run(), name="ledger")
+        self.keep_doing(self.users.run, name="local users")
+        self.keep_doing(self.ledger.run, name="ledger")
 
     def _end_answers_of(self, key: IssuedKey) -> None:
         for answer, key_id in list(self.answers.items()):
@@ -381,13 +414,13 @@ class Runtime:
                 raise
             finally:
                 exits.report(proxy, host, fault)
-            self.redactor.learn(fresh.access, fresh.renewable or "")
+            self.redactor.learn_passing(fresh.access, fresh.renewable or "")
             return RefreshAnswer(fresh.access, fresh.renewable, fresh.expires_in, fresh.date_skew)
 
         keeper = TokenKeeper(records, self.shared, self.clock, renew, self.spawn, on_change=pool.put, on_wait=pool.cool)
         await pool.start()
         self._resources.push_async_callback(pool.aclose)
-        self.spawn(pool.run(), name="pool")
+        self.keep_doing(pool.run, name="pool")
         return AccountSource(pool, keeper, records, origins, exits, upstream, token_url)
 
     async def _open_openai(self, exits: Exits) -> OpenAIProvider:
@@ -401,7 +434,7 @@ class Runtime:
         pool = AccountPool(records, self.clock, in_order=not config.random_token, guessed_limits=config.enable_limit)
         await pool.start()
         self._resources.push_async_callback(pool.aclose)
-        self.spawn(pool.run(), name="API keys")
+        self.keep_doing(pool.run, name="API keys")
         self.redactor.learn(*config.openai_api_keys)
         direct = Exits((), self.clock) if client.is_local else exits
         return OpenAIProvider(config, self.clock, client, pool, keys, direct)
@@ -421,7 +454,7 @@ class Runtime:
         if config.diskless:
             return OperatorKeys((), shut="DATA_DIR is none, so no operator key can be kept. Set AUTHORIZATION.")
         keys = await load_operator_key(self.records, config.data_dir)
-        self.spawn(self._follow_operator_key(), name="operator key")
+        self.keep_doing(self._follow_operator_key, name="operator key")
         return keys
 
     async def _in_memory(self) -> Records:

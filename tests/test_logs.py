@@ -48,6 +48,17 @@ def test_S18_learned_secrets_are_taken_out_whatever_their_form() -> None:
     assert "abc" in line, "very short secrets would blank ordinary words"
 
 
+def test_S18_of_secrets_without_end_the_last_unlikely_ones_are_remembered() -> None:
+    redactor = Redactor()
+    odd = [f"{number:06d}/secret/without/form" for number in range(1500)]
+    redactor.learn("correct horse battery")
+    redactor.learn_passing(JWT, *odd, *(f"rt_{number:060d}" for number in range(2000)))
+
+    line = render(f"{odd[0]} {odd[-1]} {JWT} rt_{7:060d} correct horse battery", redactor=redactor)
+
+    assert line.endswith(f"{odd[0]} [secret] [jwt] [refresh] [secret]")
+
+
 def test_S18_tracebacks_are_redacted_too() -> None:
     try:
         raise ValueError(f"bad token {JWT}")

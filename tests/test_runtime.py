@@ -8,13 +8,15 @@ import pytest
 
 from chat2api.accounts.pool import Outcome
 from chat2api.config import Config
-from chat2api.errors import Chat2APIError, DrainingError, StorageError
+from chat2api.errors import AccountLimitedError, Chat2APIError, DrainingError, StorageError
+from chat2api.gateway.provider import Caller
 from chat2api.keys.operator import KEY_FILE, OperatorKeys, make_operator_key
 from chat2api.logs import Redactor
-from chat2api.runtime import Demo, Runtime
+from chat2api.runtime import VISITORS_SECONDS, Demo, Runtime
 from chat2api.simulator.app import Simulator
 from chat2api.simulator.faults import Fault
 from chat2api.storage.keys import NewKey
+from tests.accounts.jwt import access_token
 from tests.e2e.harness import HouseClock, add_tokens, until
 
 KEY = "operator-key-of-the-suite"
@@ -82,6 +84,27 @@ async def test_background_work_is_named_and_cancelled_at_the_end(tmp_path: Path)
     assert await done == "result"
     await runtime.aclose()
     assert work.cancelled()
+
+
+async def test_background_work_goes_on_after_a_mistake_that_nobody_thought_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed = asyncio.Event()
+
+    async def fail() -> None:
+        failed.set()
+        raise RuntimeError("a mistake")
+
+    runtime = await Runtime.open(settings(tmp_path), clock=HouseClock(speed=20))
+    try:
+        monkeypatch.setattr(runtime.pool, "flush", fail)
+        await failed.wait()
+        monkeypatch.undo()
+        await add_tokens(tmp_path, [access_token()])
+        await until(lambda: runtime.pool.statistics().total == 1, "the pool follows the records no more")
+        assert "pool failed and begins anew" in caplog.text
+    finally:
+        await runtime.aclose()
 
 
 async def test_R11_a_refresh_under_way_is_finished_before_anything_closes(tmp_path: Path) -> None:
@@ -193,9 +216,50 @@ async def test_S18_renewed_tokens_are_told_to_the_log(tmp_path: Path) -> None:
             (view,) = runtime.pool.views()
             await runtime.keeper.renew(view.account)
             fresh = sim.control.refresh_token(sim.control.accounts[2].user_id)
-            assert redactor.redact(f"<{fresh}>") == "<[secret]>"
+            assert redactor.redact(f"<{fresh}>") in ("<[secret]>", "<[token45]>")
         finally:
             await runtime.aclose()
+
+
+# Visitors
+
+
+async def test_access_tokens_that_callers_bring_do_not_stay_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = HouseClock()
+    monkeypatch.setattr("chat2api.runtime.VISITORS_KEPT", 2)
+    runtime = await Runtime.open(settings(tmp_path), clock=clock)
+    visitors = runtime.sources.visitors
+
+    async def bring(serial: int) -> str:
+        caller = Caller("own_token", f"caller-{serial}", access_token(serial=serial))
+        return (await runtime.sources.claim(caller)).account_id or ""
+
+    async def known() -> set[str]:
+        assert await runtime.timetable.run("sweep")
+        stored = {one.id for one in (await visitors.records.changes()).accounts}
+        assert stored == {one for one in (anonymous, *brought) if one in visitors.pool}
+        return stored
+
+    try:
+        anonymous = (await runtime.sources.claim(Caller("anonymous", "anonymous"))).account_id or ""
+        brought = [await bring(serial) for serial in range(300)]
+        serving = await visitors.pool.lease(model="gpt", account_id=brought[0])
+        limited = await visitors.pool.lease(model="gpt", account_id=brought[1])
+        await limited.release(AccountLimitedError("", retry_after=7 * 24 * 3600.0))
+        clock.advance(VISITORS_SECONDS[0] / 2)
+        used = await visitors.pool.lease(model="gpt", account_id=brought[2])
+        await used.release(Outcome.SERVED)
+        assert await known() == {anonymous, *brought}
+
+        clock.advance(VISITORS_SECONDS[0] / 2 + 1)
+        assert await known() == {anonymous, *brought[:3]}
+        clock.advance(VISITORS_SECONDS[1])
+        assert await known() == {anonymous, *brought[:2]}
+        await serving.release(Outcome.SERVED)
+    finally:
+        await runtime.aclose()
 
 
 # The demo

@@ -70,7 +70,7 @@ class AccountEditor:
 
     async def deleted(self) -> tuple[Account, ...]:
         """Give the pool's accounts that can be brought back, the last removed first."""
-        return tuple(one for one in await self._records.deleted_accounts(self._clock.now()) if one.owner is None)
+        return await self._records.deleted_accounts(self._clock.now())
 
     def _own(self, account_id: str) -> None:
         if self._pool.view(account_id) is None:

@@ -23,11 +23,13 @@ class Entry:
     """An account in the pool.
 
     `waits` also keeps ended guessed waits, for their strikes, until an answer is good. `failures` counts answers in a
-    row that failed without anybody knowing why, since `failing_since`.
+    row that failed without anybody knowing why, since `failing_since`. `leased_at` is when a request last took it, or when
+    it came.
     """
 
     account: Account
     in_flight: int = 0
+    leased_at: float = 0.0
     waits: dict[str, Wait] = field(default_factory=dict)
     failures: int = 0
     failing_since: float = 0.0

@@ -208,6 +208,7 @@ class AccountPool:
                 return
             entry = self._entries[account.id] = Entry(
                 account,
+                leased_at=self._clock.monotonic(),
                 last_used_at=account.last_used_at,
                 last_error=account.last_error,
                 last_error_at=account.last_error_at,
@@ -221,6 +222,28 @@ class AccountPool:
         elif renewed:
             self._waits.end_guessed(entry, ANY_MODEL, running=True, reason="refresh_failed")
         self._picker.move(entry)
+
+    def __contains__(self, account_id: object) -> bool:
+        """Whether the pool knows an account of that id."""
+        return account_id in self._entries
+
+    def unused(self, *, kept: int, least: float, most: float) -> list[str]:
+        """Give the AccessTokens' accounts of callers that may be forgotten: nobody needs them, nor what is known of them.
+
+        Those are unused for `most` seconds, or beyond the `kept` last used ones for `least`. Accounts that serve, or with a
+        wait that the backend stated, are not among them.
+        """
+        now = self._clock.monotonic()
+        private = [one for one in self._entries.values() if one.account.owner is not None]
+        private.sort(key=lambda one: one.leased_at, reverse=True)
+        return [
+            one.account.id
+            for place, one in enumerate(private)
+            if one.account.kind == "access"
+            and one.in_flight == 0
+            and now - one.leased_at >= (most if place < kept else least)
+            and not any(wait.cooldown.stated and wait.ends > now for wait in one.waits.values())
+        ]
 
     def account(self, account_id: str) -> Account | None:
         """Give an account as it is now."""
@@ -254,6 +277,7 @@ class AccountPool:
         self._waits.wake_due()
         want = Want(model, Scope(workspace, group, allowed), account_id, exclude, probe or errand, probe)
         entry = await self._picker.take(want, affinity=affinity, owner=owner or "")
+        entry.leased_at = self._clock.monotonic()
         if errand:
             self._picker.give_back(entry)
         return Lease(self, entry.account, model, probe=probe, counted=not errand)

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 LIFETIME = 300.0
 """How long an account's list is used, in seconds."""
 
+FORGOTTEN_AFTER = 24 * 3600.0
+"""How long after its end a list still counts among what is known to be offered."""
+
 MAX_ASKED = 8
 """Accounts asked at once: one for each plan and workspace, as accounts of one plan are offered the same."""
 
@@ -105,6 +108,16 @@ class Offers:
             finally:
                 await source.free(lease, session, outcome)
             slugs = frozenset(model.slug for model in offered)
-            self._lists[account_id] = (self._clock.monotonic() + LIFETIME, slugs)
+            now = self._clock.monotonic()
+            self._lists[account_id] = (now + LIFETIME, slugs)
+            self._forget_before(now - FORGOTTEN_AFTER)
             self._known = frozenset().union(*(offered for _, offered in self._lists.values()))
             return slugs
+
+    def _forget_before(self, limit: float) -> None:
+        """Drop what was known until then, of accounts that may be gone."""
+        for account_id in [name for name, (ends, _) in self._lists.items() if ends <= limit]:
+            del self._lists[account_id]
+        for account_id in [name for name, lock in self._asking.items() if not lock.locked()]:
+            if account_id not in self._lists:
+                del self._asking[account_id]

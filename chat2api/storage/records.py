@@ -191,7 +191,10 @@ class Records(Protocol):
         ...
 
     async def sweep(self, now: float) -> None:
-        """Erase tombstones and previous tokens older than 24 hours, and cooldowns that have ended."""
+        """Erase tombstones and previous tokens older than 24 hours, and cooldowns that have ended.
+
+        Callers' private accounts whose token brought nothing in 24 hours become tombstones: anybody can make up tokens.
+        """
         ...
 
     # Tokens

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from chat2api.storage.schema import accounts, conversations, cooldowns, meta, token_digests
 from chat2api.storage.sealing import Sealer
-from chat2api.storage.sql_tokens import ACCOUNT_BY_TOKEN, TokenTables
+from chat2api.storage.sql_tokens import ACCOUNT_BY_TOKEN, TokenTables, never_renewed
 from chat2api.storage.values import (
     TOMBSTONE_SECONDS,
     Account,
@@ -202,8 +202,9 @@ class Tables:
                 self._db.execute(sa.update(accounts).where(accounts.c.id == one.account_id).values(**values))
 
     def deleted(self, now: float) -> tuple[Account, ...]:
-        """Give the tombstones that can be brought back, the last deleted first."""
-        query = sa.select(accounts).where(*_restorable(now)).order_by(accounts.c.deleted_at.desc())
+        """Give the pool's tombstones that can be brought back, the last deleted first."""
+        query = sa.select(accounts).where(accounts.c.deleted_at > now - TOMBSTONE_SECONDS, accounts.c.owner.is_(None))
+        query = query.where(accounts.c.reason.is_distinct_from(MERGED)).order_by(accounts.c.deleted_at.desc())
         return tuple(_to_account(row) for row in self._db.execute(query).mappings())
 
     def delete(self, ids: Sequence[str] | None, now: float) -> int:
@@ -228,8 +229,12 @@ class Tables:
         return count
 
     def sweep(self, now: float) -> None:
-        """Erase what is past its time."""
+        """Erase what is past its time, and begin with what callers brought and never was good for anything."""
         limit = now - TOMBSTONE_SECONDS
+        worthless = never_renewed(limit)
+        if self._db.scalar(sa.select(accounts.c.id).where(*worthless).limit(1)) is not None:
+            gone = {"deleted_at": now, "merge_key": None, "revision": self._next_revision()}
+            self._db.execute(sa.update(accounts).where(*worthless).values(gone))
         self._db.execute(sa.delete(accounts).where(accounts.c.deleted_at <= limit))
         self.tokens.drop_previous(limit)
         self._db.execute(sa.delete(cooldowns).where(cooldowns.c.until_at <= now))
@@ -447,11 +452,6 @@ class Tables:
 def _unless_disabled(account: Account, **values: object) -> dict[str, object]:
     """Give these values, or none for an account that its operator set aside: only they end that."""
     return {} if account.state == "disabled" else values
-
-
-def _restorable(now: float) -> tuple[sa.ColumnElement[bool], ...]:
-    """Give the condition of a tombstone that may come back."""
-    return (accounts.c.deleted_at > now - TOMBSTONE_SECONDS, accounts.c.reason.is_distinct_from(MERGED))
 
 
 def _lookup_token(new: NewAccount) -> str:

@@ -33,6 +33,18 @@ _INSERT_TOKEN = sa.insert(tokens)
 _INSERT_DIGEST = sa.insert(token_digests)
 
 
+def never_renewed(until: float) -> tuple[sa.ColumnElement[bool], ...]:
+    """Give the condition of callers' accounts that were added until then and whose token never brought anything."""
+    return (
+        accounts.c.owner.is_not(None),
+        accounts.c.kind.in_(("refresh", "session")),
+        accounts.c.generation == 0,
+        accounts.c.added_at <= until,
+        accounts.c.deleted_at.is_(None),
+        accounts.c.id.not_in(sa.select(refresh_intents.c.account_id)),
+    )
+
+
 class TokenTables:
     """The tables of tokens within one transaction."""
 

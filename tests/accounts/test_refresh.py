@@ -569,6 +569,20 @@ async def test_an_account_that_was_removed_has_no_token(stage: Stage) -> None:
     assert stage.server.sent == []
 
 
+async def test_what_is_kept_of_accounts_that_are_gone_is_dropped(stage: Stage) -> None:
+    account = await stage.signed_in()
+    token = await stage.keeper.access_token(account)
+    await stage.records.delete_accounts([account.id], stage.clock.now())
+    await stage.records.sweep(stage.clock.now() + DAY)
+    stage.keeper.forget_others({account.id})
+    assert await stage.keeper.access_token(account) == token
+
+    stage.keeper.forget_others(frozenset())
+
+    with pytest.raises(AccountRejectedError):
+        await stage.keeper.access_token(account)
+
+
 async def test_R28_commits_are_timed(stage: Stage) -> None:
     await stage.signed_in()
 

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from chat2api.errors import AccountRejectedError, NoAccountError, UpstreamServerError
-from chat2api.gateway.offers import LIFETIME, MAX_ASKED, Offers
+from chat2api.gateway.offers import FORGOTTEN_AFTER, LIFETIME, MAX_ASKED, Offers
 from chat2api.gateway.sources import Claim
 from chat2api.simulator.faults import Fault
 from tests.gateway.bench import ANONYMOUS, Gateway, open_gateway, own
@@ -47,6 +47,23 @@ async def test_a_list_is_asked_for_once_in_its_lifetime(gateway: Gateway, offers
     gateway.clock.advance(120)
     await offers.slugs(everything(gateway), None)
     assert asked(gateway) == 2
+
+
+async def test_what_accounts_offered_is_forgotten_a_day_after_they_were_asked_last(
+    gateway: Gateway, offers: Offers
+) -> None:
+    await gateway.fresh(plan="plus")
+    await offers.slugs(everything(gateway), None)
+    before = offers.known
+    await gateway.fresh(plan="free")
+    gateway.clock.advance(LIFETIME)
+    await offers.slugs(everything(gateway), None)
+    assert offers.known == before
+
+    gateway.clock.advance(FORGOTTEN_AFTER)
+    await offers.slugs(everything(gateway), None)
+
+    assert offers.known == set(FREE) < before
 
 
 async def test_one_account_of_each_plan_is_asked(gateway: Gateway, offers: Offers) -> None:

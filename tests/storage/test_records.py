@@ -586,3 +586,24 @@ async def test_R29_an_account_folded_by_an_import_is_told_for_a_day(records: Rec
     await records.sweep(NOW + 60)
     folded = await records.account(twin.id)
     assert folded is not None and folded.deleted_at == NOW
+
+
+async def test_what_callers_bring_and_never_could_be_renewed_does_not_stay(records: Records) -> None:
+    junk = await add(records, new_account(1, owner="stranger"))
+    asked = await add(records, new_account(2, owner="stranger"))
+    assert await records.begin_refresh(asked, "replica", NOW) is not None
+    good = await add(records, new_account(3, owner="caller"))
+    intent = await records.begin_refresh(good, "replica", NOW)
+    assert intent is not None
+    assert await records.complete_refresh(intent, fresh(renewable=rotating(4)), NOW) is not None
+    own = await add(records, new_account(5))
+    seen = await records.revision()
+
+    await records.sweep(NOW + DAY - 1)
+    assert await records.revision() == seen
+    await records.sweep(NOW + DAY)
+
+    assert [one.id for one in (await records.changes(seen)).accounts] == [junk.id]
+    assert [one.id for one in (await records.changes()).accounts if one.usable] == [asked.id, good.id, own.id]
+    await records.sweep(NOW + 2 * DAY)
+    assert await records.account(junk.id) is None
