@@ -142,7 +142,7 @@ async def _find_caller(incoming: Request, bearer: str | None, workspace: str | N
 def _gateway_caller(incoming: Request, bearer: str | None, workspace: str | None) -> Caller | None:
     """Give the caller behind another server of ours that sends our AUTH_KEY; None without one, and for keys of this server.
 
-    It brings a token of its own pool, or none and uses ours. Raises InvalidAPIKeyError for a wrong key.
+    It brings a token of its own pool, or none and uses ours. Raises PermissionDeniedError for a wrong key.
     """
     wanted = current_runtime().config.auth_key
     presented = incoming.headers.get("authkey", "")
@@ -151,7 +151,8 @@ def _gateway_caller(incoming: Request, bearer: str | None, workspace: str | None
     guess = Guess(incoming, presented)
     if find_digest(secret_digest(presented), (secret_digest(wanted),)) is None:
         guess.was_wrong()
-        raise InvalidAPIKeyError("Incorrect authkey. It must be the value of this server's setting AUTH_KEY.")
+        # No 401: a server in front would take it for a word about the token of its account.
+        raise PermissionDeniedError("Incorrect authkey. It must be the value of this server's setting AUTH_KEY.")
     guess.was_right()
     if bearer is None:
         return Caller("operator", owner="authkey", workspace=workspace)

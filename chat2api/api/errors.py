@@ -45,7 +45,7 @@ def install_error_handler(
 
     async def answer(error: Exception) -> Response:
         if is_site_path(request.path):
-            return await answer_error(error, site_error)
+            return await answer_error(error, gateway_error if request.headers.get("authkey") else site_error)
         response = await answer_error(error)
         if page is None:
             return response
@@ -87,6 +87,13 @@ def site_error(error: BaseException) -> tuple[int, SiteErrorBody, dict[str, str]
         case MethodNotAllowedError():
             status = 404
     return status, {"errorMessage": body["error"]["message"]}, headers
+
+
+def gateway_error(error: BaseException) -> tuple[int, Mapping[str, object], dict[str, str]]:
+    """Give the same for another server in front, which reads the backend's own form: by its code it knows what to do."""
+    told = error_object(error)[1]["error"]
+    status, body, headers = site_error(error)
+    return status, {**body, "detail": {"code": told["code"], "message": told["message"]}}, headers
 
 
 def _from_werkzeug(error: HTTPException) -> Chat2APIError:

@@ -172,14 +172,17 @@ class SiteAttempt:
     async def _follow(self, session: Session, held: list[Piece]) -> AsyncGenerator[Piece]:
         """Yield the pieces of the stream, and of the streams in which its answer goes on."""
         continues = moves = 0
+        at_event = True
         while True:
             last = b""
             async with aclosing(self._read()) as pieces:
                 async for piece in pieces:
                     self._check_failed(piece.events, session)
-                    if self._work.turn.auto_continue:
+                    moves_on = isinstance(self._end, HandedOff) and moves < MAX_MOVES
+                    if self._work.turn.auto_continue or moves_on:
                         data, last = split_end_mark(last + piece.data)
-                        piece = Piece(data, piece.events)
+                        piece = Piece(without_handoff(data) if moves_on and at_event else data, piece.events)
+                    at_event = piece.data.endswith(b"\n\n") if piece.data else at_event
                     yield piece
             end = self._end
             if (
@@ -316,6 +319,16 @@ class SiteAttempt:
                 await trials.remember(self._lease, identifier, message_id)
             if files:
                 await trials.remember_files(identifier, files)
+
+
+def without_handoff(data: bytes) -> bytes:
+    """Cut the event out that says where the answer goes on: who is given the rest as well has no use for it.
+
+    `data` begins with an event; one that does not end here stays.
+    """
+    at = data.find(b'"stream_handoff"')
+    start, end = data.rfind(b"\n\n", 0, max(at, 0)), data.find(b"\n\n", at)
+    return data[: start + 2 if start >= 0 else 0] + data[end + 2 :] if at >= 0 and end >= 0 else data
 
 
 def split_end_mark(data: bytes) -> tuple[bytes, bytes]:

@@ -419,7 +419,52 @@ async def test_another_server_in_front_uses_its_own_tokens_or_the_pool(sim: Simu
         )
         for headers in ({"authkey": "wrong"}, {"authkey": ""}, {}, {"Authorization": f"Bearer {own_token}"}):
             refused = await http.post(f"{behind.base}/backend-api/conversation", json=turn_body(), headers=headers)
-            assert refused.status_code in (401, 403)
+            assert refused.status_code == (401 if "Authorization" in headers else 403)
+
+
+async def test_what_a_server_in_front_asks_and_is_refused_means_the_same_there(sim: Simulator, tmp_path: Path) -> None:
+    key = "key-between-two-servers-0001"
+    token, visitor = (sim.control.add_account().access_token for _ in range(2))
+    through: dict[str, Any] = {"tokens": [token], "CONVERSATION_ONLY": "true", "ANONYMOUS": "off"}
+    async with (
+        open_house(tmp_path / "behind", sim, AUTH_KEY=key, OWN_TOKENS="off", ANONYMOUS="off") as behind,
+        open_house(tmp_path / "front", None, AUTH_KEY=key, CHATGPT_BASE_URL=behind.base, **through) as front,
+        open_house(
+            tmp_path / "stranger", None, AUTH_KEY="another-key-of-somebody", CHATGPT_BASE_URL=behind.base, **through
+        ) as stranger,
+        httpx.AsyncClient(timeout=30, trust_env=False) as http,
+    ):
+        sim.control.reset()
+        chat = {"model": "gpt-5-5-thinking", "messages": [{"role": "user", "content": "Name three rivers."}]}
+        for fields in ({"thinking_effort": "extended"}, {"system_hints": ["picture_v2"]}, {}):
+            text, _ = heard(await http.post(f"{front.base}/conversation", json=turn_body(**fields), headers=OPERATOR))
+            assert text == ANSWER
+        for effort in ("low", "high"):
+            answer = await http.post(
+                f"{front.base}/v1/chat/completions", json=chat | {"reasoning_effort": effort}, headers=OPERATOR
+            )
+            assert answer.json()["choices"][0]["message"]["content"] == ANSWER
+        sim.control.choose("conversation", answer="handoff")
+        text, _ = heard(await http.post(f"{front.base}/conversation", json=turn_body(), headers=OPERATOR))
+        assert text == ANSWER
+        missing = turn_body(conversation_id="8c6c6d0e-0000-4000-8000-000000000001", parent_message_id="m-1")
+        for base in (behind.base, front.base):
+            headers = {"Authorization": f"Bearer {visitor}", "authkey": key}
+            if base == front.base:
+                del headers["authkey"]
+            refused = await http.post(f"{base}/conversation", json=missing, headers=headers)
+            assert refused.status_code == 404, refused.text
+            assert list(refused.json()) == (["errorMessage"] if base == front.base else ["errorMessage", "detail"])
+        too_many = Fault("answer", status=429, body='{"detail":{"clears_in":600,"code":"model_cap_exceeded"}}')
+        sim.control.fail("conversation", too_many)
+        limited = await http.post(f"{front.base}/conversation", json=turn_body(), headers=OPERATOR)
+        assert (limited.status_code, limited.headers["retry-after"]) == (429, "600")
+        sent = len(sim.control.requests_to("conversation"))
+        refused = await http.post(f"{stranger.base}/conversation", json=turn_body(), headers=OPERATOR)
+        assert (refused.status_code, "authkey" in refused.text) == (403, True)
+        (account,) = stranger.runtime.pool.accounts()
+        assert account.usable, "its token is as good as before"
+        assert len(sim.control.requests_to("conversation")) == sent
 
 
 # What reaches the backend

@@ -17,7 +17,7 @@ from chat2api.errors import (
     UpstreamTimeoutError,
 )
 from chat2api.gateway.provider import AnswerFacts, Caller
-from chat2api.gateway.site_turns import PassingChats, split_end_mark
+from chat2api.gateway.site_turns import PassingChats, split_end_mark, without_handoff
 from chat2api.protocol.chatgpt.stream import ConversationDecoder
 from chat2api.protocol.chatgpt.website_turns import SiteTurn, read_turn
 from chat2api.protocol.events import End, Event, Failed, Finished, HandedOff
@@ -159,8 +159,27 @@ async def test_an_answer_that_the_backend_moves_comes_all_the_same_and_names_no_
     assert len(decoded) == 1
     assert text_of(events).endswith(ANSWER)
     assert b"wss_url" not in data
+    assert b"stream_handoff" not in data
     assert b"Danube" in data
+    assert data.count(b"[DONE]") == 1, "who reads up to the mark has it all"
+    assert data.endswith(b"data: [DONE]\n\n")
+    assert [one for one in understood(data) or () if isinstance(one, End)] == decoded
     await gateway.settled()
+
+
+@pytest.mark.parametrize(
+    ("data", "left"),
+    [
+        (b'data: {"type":"stream_handoff"}\n\n', b""),
+        (b'data: 1\n\nevent: x\ndata: {"type":"stream_handoff"}\n\ndata: 2\n\n', b"data: 1\n\ndata: 2\n\n"),
+        (b'data: 1\n\ndata: {"type":"stream_handoff"', b'data: 1\n\ndata: {"type":"stream_handoff"'),
+        (b'data: {"v":"\\"stream_handoff\\""}\n\n', b'data: {"v":"\\"stream_handoff\\""}\n\n'),
+        (b"data: 1\n\n", b"data: 1\n\n"),
+        (b"", b""),
+    ],
+)
+async def test_the_event_that_says_where_an_answer_goes_on_is_cut_out_whole(data: bytes, left: bytes) -> None:
+    assert without_handoff(data) == left
 
 
 async def test_an_answer_that_moved_and_is_not_to_be_had_is_an_error(gateway: Gateway) -> None:

@@ -356,6 +356,8 @@ class ChatGPTClient:
         `newer` gives the newer call's body and that of the prepare call before it.
         """
         is_gone = False
+        if classic is None and self._settings.conversation_only:
+            classic, _ = newer()  # a gateway has one call, and finds by what the body asks for how the backend takes it
         if classic is not None and session.origin not in self._only_f:
             try:
                 return await self._send(session, "classic", classic, continued_text=continued_text)
