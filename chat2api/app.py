@@ -145,7 +145,7 @@ def create_app(
 
     @app.before_serving
     async def start() -> None:
-        runtime = await Runtime.open(config, demo=demo, clock=clock, redactor=redactor, taken=taken)
+        runtime = await Runtime.open(config, demo=demo, clock=clock, redactor=redactor, taken=taken, serving=True)
         bind_runtime(app, runtime)
         metrics.start_metrics(app, runtime)
 

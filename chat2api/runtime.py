@@ -54,6 +54,7 @@ from chat2api.protocol.chatgpt.proof_of_work import PYTHON, variants
 from chat2api.protocol.openai.usage import load_tokenizer
 from chat2api.simulator.app import Simulator
 from chat2api.simulator.options import SimulatorOptions
+from chat2api.storage.folder_use import ServerPlace
 from chat2api.storage.keys import IssuedKey
 from chat2api.storage.quotas import MemoryQuotas
 from chat2api.storage.records import Records
@@ -175,11 +176,12 @@ class Runtime:
         clock: Clock | None = None,
         redactor: Redactor | None = None,
         taken: Collection[str] = (),
+        serving: bool = False,
     ) -> "Runtime":
         """Open everything. With demo, start the simulator if the pool has no account.
 
-        `taken` are the first segments of the app's paths. Raises StorageError when the records cannot be opened,
-        ConfigError for tiers that cannot be.
+        `taken` are the first segments of the app's paths; with `serving` this is the data folder's one server. Raises
+        StorageError when the records cannot be opened, ConfigError for tiers that cannot be.
         """
         runtime = cls(config, clock or SystemClock(), redactor or Redactor())
         runtime.tiers = TierBook(
@@ -189,16 +191,16 @@ class Runtime:
             keys=config.authorization,
         )
         try:
-            await runtime._open(demo)
+            await runtime._open(demo, serving)
         except BaseException:
             await runtime.aclose()
             raise
         return runtime
 
-    async def _open(self, demo: bool) -> None:
+    async def _open(self, demo: bool, serving: bool) -> None:
         config = self.config
         await self.tiers.load()
-        self.records = await self._open_records()
+        self.records = await self._open_records(serving)
         self.shared = MemoryShared(self.clock)
         self.transport = transport = CountedTransport(
             CurlTransport(ca_file=config.upstream_ca_file or None, clock=self.clock)
@@ -439,12 +441,14 @@ class Runtime:
         direct = Exits((), self.clock) if client.is_local else exits
         return OpenAIProvider(config, self.clock, client, pool, keys, direct)
 
-    async def _open_records(self) -> Records:
+    async def _open_records(self, serving: bool) -> Records:
         """Open what is kept; where nothing is to be kept, records that end with this process."""
         if self.config.diskless:
             return await self._in_memory()
         records = await SqlRecords.open(self.config.data_dir, secret_key=self.config.secret_key or None)
         self._resources.push_async_callback(records.aclose)
+        if serving:
+            self._resources.callback(ServerPlace(self.config.data_dir).end)
         return records
 
     async def _open_operator_keys(self) -> OperatorKeys:

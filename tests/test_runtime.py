@@ -50,6 +50,17 @@ async def test_closing_twice_is_closing_once(tmp_path: Path) -> None:
     await runtime.aclose()
 
 
+async def test_a_data_folder_has_one_server_beside_which_commands_work(tmp_path: Path) -> None:
+    server = await Runtime.open(settings(tmp_path), serving=True)
+    before = tasks()
+    with pytest.raises(StorageError, match="Another server uses"):
+        await Runtime.open(settings(tmp_path), serving=True)
+    assert tasks() <= before
+    await (await Runtime.open(settings(tmp_path))).aclose()
+    await server.aclose()
+    await (await Runtime.open(settings(tmp_path), serving=True)).aclose()
+
+
 async def test_R17_records_that_cannot_be_read_stop_the_start_and_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "records.db").write_bytes(b"this is no database" * 1000)
     before = tasks()

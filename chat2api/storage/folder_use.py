@@ -1,14 +1,22 @@
-"""Who has a data folder open: any number of processes together, or one alone that changes how everything is sealed.
+"""Who has a data folder open: any number of processes together, or one alone that changes how everything is sealed; and
+which of them is its server, of which there is one.
 
-It is an advisory lock (flock) on the folder itself: the system takes it back from a process that was killed, and it leaves
-no file behind.
+They are advisory locks (flock), on the folder itself and on a file in it: the system takes them back from a process that was
+killed.
 """
 
 import fcntl
+import logging
 import os
 from pathlib import Path
 
 from chat2api.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+
+LOCK_NAME = "server.lock"
+"""The file that a folder's server holds locked; it is empty, and means nothing where nobody holds it."""
 
 
 class FolderUse:
@@ -38,6 +46,31 @@ class FolderUse:
 
     def end(self) -> None:
         """Let others have it; idempotent."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class ServerPlace:
+    """The place of a folder's server, from now until `end`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the place in a folder that exists. Raises StorageError when another server has it."""
+        self._descriptor: int | None = None
+        try:
+            self._descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.end()
+            raise StorageError(
+                f"Another server uses {folder}: both would allow all limits, each for itself. Stop that one first, or give "
+                "this one a folder of its own in DATA_DIR."
+            ) from error
+        except OSError as error:  # no such locks there: one that is not held keeps nobody out
+            log.warning("whether another server uses %s cannot be told there: %s", folder, error.strerror)
+
+    def end(self) -> None:
+        """Leave the place to another server; idempotent."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chat2api.errors import StorageError
-from chat2api.storage.folder_use import FolderUse
+from chat2api.storage.folder_use import LOCK_NAME, FolderUse, ServerPlace
 
 _HOLD = """
 import sys
@@ -60,3 +60,28 @@ def test_where_nobody_can_be_sure_to_be_alone_nobody_is(tmp_path: Path, monkeypa
     FolderUse(tmp_path).end()
     with pytest.raises(StorageError, match="cannot be told"):
         FolderUse(tmp_path, alone=True)
+
+
+def test_a_folder_has_one_server_and_any_number_of_commands(tmp_path: Path) -> None:
+    place = ServerPlace(tmp_path)
+    with pytest.raises(StorageError, match=r"Another server uses .*DATA_DIR"):
+        ServerPlace(tmp_path)
+    FolderUse(tmp_path).end()
+    place.end()
+    place.end()
+    ServerPlace(tmp_path).end()
+    assert [(path.name, path.stat().st_mode & 0o777, path.stat().st_size) for path in tmp_path.iterdir()] == [
+        (LOCK_NAME, 0o600, 0)
+    ]
+
+
+def test_a_server_starts_where_nobody_can_be_sure_to_be_the_only_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for _ in range(2):
+        ServerPlace(tmp_path).end()
+    assert "another server" in caplog.text
