@@ -1,6 +1,7 @@
 """The records of a pool whose accounts are API keys: they come from the settings, and what is known of them is kept.
 
-Nobody else changes these accounts while the server runs, so there is nothing to follow.
+Other processes write the same rows, such as a doctor who finds a key refused or good again. Their few rows are read at every
+look for news, and what is new in them counts here; what was decided here and could not be written counts for more.
 """
 
 import logging
@@ -27,21 +28,37 @@ class KeyPoolRecords:
         """Give a pool the keys with these labels, by their digests; `rests` keeps what is learnt of them."""
         self._rests = rests
         self._accounts = {key: _to_account(key, label, now) for key, label in labels.items()}
+        self._seen: list[KeyRest] = []
+        self._revision = 1
+        self._unwritten: set[str] = set()
+        """Keys whose state here is not, or not yet, that of their rows."""
 
     async def revision(self) -> int:
-        """Give what it was at the start."""
-        return 1
+        """Give a number that is another one once the rows are others than those given last. Raises StorageError."""
+        if not self._accounts:
+            return self._revision
+        return self._revision + (await self._rests.of(self._accounts) != self._seen)
 
     async def changes(self, since: int = 0) -> Changes:
         """Give all keys as they are kept."""
-        cooldowns = []
-        for rest in await self._rests.of(self._accounts):
-            if rest.until_at is None:
-                refused = replace(self._accounts[rest.key], state="needs_sign_in", reason=rest.reason)
-                self._accounts[rest.key] = refused
-            else:
-                cooldowns.append(Cooldown(rest.key, rest.model, rest.until_at, rest.stated, rest.reason, rest.strikes))
-        return Changes(1, tuple(self._accounts.values()), tuple(cooldowns))
+        before = {key: account.revision for key, account in self._accounts.items()}
+        rests = await self._rests.of(self._accounts)
+        if rests != self._seen:
+            self._seen = rests
+            self._revision += 1
+        refused = {rest.key: rest.reason for rest in rests if rest.until_at is None}
+        for key, account in self._accounts.items():
+            if account.usable == (key in refused) and key not in self._unwritten and account.revision == before[key]:
+                state: AccountState = "needs_sign_in" if key in refused else "ok"
+                self._accounts[key] = replace(
+                    account, state=state, reason=refused.get(key), revision=account.revision + 1
+                )
+        cooldowns = tuple(
+            Cooldown(rest.key, rest.model, rest.until_at, rest.stated, rest.reason, rest.strikes)
+            for rest in rests
+            if rest.until_at is not None
+        )
+        return Changes(self._revision, tuple(self._accounts.values()), cooldowns)
 
     async def account(self, account_id: str) -> Account | None:
         """Give a key as it is now."""
@@ -52,11 +69,13 @@ class KeyPoolRecords:
         known = self._accounts[account.id]
         changed = replace(known, state=state, reason=reason, state_at=now, revision=known.revision + 1)
         self._accounts[account.id] = changed
+        self._unwritten.add(changed.id)
         try:
             if changed.usable:
                 await self._rests.accept(changed.id)
             else:
                 await self._rests.put([KeyRest(changed.id, _THE_KEY, None, True, _REFUSED)])
+            self._unwritten.discard(changed.id)
         except StorageError as error:
             log.warning("it cannot be stored that API %s is %s: %s", changed.label, state, error)
         return changed

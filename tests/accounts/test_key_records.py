@@ -72,3 +72,61 @@ async def test_a_refusal_that_cannot_be_written_counts_all_the_same(
         await pool.lease(model="m", account_id=lease.account.id)
     assert "cannot be stored" in caplog.text
     await records.aclose()
+
+
+async def test_what_another_process_learns_of_a_key_is_followed_at_the_next_look(tmp_path: Path) -> None:
+    clock = FakeClock()
+    records, others = await SqlRecords.open(tmp_path), await SqlRecords.open(tmp_path)
+    server, doctor = await open_pool(records, clock), await open_pool(others, clock)
+    first, second = LABELS
+
+    async def look() -> None:
+        """Do what the pool does twice a second."""
+        if await server._records.revision() != server._revision:
+            await server.reload()
+        assert await server._records.revision() == server._revision
+
+    await look()
+    assert server._revision == 1
+    refused = await doctor.lease(model="m", account_id=first)
+    await refused.release(AccountRejectedError("No.", reason="invalid_api_key"))
+    await look()
+    with pytest.raises(NoAccountError):
+        await server.lease(model="m", account_id=first)
+    await doctor.accept(first)
+    await look()
+    await (await server.lease(model="m", account_id=first)).release(Outcome.SERVED)
+    limited = await doctor.lease(model="m", account_id=second)
+    await limited.release(AccountLimitedError("Enough.", retry_after=60.0))
+    await look()
+    with pytest.raises(AllAccountsCoolingError) as caught:
+        await server.lease(model="m", account_id=second)
+    assert caught.value.retry_after == pytest.approx(60, abs=1)
+    clock.advance(61)
+    await (await server.lease(model="m", account_id=second)).release(Outcome.SERVED)
+    await records.aclose()
+    await others.aclose()
+
+
+async def test_what_could_not_be_written_outlasts_news_of_other_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    records, clock = await SqlRecords.in_memory(), FakeClock()
+    server, doctor = await open_pool(records, clock), await open_pool(records, clock)
+    first, second = LABELS
+    with monkeypatch.context() as broken:
+        broken.setattr(records.api_keys, "put", AsyncMock(side_effect=StorageError("The disk is full.")))
+        lease = await server.lease(model="m", account_id=first)
+        await lease.release(AccountRejectedError("No.", reason="invalid_api_key"))
+    other = await doctor.lease(model="m", account_id=second)
+    await other.release(AccountRejectedError("No.", reason="invalid_api_key"))
+    await server.reload()
+    for key in LABELS:
+        with pytest.raises(NoAccountError):
+            await server.lease(model="m", account_id=key)
+    await records.aclose()
+
+
+async def test_without_keys_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    records, clock = await SqlRecords.in_memory(), FakeClock()
+    monkeypatch.setattr(records.api_keys, "of", AsyncMock(side_effect=AssertionError))
+    assert await KeyPoolRecords(records.api_keys, {}, clock.now()).revision() == 1
+    await records.aclose()
