@@ -9,7 +9,6 @@ stands unterminated at the end is still given by `close`, and `split_documents` 
 drop the blank line between events.
 """
 
-import re
 from typing import NamedTuple
 
 from chat2api.errors import UpstreamProtocolError
@@ -19,10 +18,6 @@ MAX_IMAGE_EVENT = 16 * 1024 * 1024
 MAX_STREAM = 64 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
-_PLAIN_EVENT = re.compile(rb"(?:event: ([^\r\n]*+)\n)?data: ([^\r\n]*+)\n\n")
-_PLAIN_EVENTS = re.compile(rb"(?:(?:event: [^\r\n]*+\n)?data: [^\r\n]*+\n\n)++")
-"""What a stream consists of but for its odd places: a name, perhaps, and one line of data."""
-
 _DOCUMENT_END = (b"}", b"]", b'"')
 _DOCUMENT_START = (b"{", b"[", b'"')
 
@@ -79,15 +74,24 @@ class EventStreamDecoder:
         self.skip(len(data))
         if self._at_start and data and data[0] != _BOM[0]:
             self._at_start = False
-        if self.is_between_events and (plain := _PLAIN_EVENTS.match(data)) and plain.end() <= self._max_line:
-            found = _PLAIN_EVENT.findall(plain.group())
-            events = [
-                ServerSentEvent(name.decode("utf-8", "replace"), body.decode("utf-8", "replace"), self._id)
-                for name, body in found
-            ]
-            data = data[plain.end() :]
-            return events + self._read(data) if data else events
+        if self.is_between_events and len(data) <= self._max_line and b"\r" not in data:
+            return self._read_plain(data)
         return self._read(data)
+
+    def _read_plain(self, data: bytes) -> list[ServerSentEvent]:
+        """Read what a stream consists of but for its odd places: events of a name, perhaps, and one line of data."""
+        events: list[ServerSentEvent] = []
+        *whole, rest = data.split(b"\n\n")
+        for index, event in enumerate(whole):
+            name, line = b"", event
+            if event.startswith(b"event: "):
+                name, _, line = event[7:].partition(b"\n")
+            if not line.startswith(b"data: ") or b"\n" in line:
+                rest = b"\n\n".join([*whole[index:], rest])
+                break
+            body = line[6:].decode("utf-8", "replace")
+            events.append(ServerSentEvent(name.decode("utf-8", "replace"), body, self._id))
+        return events + self._read(rest) if rest else events
 
     def _read(self, data: bytes) -> list[ServerSentEvent]:
         if self._after_cr and data:

@@ -232,15 +232,20 @@ class DeltaDocuments:
                 self._tip = None
                 return [Change("begin", document)]
             return self._nonsense("operation at the root")
-        if operation == "append" and type(value) in (int, float) and path.startswith("/message/content"):
-            # A delta that is a number is still a piece of the text.
-            value = str(value)
-        tip = self._tip
-        if tip is not None and operation == "append" and type(value) is str and path == tip[1] and document is tip[0]:
-            tip[2].append(value)
-            return [Change("text", document, path, value)]
         under_content = path.startswith("/message/content") or path == "/message"
         if under_content:
+            if operation == "append" and type(value) in (int, float):
+                # A delta that is a number is still a piece of the text.
+                value = str(value)
+            tip = self._tip
+            if (
+                tip is not None
+                and operation == "append"
+                and type(value) is str
+                and (path == tip[1] and document is tip[0])
+            ):
+                tip[2].append(value)
+                return [Change("text", document, path, value)]
             self._tip = None
         found = self._parent(document, path, make=operation in ("add", "replace", "append"))
         if found is None:
@@ -266,7 +271,7 @@ class DeltaDocuments:
 
     @staticmethod
     def _parent(document: Document, path: str, *, make: bool) -> tuple[Json, str] | None:
-        tokens = path.removeprefix("/").split("/")
+        tokens = (path[1:] if path[0] == "/" else path).split("/")
         if "~" in path:
             tokens = [token.replace("~1", "/").replace("~0", "~") for token in tokens]
         here: Json = document
@@ -295,6 +300,8 @@ def _holds_message(value: dict[str, Json]) -> bool:
 
 
 def _index(token: str, length: int) -> int | None:
+    if token == "0":
+        return 0
     if token == "-":
         return length
     return int(token) if token.isascii() and token.isdigit() and len(token) < 7 else None
@@ -311,12 +318,14 @@ def _append(parent: Json, key: str, value: Json) -> bool:
         index = _index(key, len(parent))
         if index is None or index > len(parent) + _MAX_LIST_GAP:
             return False
-        # Text may begin a part that no one announced.
-        parent.extend("" for _ in range(index - len(parent) + 1))
+        if index >= len(parent):
+            # Text may begin a part that no one announced.
+            parent.extend("" for _ in range(index - len(parent) + 1))
         where: Json = index
+        target = parent[index]
     else:
         where = key
-    target = parent[where] if type(parent) is list else parent.get(key)
+        target = parent.get(key)
     if type(target) is Rope and type(value) is str:
         target.append(value)
     elif type(target) is str and type(value) is str:

@@ -283,7 +283,9 @@ class ConversationDecoder:
                 self._read_end()
             elif payload not in ("v1", None, "", [], 0):
                 note_unknown(self.unknown, f"payload: {type(payload).__name__}")
-        elif type(kind := payload.get("type")) is str and not _is_answer(payload):
+        elif type(kind := payload.get("type")) is str and (
+            ("v" not in payload and "message" not in payload) or not _is_answer(payload)
+        ):
             self._read_side_event(kind, payload)
         elif "message" in payload:
             if type(payload["message"]) is dict:
@@ -342,10 +344,13 @@ class ConversationDecoder:
             self._turn.is_blocked = True
 
     def _read_side_event(self, kind: str, event: dict[str, Json]) -> None:
-        if not self._turn.conversation_id and (conversation_id := text_of(event.get("conversation_id"))):
-            self._turn.conversation_id = conversation_id
+        facts = self._turn.facts
+        if facts.conversation_id is None:
+            facts.conversation_id = text_of(event.get("conversation_id")) or None
         if kind == "message_marker":
-            self._turn.mark(text_of(event.get("message_id")), text_of(event.get("marker")).split("|"))
+            self._turn.mark(text_of(event.get("message_id")), text_of(event.get("marker")))
+        elif kind in _IGNORED_TYPES and not event.get("error"):
+            pass
         elif kind == "message_stream_complete":
             self._turn.is_complete = True
             if self._turn.may_conclude:
@@ -363,7 +368,7 @@ class ConversationDecoder:
             self._read_moderation(event.get("moderation_response", event))
         elif kind == "error" or event.get("error"):
             self._turn.fail(event.get("error") or event.get("message") or event, event.get("error_code"))
-        elif kind not in _IGNORED_TYPES:
+        else:
             note_unknown(self.unknown, f"type: {kind}")
 
 

@@ -42,7 +42,6 @@ from chat2api.protocol.events import (
 )
 
 _CUT_CHARACTERS = "\ufffd" + "".join(map(chr, range(0xD800, 0xDC00)))
-_VISIBLE_TOKENS = frozenset({"user_visible_token", "final_channel_token"})
 
 
 class Turn:
@@ -144,12 +143,11 @@ class Turn:
         if not view.has_written or (view.status != "in_progress" and not view.is_done):
             self._read_content(view)
 
-    def mark(self, message_id: str, markers: Iterable[str]) -> None:
-        """Take a marker of a message's tokens; it may come before the message."""
-        names = set(markers)
-        if not names.isdisjoint(_VISIBLE_TOKENS):
+    def mark(self, message_id: str, marker: str) -> None:
+        """Take a marker of a message's tokens, several joined with "|" maybe; it may come before the message."""
+        if "user_visible_token" in marker or "final_channel_token" in marker:
             is_cot = False
-        elif "cot_token" in names:
+        elif "cot_token" in marker:
             is_cot = True
         else:
             return
@@ -210,16 +208,16 @@ class Turn:
         return view if view is not None and view.message is message else None
 
     def _view_of(self, message: dict[str, Json]) -> View | None:
-        identifier = text_of(message.get("id"))
-        if identifier in self._own_ids or role_of(message) not in ("assistant", "tool"):
+        identifier, role = text_of(message.get("id")), role_of(message)
+        if identifier in self._own_ids or role not in ("assistant", "tool"):
             return None
         # A message without an id is the one before as long as its author stays the same.
-        key = identifier or f"{role_of(message)} without id"
+        key = identifier or f"{role} without id"
         view = self._views.get(key)
         if view is None:
             view = self._views[key] = View(identifier or None, Sources(self._found))
         view.message = message
-        view.role = role_of(message)
+        view.role = role
         self._last = view
         return view
 

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 import orjson
 
-from chat2api.protocol.chatgpt.patches import CODE_PATH, Json, text_of
+from chat2api.protocol.chatgpt.patches import CODE_PATH, TEXT_PATH, Json, text_of
 
 
 class Show(Enum):
@@ -152,6 +152,8 @@ def read_text(show: Show, content: Mapping[str, Json]) -> tuple[str, str | None]
     if show is Show.THOUGHTS:
         return _read_thoughts(content)
     parts = content.get("parts")
+    if type(parts) is list and len(parts) == 1 and type(parts[0]) is str and not parts[0].startswith(_POINTERS):
+        return parts[0], TEXT_PATH
     if type(parts) is not list:
         return text_of(content.get("text")) or text_of(parts) or text_of(content.get("refusal")), CODE_PATH
     pieces = [(index, text) for index, part in enumerate(parts) if (text := _text_of_part(part)) is not None]
@@ -189,14 +191,16 @@ def _read_thoughts(content: Mapping[str, Json]) -> tuple[str, str | None]:
 
 def find_files(message: Mapping[str, Json]) -> list[FoundFile]:
     """Give the files of a finished message: drawn pictures, and the pictures that Python code plotted."""
-    author = mapping_of(message.get("author"))
-    name = text_of(author.get("name"))
-    is_looking = role_of(message) == "tool" and name.startswith(_LOOKING_TOOLS)
-    if role_of(message) not in ("tool", "assistant") or is_looking or message.get("channel") == "analysis":
-        return []
     metadata, content = mapping_of(message.get("metadata")), mapping_of(message.get("content"))
+    role, parts = role_of(message), content.get("parts")
+    is_plain = type(parts) is list and dict not in map(type, parts)
+    if role == "assistant" and is_plain and "aggregate_result" not in metadata:
+        return []
+    name = text_of(mapping_of(message.get("author")).get("name"))
+    is_looking = role == "tool" and name.startswith(_LOOKING_TOOLS)
+    if role not in ("tool", "assistant") or is_looking or message.get("channel") == "analysis":
+        return []
     title = text_of(metadata.get("image_gen_title"))
-    parts = content.get("parts")
     found: list[FoundFile] = []
     for part in parts if type(parts) is list else []:
         if type(part) is dict:
@@ -205,7 +209,7 @@ def find_files(message: Mapping[str, Json]) -> list[FoundFile]:
             label = title or " ".join(text_of(drawn.get("prompt")).split())
             is_picture = part.get("content_type") == "image_asset_pointer"
         else:
-            pointer, label, is_picture = text_of(part).strip(), title, role_of(message) == "tool"
+            pointer, label, is_picture = text_of(part).strip(), title, role == "tool"
         if is_picture and _is_file(pointer):
             found.append(FoundFile(pointer, "image", label))
     results = mapping_of(metadata.get("aggregate_result")).get("messages")
