@@ -90,7 +90,7 @@ class EventStreamDecoder:
                 rest = b"\n\n".join([*whole[index:], rest])
                 break
             body = line[6:].decode("utf-8", "replace")
-            events.append(ServerSentEvent(name.decode("utf-8", "replace"), body, self._id))
+            events.append(ServerSentEvent(name.decode("utf-8", "replace") if name else "", body, self._id))
         return events + self._read(rest) if rest else events
 
     def _read(self, data: bytes) -> list[ServerSentEvent]:

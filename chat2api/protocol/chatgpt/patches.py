@@ -74,8 +74,8 @@ def note_unknown(unknown: Counter[str], shape: str) -> None:
 class Change(NamedTuple):
     """What one operation did to a document.
 
-    `kind`: begin (the document is new), text (`text` was appended to the string at `path`), content (something else
-    under the message's content), other (metadata, status, …).
+    `kind`: begin (the document is new), text (`text` was appended to the string at `path` under the message's content),
+    content (something else there), other (metadata, status, …).
     """
 
     kind: Literal["begin", "text", "content", "other"]
@@ -122,17 +122,14 @@ class DeltaDocuments:
     def apply(self, delta: dict[str, Json]) -> list[Change]:
         """Carry one delta out and tell what it changed; never raises, an operation that makes no sense is counted."""
         self._tip_is_sticky = False
-        if "c" in delta and isinstance(delta["c"], int | str):
-            self._key = delta["c"]
+        if type(key := delta.get("c")) is int or type(key) is str:
+            self._key = key
         value = delta.get("v", _MISSING)
         if value is _MISSING and delta.get("o") != "remove":
             return []
-        path, operation = self._stick(delta, value)
-        if (
-            type(value) is dict
-            and path == ""
-            and (_holds_message(value) or "c" in delta or operation in ("add", "replace"))
-        ):
+        begins = type(value) is dict and ("c" in delta or _holds_message(value))
+        path, operation = self._stick(delta, begins=begins)
+        if path == "" and (begins or (type(value) is dict and operation in ("add", "replace"))):
             return self._begin(value)
         document = self._documents.get(self._key)
         if document is None:
@@ -144,22 +141,23 @@ class DeltaDocuments:
             # own (disputed, yet every reader of the wire does so; captures hold it only rarely).
             tip = self._tip
             path = tip[1] if tip is not None and tip[0] is document else self._text_path(document)
-            return self._operate(document, path, "append", value)
-        self._tip_is_sticky = operation == "append"
-        return self._operate(document, path, operation, value)
+            operation = "append"
+        else:
+            self._tip_is_sticky = operation == "append"
+        change = self._operate(document, path, operation, value)
+        return [] if change is None else [change]
 
-    def _stick(self, delta: dict[str, Json], value: Json) -> tuple[str, str]:
+    def _stick(self, delta: dict[str, Json], *, begins: bool) -> tuple[str, str]:
         path, operation = delta.get("p"), delta.get("o")
-        begins = type(value) is dict and (_holds_message(value) or "c" in delta)
-        if isinstance(path, str):
+        if type(path) is str:
             self._path = path
         elif begins or operation == "patch":
             self._path = ""
-        if isinstance(operation, str):
+        if type(operation) is str:
             self._operation = operation
         elif begins:
             self._operation = "add"
-        elif isinstance(path, str) and path and self._operation in ("add", "patch"):
+        elif type(path) is str and path and self._operation in ("add", "patch"):
             # The sticky operation is that of a whole message and cannot be meant.
             self._operation = "append" if path.startswith("/message/content") else "replace"
         return self._path, self._operation
@@ -194,8 +192,8 @@ class DeltaDocuments:
         sticky, sticky_operation = "", None
         for item in items:
             path = item.get("p", sticky) if type(item) is dict else None
-            if not isinstance(path, str):
-                changes += self._nonsense("patch item")
+            if type(path) is not str:
+                self._nonsense("patch item")
                 continue
             operation, value = item.get("o"), item.get("v")
             if operation is None and path == sticky:
@@ -203,7 +201,7 @@ class DeltaDocuments:
             if operation is None:
                 operation = "append" if type(value) is str else "replace"
             sticky, sticky_operation = path, operation
-            path = prefix + path
+            path = prefix + path if prefix else path
             if path in _IDLE_PATHS:
                 continue
             if operation == "patch" and type(value) is list and depth < _MAX_NESTED_PATCHES:
@@ -213,8 +211,8 @@ class DeltaDocuments:
                 document.update(value)
                 self._tip = None
                 changes.append(Change("begin", document))
-            else:
-                changes += self._operate(document, path, operation, value)
+            elif (change := self._operate(document, path, operation, value)) is not None:
+                changes.append(change)
         return changes
 
     @staticmethod
@@ -225,28 +223,24 @@ class DeltaDocuments:
             return CODE_PATH
         return TEXT_PATH
 
-    def _operate(self, document: Document, path: str, operation: Json, value: Json) -> list[Change]:
+    def _operate(self, document: Document, path: str, operation: Json, value: Json) -> Change | None:
         if path == "":
             if operation == "append" and type(value) is dict:
                 document.update(value)
                 self._tip = None
-                return [Change("begin", document)]
+                return Change("begin", document)
             return self._nonsense("operation at the root")
         under_content = path.startswith("/message/content") or path == "/message"
         if under_content:
-            if operation == "append" and type(value) in (int, float):
-                # A delta that is a number is still a piece of the text.
-                value = str(value)
-            tip = self._tip
-            if (
-                tip is not None
-                and operation == "append"
-                and type(value) is str
-                and (path == tip[1] and document is tip[0])
-            ):
-                tip[2].append(value)
-                return [Change("text", document, path, value)]
-            self._tip = None
+            tip, self._tip = self._tip, None
+            if operation == "append":
+                if type(value) in (int, float):
+                    # A delta that is a number is still a piece of the text.
+                    value = str(value)
+                if tip is not None and type(value) is str and path == tip[1] and document is tip[0]:
+                    tip[2].append(value)
+                    self._tip = tip
+                    return Change("text", document, path, value)
         found = self._parent(document, path, make=operation in ("add", "replace", "append"))
         if found is None:
             return self._nonsense("path")
@@ -254,10 +248,9 @@ class DeltaDocuments:
         if operation == "append":
             if not _append(parent, key, value):
                 return self._nonsense("append")
-            if type(value) is str:
-                if under_content:
-                    self._tip = _tip(document, path, parent, key)
-                return [Change("text", document, path, value)]
+            if under_content and type(value) is str:
+                self._tip = _tip(document, path, parent, key)
+                return Change("text", document, path, value)
         elif operation in ("add", "replace"):
             if not _set(parent, key, value, insert=operation == "add"):
                 return self._nonsense(operation)
@@ -267,7 +260,7 @@ class DeltaDocuments:
             _truncate(parent, key, value)
         else:
             return self._nonsense(f"operation {operation}")
-        return [Change("content" if under_content else "other", document, path)]
+        return Change("content" if under_content else "other", document, path)
 
     @staticmethod
     def _parent(document: Document, path: str, *, make: bool) -> tuple[Json, str] | None:
@@ -290,9 +283,9 @@ class DeltaDocuments:
             here = following
         return (here, tokens[-1]) if type(here) in (dict, list) else None
 
-    def _nonsense(self, what: str) -> list[Change]:
+    def _nonsense(self, what: str) -> Change | None:
         note_unknown(self._unknown, f"delta: {what}")
-        return []
+        return None
 
 
 def _holds_message(value: dict[str, Json]) -> bool:

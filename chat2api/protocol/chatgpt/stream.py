@@ -231,10 +231,14 @@ class ConversationDecoder:
         except orjson.JSONDecodeError:
             self._read_odd(data, event.event)
             return
-        if type(payload) is dict and len(payload) == 1:
-            text = payload.get("v")
-            if type(text) is str and (grown := self._documents.grow(text)) is not None:
-                self._turn.append(*grown, text)
+        if type(payload) is dict:
+            if len(payload) == 1:
+                text = payload.get("v")
+                if type(text) is str and (grown := self._documents.grow(text)) is not None:
+                    self._turn.append(*grown, text)
+                    return
+            elif type(kind := payload.get("type")) is str and "v" not in payload and "message" not in payload:
+                self._read_side_event(kind, payload)
                 return
         if event.event == "error" and text_of(payload.get("message") if type(payload) is dict else payload):
             self._turn.fail(payload)
@@ -283,9 +287,7 @@ class ConversationDecoder:
                 self._read_end()
             elif payload not in ("v1", None, "", [], 0):
                 note_unknown(self.unknown, f"payload: {type(payload).__name__}")
-        elif type(kind := payload.get("type")) is str and (
-            ("v" not in payload and "message" not in payload) or not _is_answer(payload)
-        ):
+        elif type(kind := payload.get("type")) is str and not _is_answer(payload):
             self._read_side_event(kind, payload)
         elif "message" in payload:
             if type(payload["message"]) is dict:
@@ -313,12 +315,13 @@ class ConversationDecoder:
         is_read = False
         for change in self._documents.apply(delta):
             document = change.document
-            is_text = change.kind == "text" and change.path.startswith("/message/content")
-            if change.kind == "other" or (change.kind == "text" and not is_text):
+            if change.kind == "other":
                 amended.append(change.path)
-            elif is_text and not is_read:
+            elif is_read:
+                continue
+            elif change.kind == "text":
                 is_read = self._turn.append(document, change.path, change.text)
-            elif not is_read:
+            else:
                 # The document bears all of the patch by now, so that the rest of it is read here as well.
                 self._turn.update(document)
                 is_read = True

@@ -255,7 +255,8 @@ class Turn:
             note_unknown(self._unknown, f"content_type: {content_type}")
         if not view.has_written:
             view.show = classify(message, is_marked_reasoning=view.id in self._cot_ids)
-            view.language = fence_language(message, view.show)
+            if view.show is Show.CODE or view.show is Show.OUTPUT:
+                view.language = fence_language(message, view.show)
         if view.role == "assistant" and view.show is Show.TEXT and not self._is_beside_the_answer(view):
             self._thinks_on = self._thinks_on and view is self._answer
             self._answer = view

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 import orjson
 
-from chat2api.protocol.chatgpt.patches import CODE_PATH, TEXT_PATH, Json, text_of
+from chat2api.protocol.chatgpt.patches import CODE_PATH, TEXT_PATH, Json, Rope, text_of
 
 
 class Show(Enum):
@@ -152,8 +152,10 @@ def read_text(show: Show, content: Mapping[str, Json]) -> tuple[str, str | None]
     if show is Show.THOUGHTS:
         return _read_thoughts(content)
     parts = content.get("parts")
-    if type(parts) is list and len(parts) == 1 and type(parts[0]) is str and not parts[0].startswith(_POINTERS):
-        return parts[0], TEXT_PATH
+    if type(parts) is list and len(parts) == 1 and type(parts[0]) in (str, Rope):
+        only = str(parts[0])
+        if not only.startswith(_POINTERS):
+            return only, TEXT_PATH
     if type(parts) is not list:
         return text_of(content.get("text")) or text_of(parts) or text_of(content.get("refusal")), CODE_PATH
     pieces = [(index, text) for index, part in enumerate(parts) if (text := _text_of_part(part)) is not None]
