@@ -64,7 +64,9 @@ class Exits:
         AllAccountsCoolingError, with the soonest time, when no exit may be used.
         """
         now = self._clock.monotonic()
-        ranked = sorted(self._exits, key=lambda one: (one in avoid, _rank(key, one)))
+        ranked: Sequence[Exit] = self._exits
+        if len(ranked) > 1:
+            ranked = sorted(ranked, key=lambda one: (one in avoid, _rank(key, one)))
         soonest = float("inf")
         for candidate in ranked:
             breakers = self._breakers_for(candidate, host, who)

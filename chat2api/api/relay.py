@@ -66,26 +66,38 @@ class AnswerRelay(Generic[Batch]):
         self._wait_until = 0.0
         self._timeout = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._room = asyncio.Event()
-        self._room.set()
+        self._room: asyncio.Event | None = None
         self._interruption: Chat2APIError | None = None
         self.sink: Callable[[int, Batch], bool] | None = None
         """Set by the response while it flows: takes a batch of a choice at once, or answers False to have it held."""
+        self._failure: BaseException | None = None
+        self._running = choices
         sources = [open_source(partial(self._offer, index)) for index in range(choices)]
         self._pumps = [spawn(self._pump(index, source), "answer") for index, source in enumerate(sources)]
-        self._broken = False
-        for pump in self._pumps:
-            pump.add_done_callback(self._pump_ended)
 
     async def _pump(self, index: int, source: AsyncGenerator[Batch]) -> None:
-        async with aclosing(source):
-            async for events in source:
-                self._held.append((index, events))
-                self._size += self._size_of(events)
-                self._wake()
-                if self._size > OUTBOX_LIMIT:
-                    self._room.clear()
-                    await self._room.wait()
+        try:
+            async with aclosing(source):
+                async for events in source:
+                    self._held.append((index, events))
+                    self._size += self._size_of(events)
+                    self._wake()
+                    if self._size > OUTBOX_LIMIT:
+                        await self._make_room()
+        except asyncio.CancelledError:
+            self._running = 0
+            raise
+        except BaseException as error:
+            self._failure = self._failure or error
+            raise
+        finally:
+            self._running -= 1
+            self._wake()
+
+    async def _make_room(self) -> None:
+        if self._room is None:
+            self._room = asyncio.Event()
+        await self._room.wait()
 
     def _offer(self, index: int, events: Batch) -> bool:
         """Have the response take events at once, if it waits for nothing else and can send them."""
@@ -95,10 +107,6 @@ class AnswerRelay(Generic[Batch]):
             return False
         self._wait_until = self._loop.time() + self._timeout
         return True
-
-    def _pump_ended(self, pump: "asyncio.Task[None]") -> None:
-        self._broken = self._broken or pump.cancelled() or pump.exception() is not None
-        self._wake()
 
     async def wait(self, timeout: float) -> bool:
         """Return True once there is something to take or the answer is over; False after timeout seconds.
@@ -144,13 +152,12 @@ class AnswerRelay(Generic[Batch]):
         if self._interruption is not None and not self._held:
             raise self._interruption
         taken, self._held, self._size = self._held, [], 0
-        self._room.set()
-        if taken:
-            return taken
-        for pump in self._pumps:
-            if pump.done() and not pump.cancelled() and (error := pump.exception()) is not None:
-                raise error
-        return []
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+        if not taken and self._failure is not None:
+            raise self._failure
+        return taken
 
     async def next(self) -> list[tuple[int, Batch]]:
         """Wait for what comes next, however long it takes, and give it as `take` does."""
@@ -173,10 +180,10 @@ class AnswerRelay(Generic[Batch]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        running = [pump for pump in self._pumps if not pump.done()]
-        for pump in running:
-            pump.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        if running := [pump for pump in self._pumps if not pump.done()]:
+            for pump in running:
+                pump.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
         for pump in self._pumps:
             if not pump.cancelled():
                 pump.exception()  # seen, even if nobody took it: the caller had left
@@ -184,11 +191,10 @@ class AnswerRelay(Generic[Batch]):
     @property
     def failed(self) -> bool:
         """Whether an error ended one of the choices."""
-        return any(pump.done() and not pump.cancelled() and pump.exception() is not None for pump in self._pumps)
+        return self._failure is not None
 
     def _over(self) -> bool:
-        # A pump that has ended is asked for here, as what it called back by comes a turn of the loop later.
-        return self._interruption is not None or self._broken or all([pump.done() for pump in self._pumps])
+        return self._running <= 0 or self._failure is not None or self._interruption is not None
 
 
 def size_of_events(events: Sequence[Event]) -> int:

@@ -123,7 +123,7 @@ class ChatGPTProvider:
             messages=request.messages,
             model=model,
             temporary=not self.keeps_history(request),
-            thinking_effort=request.thinking_effort if is_reasoning(model) else None,
+            thinking_effort=request.thinking_effort if request.thinking_effort and is_reasoning(model) else None,
         )
         if request.conversation_id is None:
             return prompt, claim
@@ -164,17 +164,16 @@ class _ChatAttempt:
             work.client, trials.clock, session, prompt, trials.limits, self._first_by, turn, work.take, trials.watchdog
         )
         held: list[Event] = []
-        async with aclosing(follower.events()) as batches:
-            async for batch in batches:
-                held += batch
-                if not self.begun and not any(isinstance(event, _CONTENT) for event in held):
-                    continue
-                if not prompt.temporary:
-                    await self._remember(held)
-                self.begun = True
-                trials.share.begin()
-                given, held = held, []
-                yield given
+        while batch := await follower.next():
+            held += batch
+            if not self.begun and not any([isinstance(event, _CONTENT) for event in held]):
+                continue
+            if not prompt.temporary:
+                await self._remember(held)
+            self.begun = True
+            trials.share.begin()
+            given, held = held, []
+            yield given
         self._served = True
 
     async def finish(self, failure: Exception | None) -> Verdict:
@@ -191,7 +190,9 @@ class _ChatAttempt:
         unreadable = is_unreadable(failure)
         if follower is None and not unreadable:
             return
-        unknown = follower.unknown + follower.turn.unknown if follower is not None else Counter[str]()
+        unknown = Counter[str]()
+        if follower is not None and (follower.unknown or follower.turn.unknown):
+            unknown = follower.unknown + follower.turn.unknown
         if unreadable:
             unknown[UNREADABLE] += 1
         self._work.drift.note(unknown, self._trials.clock.monotonic())

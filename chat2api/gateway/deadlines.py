@@ -41,7 +41,7 @@ def answer_limits(config: Config, *, reasoning: bool) -> AnswerLimits:
 
 
 class Watchdog:
-    """Cuts waits that pass their limits, one at a time, with one timer for all the waits of an answer.
+    """Cuts waits of one task that pass their limits, one at a time, with one timer for all the waits of an answer.
 
     A limit for each wait by itself would make and throw away a timer for each token. This timer is not moved: when it
     rings and the limit has moved on meanwhile, it is set again.
@@ -52,7 +52,8 @@ class Watchdog:
         self._loop = asyncio.get_running_loop()
         self._by = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._waiting: asyncio.Task[object] | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._waiting = False
         self._asked_before = 0
         self._rang = False
 
@@ -72,18 +73,26 @@ class Watchdog:
                 self.end()
 
     def begin(self, by: float) -> None:
-        """Watch what the present task awaits from now on; at `by`, an instant of the loop's clock, it is cancelled."""
+        """Watch what the task awaits from now on; at `by`, an instant of the loop's clock, it is cancelled.
+
+        The task is the one that calls this for the first time.
+        """
         self._by = by
         if self._timer is None or self._timer.when() > by:
             self._set(by)
-        self._waiting = task = cast("asyncio.Task[object]", asyncio.current_task())
+        task = self._task
+        if task is None:
+            task = self._task = cast("asyncio.Task[object]", asyncio.current_task())
+        self._waiting = True
         self._asked_before = task.cancelling()
 
     def end(self) -> bool:
         """Watch it no longer; tell whether a cancel that came out of it was this one's and nobody else's wish."""
-        task, self._waiting = self._waiting, None
-        rang, self._rang = self._rang, False
-        return rang and task is not None and task.uncancel() <= self._asked_before
+        self._waiting = False
+        if not self._rang or self._task is None:
+            return False
+        self._rang = False
+        return self._task.uncancel() <= self._asked_before
 
     def put_off(self, by: float) -> None:
         """Give the wait that is on until that instant."""
@@ -101,13 +110,13 @@ class Watchdog:
 
     def _ring(self) -> None:
         self._timer = None
-        if self._waiting is None:
+        if not self._waiting or self._task is None:
             return  # the next wait sets it again
         if self._loop.time() < self._by:
             self._set(self._by)
             return
         self._rang = True
-        self._waiting.cancel()
+        self._task.cancel()
 
 
 class deadline:  # noqa: N801 - it stands where a function would

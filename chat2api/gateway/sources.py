@@ -10,6 +10,7 @@ import hashlib
 import uuid
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from chat2api.accounts.adoption import Adoptions
@@ -90,6 +91,9 @@ class AccountSource:
 
     def _choose_way(self, account_id: str, avoid: Set[Way]) -> Way:
         """Give the account's own origin and exit, or the next ones while those cannot be used or failed just now."""
+        if len(self.origins) == 1 and not avoid:
+            origin = self.origins[0]
+            return origin, self.exits.choose(account_id, host_of(origin))
         proxies = {origin: {way[1] for way in avoid if way[0] == origin} for origin in self.origins}
         order = stable_order(account_id, self.origins)
         order.sort(key=lambda origin: len(proxies[origin]) >= len(self.exits.all))
@@ -182,6 +186,7 @@ def stable_order(key: str, choices: Sequence[str]) -> list[str]:
     return sorted(choices, key=lambda choice: hashlib.blake2b(f"{key}\0{choice}".encode(), digest_size=8).digest())
 
 
+@lru_cache(maxsize=256)
 def host_of(origin: str) -> str:
     """Give host and port of an origin."""
     return urlsplit(origin).netloc

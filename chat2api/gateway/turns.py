@@ -6,7 +6,7 @@ The decoder says what it needs by events; here they are carried out, so what com
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from chat2api.clock import Clock
@@ -59,7 +59,7 @@ POLL_SECONDS = 2.0
 
 @dataclass(slots=True)
 class TurnFollower:
-    """Follows one turn. Make one for each, iterate `events`, then `aclose`."""
+    """Follows one turn. Make one for each, call `next` until there is no more, then `aclose`."""
 
     client: ChatGPTClient
     clock: Clock
@@ -73,7 +73,9 @@ class TurnFollower:
     """Is offered the deltas after the first content; those that it takes are not yielded."""
     watchdog: Watchdog = field(default_factory=Watchdog)
     """Watches what the turn waits for, as it may have watched what came before."""
-    _whole_by: float = 0.0
+    _whole_by: float = field(init=False)
+    _unread: list[Event] = field(default_factory=list)
+    _ended: bool = False
     _given: Given = field(default_factory=Given)
     _begun: bool = False
     _content: bool = False
@@ -83,35 +85,37 @@ class TurnFollower:
     unknown: Counter[str] = field(default_factory=Counter)
     """How often each shape came in the turns before the present one that was not understood."""
 
-    async def events(self) -> AsyncGenerator[list[Event]]:
-        """Yield batches of at least one event; the last one ends with Finished.
+    def __post_init__(self) -> None:
+        """Begin to measure the time of the whole."""
+        self._whole_by = asyncio.get_running_loop().time() + self.limits.whole
+
+    async def next(self) -> list[Event]:
+        """Wait for the next batch: at least one event, Finished as the very last one; nothing once that was given.
 
         Raises the error that a failure inside the stream stands for, UpstreamTimeoutError, TransportError,
         StreamInterruptedError or UpstreamProtocolError.
         """
-        self._whole_by = asyncio.get_running_loop().time() + self.limits.whole
-        ended = False
-        while not ended:
-            batch: list[Event] = []
-            for event in await self._next():
+        batch: list[Event] = []
+        while not batch and not self._ended:
+            events, self._unread = self._unread or await self._read(), []
+            for place, event in enumerate(events):
                 if batch and _leads_elsewhere(event):
                     # Following it may take long or fail: what came before it is given first, since it counts.
-                    yield batch
-                    batch = []
+                    self._unread = events[place:]
+                    break
                 followed = await self._follow(event)
-                ended = ended or isinstance(followed, Finished)
                 if followed is not None:
                     batch.append(followed)
-            if batch:
-                yield batch
+                    self._ended = self._ended or isinstance(followed, Finished)
+        return batch
 
     async def aclose(self) -> None:
         """Abort the turn that is being read."""
         self.watchdog.close()
         await self.turn.aclose()
 
-    async def _next(self) -> list[Event]:
-        """Wait for the next events within the limit of this phase."""
+    async def _read(self) -> list[Event]:
+        """Wait for the turn's next events within the limit of this phase."""
         clock = asyncio.get_running_loop().time
         at = clock() + self.limits.between_events if self._content else self.first_by
         take = self._pass_on if self._content and self.take is not None else None
@@ -130,7 +134,7 @@ class TurnFollower:
         return events
 
     def _pass_on(self, events: Sequence[Event]) -> bool:
-        """Have deltas taken where they stand; False leaves the batch to `events`."""
+        """Have deltas taken where they stand; False leaves the batch to `next`."""
         assert self.take is not None
         for event in events:
             if type(event) is not TextDelta and type(event) is not ReasoningDelta:
