@@ -124,7 +124,7 @@ class DeltaDocuments:
         self._tip_is_sticky = False
         if type(key := delta.get("c")) is int or type(key) is str:
             self._key = key
-        value = delta.get("v", _MISSING)
+        value: Json = delta.get("v", _MISSING)
         if value is _MISSING and delta.get("o") != "remove":
             return []
         begins = type(value) is dict and ("c" in delta or _holds_message(value))
