@@ -1,42 +1,16 @@
 """One attempt at a call of the API: what is an answer, and what is the attempt's failure."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
 from chat2api.errors import UpstreamProtocolError, UpstreamRefusedRequestError
 from chat2api.gateway.api_answers import read_list, read_offered
 from chat2api.simulator.faults import Fault
 from chat2api.simulator.openai_api import Prepared
-from tests.api.openai.forwarding import CHAT, QUESTION, Forwarding, open_forwarding
-from tests.e2e.harness import HouseClock
+from tests.api.openai.forwarding import CHAT, QUESTION, Forwarding
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 STREAMED = QUESTION | {"stream": True}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def clock() -> HouseClock:
-    return HouseClock(speed=20)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory, clock: HouseClock) -> AsyncIterator[Forwarding]:
-    async with open_forwarding(tmp_path_factory.mktemp("keys"), keys=3, clock=clock) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def three(running: Forwarding, clock: HouseClock) -> Forwarding:
-    await running.recover(clock)
-    return running
-
-
-def used(three: Forwarding) -> list[str]:
-    """The keys that the calls came by, oldest first."""
-    return [str(record.account) for record in three.api.control.requests_to("chat")]
 
 
 @pytest.mark.parametrize("at", ["before_headers", "before_content"])
@@ -48,13 +22,13 @@ async def test_R3_a_connection_that_breaks_before_the_answer_is_made_again_once(
     answer = await three.http.post(CHAT, json=STREAMED if stream else QUESTION)
     assert answer.status_code == 200
     assert "Nile" in answer.text
-    assert len(used(three)) == 2
+    assert len(three.used()) == 2
 
 
 async def test_R3_a_short_answer_that_breaks_in_the_middle_is_asked_for_again(three: Forwarding) -> None:
     three.api.control.fail("chat", Fault("reset", at="mid_stream"))
     assert (await three.http.post(CHAT, json=QUESTION)).status_code == 200
-    assert len(used(three)) == 2
+    assert len(three.used()) == 2
 
 
 @pytest.mark.parametrize(
@@ -74,7 +48,7 @@ async def test_R3_what_is_no_answer_goes_on_to_the_next_key(three: Forwarding, p
     three.api.prepare(prepared)
     answer = await three.http.post(CHAT, json=STREAMED)
     assert (answer.status_code, answer.text.count("[DONE]")) == (200, 1)
-    assert len(used(three)) == 2
+    assert len(three.used()) == 2
 
 
 async def test_a_list_is_read_for_what_has_an_id() -> None:

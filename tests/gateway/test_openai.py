@@ -1,42 +1,17 @@
 """The OpenAI provider: which key serves, which rests, and what is told when none can."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from chat2api.simulator import openai_api
 from chat2api.simulator.faults import Fault
-from chat2api.storage.keys import NewKey
 from tests.api.openai.forwarding import CHAT, OPERATOR, QUESTION, Forwarding, open_forwarding
 from tests.e2e.harness import HouseClock
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 STREAMED = QUESTION | {"stream": True}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def clock() -> HouseClock:
-    return HouseClock(speed=20)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory, clock: HouseClock) -> AsyncIterator[Forwarding]:
-    async with open_forwarding(tmp_path_factory.mktemp("keys"), keys=3, clock=clock) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def three(running: Forwarding, clock: HouseClock) -> Forwarding:
-    await running.recover(clock)
-    return running
-
-
-def used(three: Forwarding) -> list[str]:
-    """The keys that the calls came by, oldest first."""
-    return [str(record.account) for record in three.api.control.requests_to("chat")]
 
 
 def ends(three: Forwarding) -> list[str]:
@@ -51,20 +26,20 @@ async def ask(three: Forwarding, **more: object) -> tuple[int, str | None, str |
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_R3_a_limited_key_rests_for_its_time_and_the_next_one_serves(
-    three: Forwarding, stream: bool, clock: HouseClock
+    three: Forwarding, stream: bool, house_clock: HouseClock
 ) -> None:
     three.api.control.fail("chat", openai_api.limited(time="1h"))
     body = STREAMED if stream else QUESTION
     assert (await three.http.post(CHAT, json=body)).status_code == 200
-    limited = used(three)[0]
-    assert used(three)[1] != limited
+    limited = three.used()[0]
+    assert three.used()[1] != limited
     for _ in range(12):
         assert (await ask(three))[0] == 200
-    assert used(three).count(limited) == 1
-    clock.advance(3700)
+    assert three.used().count(limited) == 1
+    house_clock.advance(3700)
     for _ in range(30):
         await ask(three)
-    assert used(three).count(limited) > 1
+    assert three.used().count(limited) > 1
 
 
 async def test_R7_a_wait_holds_for_its_model_alone(three: Forwarding) -> None:
@@ -74,23 +49,23 @@ async def test_R7_a_wait_holds_for_its_model_alone(three: Forwarding) -> None:
     assert (status, code) == (429, "rate_limit_exceeded")
     assert 3500 < int(after or 0) <= 3600
     assert (await ask(three, model="gpt-4o"))[0] == 200
-    before = len(used(three))
+    before = len(three.used())
     assert (await ask(three))[0] == 429
-    assert len(used(three)) == before
+    assert len(three.used()) == before
 
 
 async def test_a_key_without_credit_is_set_aside_and_the_caller_hears_nothing_of_it(three: Forwarding) -> None:
     three.api.control.fail("chat", openai_api.out_of_credit(), account=ends(three)[0], times=None)
     for _ in range(10):
         assert (await ask(three))[0] == 200
-    assert used(three).count(ends(three)[0]) <= 1
+    assert three.used().count(ends(three)[0]) <= 1
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 529])
 async def test_R3_a_failing_server_is_asked_again_and_then_by_another_key(three: Forwarding, status: int) -> None:
     three.api.control.fail("chat", Fault("answer", status=status, body="<html>bad</html>"), times=2)
     assert (await ask(three))[0] == 200
-    first, second, third = used(three)
+    first, second, third = three.used()
     assert first == second != third
 
 
@@ -99,7 +74,7 @@ async def test_R3_what_fails_for_good_is_told_once_and_finally(three: Forwarding
     answer = await three.http.post(CHAT, json=QUESTION)
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_server_error")
     assert answer.headers["x-should-retry"] == "false"
-    assert len(used(three)) <= 4
+    assert len(three.used()) <= 4
 
 
 async def test_R3_a_wrong_request_is_told_at_once_and_costs_no_key_anything(three: Forwarding) -> None:
@@ -107,7 +82,7 @@ async def test_R3_a_wrong_request_is_told_at_once_and_costs_no_key_anything(thre
         three.fresh()
         three.api.control.fail("chat", openai_api.fault(openai_api.error(status, "No.", code="why")))
         assert (await ask(three))[:2] == (status, "why")
-        assert len(used(three)) == 1
+        assert len(three.used()) == 1
 
 
 async def test_a_key_that_may_not_is_passed_over_for_this_request(three: Forwarding) -> None:
@@ -127,21 +102,16 @@ async def test_R3a_the_official_client_does_not_multiply_the_attempts(three: For
     async with three.house.client() as client:
         with pytest.raises(Exception, match="API failed"):
             await client.chat.completions.create(model="gpt-4.1", messages=[{"role": "user", "content": "x"}])
-    assert len(used(three)) <= 4
+    assert len(three.used()) <= 4
 
 
-async def issue(three: Forwarding, name: str) -> dict[str, str]:
-    issued = await three.house.runtime.keys.issue(NewKey(name, None))
-    return {"Authorization": f"Bearer {issued.secret}"}
-
-
-async def test_R5_who_makes_any_server_fail_waits_alone(three: Forwarding, clock: HouseClock) -> None:
-    one, other, third = [await issue(three, name) for name in ("one", "other", "third")]
+async def test_R5_who_makes_any_server_fail_waits_alone(three: Forwarding, house_clock: HouseClock) -> None:
+    one, other, third = [await three.issue(name) for name in ("one", "other", "third")]
     poison = QUESTION | {"model": "gpt-4.1-mini"}
     three.api.control.fail("chat", Fault("answer", status=500), times=None)
     for _ in range(4):
         await three.http.post(CHAT, json=poison, headers=one)
-    asked = len(used(three))
+    asked = len(three.used())
     assert asked == 5, "the breaker of this caller has opened"
     refused = await three.http.post(CHAT, json=QUESTION, headers=one)
     assert refused.status_code == 429
@@ -149,35 +119,35 @@ async def test_R5_who_makes_any_server_fail_waits_alone(three: Forwarding, clock
     three.fresh()
     for headers in (other, third, OPERATOR):
         assert (await three.http.post(CHAT, json=QUESTION, headers=headers)).status_code == 200
-    clock.advance(31)
+    house_clock.advance(31)
     assert (await three.http.post(CHAT, json=QUESTION, headers=one)).status_code == 200
     assert (await three.http.post(CHAT, json=QUESTION, headers=one)).status_code == 200
 
 
 async def test_R5_what_fails_for_two_callers_is_closed_for_all(three: Forwarding) -> None:
-    one, other, third = [await issue(three, name) for name in ("one", "other", "third")]
+    one, other, third = [await three.issue(name) for name in ("one", "other", "third")]
     three.api.control.fail("chat", Fault("answer", status=500), times=None)
     for headers in (one, other, one, other):
         await three.http.post(CHAT, json=QUESTION, headers=headers)
     three.fresh()
     answer = await three.http.post(CHAT, json=QUESTION, headers=third)
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
-    assert used(three) == []
+    assert three.used() == []
 
 
 async def test_the_same_end_user_stays_with_one_key(three: Forwarding) -> None:
     for _ in range(8):
         await ask(three, user="somebody")
-    assert len(set(used(three))) == 1
+    assert len(set(three.used())) == 1
     three.fresh()
     for number in range(30):
         await ask(three, user=f"user {number}")
-    assert len(set(used(three))) == 3
+    assert len(set(three.used())) == 3
 
 
 async def test_many_at_once_are_spread(three: Forwarding) -> None:
     assert [status for status, _, _ in await asyncio.gather(*(ask(three) for _ in range(40)))] == [200] * 40
-    assert set(used(three)) == set(ends(three))
+    assert set(three.used()) == set(ends(three))
     assert three.house.runtime.openai.pool.statistics().in_flight == 0
 
 
@@ -218,7 +188,7 @@ async def test_own_keys_are_used_as_they_are_and_told_what_the_api_says(three: F
     try:
         answer = await three.http.post(CHAT, json=QUESTION, headers=own)
         assert (answer.status_code, answer.headers["x-ratelimit-limit-requests"]) == (200, "500")
-        assert used(three) == [own["Authorization"][-4:]]
+        assert three.used() == [own["Authorization"][-4:]]
         three.api.control.fail("chat", openai_api.limited(time="20s"))
         limited = await three.http.post(CHAT, json=QUESTION, headers=own)
         assert (limited.status_code, limited.json()["error"]["code"]) == (429, "rate_limit_exceeded")
@@ -226,7 +196,7 @@ async def test_own_keys_are_used_as_they_are_and_told_what_the_api_says(three: F
         assert "org-" not in limited.text
         three.api.control.fail("chat", Fault("answer", status=500))
         assert (await three.http.post(CHAT, json=QUESTION, headers=own)).status_code == 200
-        assert set(used(three)) == {own["Authorization"][-4:]}
+        assert set(three.used()) == {own["Authorization"][-4:]}
         listed = await three.http.get("/v1/models", headers=own)
         assert listed.status_code == 200
     finally:

@@ -10,6 +10,7 @@ import httpx
 from chat2api.clock import Clock
 from chat2api.simulator.openai_api import ApiSimulator
 from chat2api.simulator.options import SimulatorOptions
+from chat2api.storage.keys import KeyLimits, KeyScope, NewKey
 from tests.e2e.harness import OPERATOR_KEY, House, HouseClock, open_house
 
 CHAT = "/v1/chat/completions"
@@ -28,6 +29,18 @@ class Forwarding:
     def fresh(self) -> None:
         """Forget what one test has done to the API."""
         self.api.control.reset()
+
+    def used(self) -> list[str]:
+        """Give the keys that the chats came by, oldest first."""
+        return [str(record.account) for record in self.api.control.requests_to("chat")]
+
+    async def issue(
+        self, name: str = "somebody", *, models: Sequence[str] | None = None, limits: KeyLimits | None = None
+    ) -> dict[str, str]:
+        """Give the headers of another caller, with a new key."""
+        scope = KeyScope(models=tuple(models)) if models is not None else KeyScope()
+        issued = await self.house.runtime.keys.issue(NewKey(name, None, scope=scope, limits=limits or KeyLimits()))
+        return {"Authorization": f"Bearer {issued.secret}"}
 
     async def recover(self, clock: HouseClock) -> None:
         """Let every wait end, and let every key and the operator find the API well."""

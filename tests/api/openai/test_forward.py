@@ -27,12 +27,6 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[For
         yield running
 
 
-@pytest.fixture
-def forwarding(running: Forwarding) -> Forwarding:
-    running.fresh()
-    return running
-
-
 async def test_an_answer_is_what_the_api_said(forwarding: Forwarding) -> None:
     answer = await forwarding.http.post(CHAT, json=QUESTION)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")

@@ -1,22 +1,12 @@
 """Whose the objects are that calls name, in chats as in all other operations."""
 
-from collections.abc import AsyncIterator
-
 import orjson
 import pytest
-import pytest_asyncio
 
 from chat2api.simulator.openai_api import Prepared
-from chat2api.storage.keys import NewKey
-from tests.api.openai.forwarding import CHAT, QUESTION, Forwarding, open_forwarding
+from tests.api.openai.forwarding import CHAT, QUESTION, Forwarding
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Forwarding]:
-    async with open_forwarding(tmp_path_factory.mktemp("objects"), keys=3) as running:
-        yield running
 
 
 def chat_about(identifier: str) -> dict[str, object]:
@@ -27,8 +17,7 @@ def chat_about(identifier: str) -> dict[str, object]:
 
 async def test_S8_a_chat_uses_the_files_of_its_caller_and_no_others(running: Forwarding) -> None:
     running.fresh()
-    issued = await running.house.runtime.keys.issue(NewKey("somebody", None))
-    other = {"Authorization": f"Bearer {issued.secret}"}
+    other = await running.issue()
     uploads = []
     for number in range(4):
         file = {"file": (f"{number}.txt", b"text")}
@@ -106,8 +95,7 @@ def referring_to(items: list[dict[str, str]]) -> list[dict[str, object]]:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_S8_items_of_an_answer_are_their_callers_and_nobody_elses(running: Forwarding, stream: bool) -> None:
     running.fresh()
-    issued = await running.house.runtime.keys.issue(NewKey("somebody", None))
-    other = {"Authorization": f"Bearer {issued.secret}"}
+    other = await running.issue()
     _, items = await make_response(running, stream)
     assert len(items[0]["result"]) > 300_000, "longer than what is held of an answer"
     made_by = running.api.control.requests[-1].account
@@ -168,10 +156,9 @@ async def test_S8_the_sound_of_a_chat_is_its_callers(running: Forwarding, stream
         "stream": stream,
     }
     assert (await running.http.post(CHAT, json=spoken)).status_code == 200
-    issued = await running.house.runtime.keys.issue(NewKey("somebody", None))
     said = {"role": "assistant", "audio": {"id": identifier}}
     again = QUESTION | {"messages": [said, {"role": "user", "content": "x"}]}
-    refused = await running.http.post(CHAT, json=again, headers={"Authorization": f"Bearer {issued.secret}"})
+    refused = await running.http.post(CHAT, json=again, headers=await running.issue())
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "not_found")
     assert (await running.http.post(CHAT, json=again)).status_code == 200
 

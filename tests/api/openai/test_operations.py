@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from chat2api.simulator.openai_api import Prepared
-from chat2api.storage.keys import KeyLimits, KeyScope, NewKey
+from chat2api.storage.keys import KeyLimits
 from tests.api.openai.forwarding import Forwarding, open_forwarding
 from tests.e2e.harness import SECOND_KEY
 
@@ -19,29 +19,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Forwarding]:
-    async with open_forwarding(tmp_path_factory.mktemp("operations"), keys=3) as running:
-        yield running
-
-
-@pytest.fixture
-def forwarding(running: Forwarding) -> Forwarding:
-    running.fresh()
-    return running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def client(forwarding: Forwarding) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with forwarding.house.client(max_retries=0) as client:
-        yield client
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def other(forwarding: Forwarding) -> AsyncIterator[openai.AsyncOpenAI]:
     """Another caller, with an issued key."""
-    issued = await forwarding.house.runtime.keys.issue(NewKey("somebody", None))
-    async with forwarding.house.client(issued.secret, max_retries=0) as client:
+    async with forwarding.house.client((await forwarding.issue())["Authorization"][7:], max_retries=0) as client:
         yield client
 
 
@@ -76,9 +57,7 @@ async def test_R8_what_a_call_will_be_billed_is_reserved(
     forwarding: Forwarding, path: str, body: object, tokens: int
 ) -> None:
     async def ask(limit: int) -> int:
-        limits = KeyLimits(tokens_per_minute=limit)
-        issued = await forwarding.house.runtime.keys.issue(NewKey("limited", None, limits=limits))
-        headers = {"Authorization": f"Bearer {issued.secret}"}
+        headers = await forwarding.issue(limits=KeyLimits(tokens_per_minute=limit))
         return (await forwarding.http.post(f"/v1/{path}", json=body, headers=headers)).status_code
 
     assert await ask(tokens - 1) == 429
@@ -165,8 +144,7 @@ async def test_S8_what_others_made_cannot_be_referred_to(forwarding: Forwarding,
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"data": 5}', b""])
 async def test_a_list_of_files_that_cannot_be_read_is_the_apis_failure(forwarding: Forwarding, body: bytes) -> None:
-    issued = await forwarding.house.runtime.keys.issue(NewKey("with a file", None))
-    headers = {"Authorization": f"Bearer {issued.secret}"}
+    headers = await forwarding.issue()
     file = {"file": ("a.txt", b"text")}
     made = await forwarding.http.post("/v1/files", files=file, data={"purpose": "user_data"}, headers=headers)
     forwarding.api.prepare(Prepared(body))
@@ -209,8 +187,7 @@ async def test_a_wrong_body_reaches_nobody(forwarding: Forwarding, path: str, bo
 
 
 async def test_a_keys_list_of_models_holds_here_too(forwarding: Forwarding) -> None:
-    issued = await forwarding.house.runtime.keys.issue(NewKey("narrow", None, scope=KeyScope(models=("gpt-4.1",))))
-    headers = {"Authorization": f"Bearer {issued.secret}"}
+    headers = await forwarding.issue(models=["gpt-4.1"])
     answer = await forwarding.http.post(
         "/v1/embeddings", json={"model": "text-embedding-3-small", "input": "x"}, headers=headers
     )

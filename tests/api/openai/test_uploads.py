@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 
 import openai
 import pytest
-import pytest_asyncio
 
 from chat2api.simulator import openai_api
 from chat2api.simulator.faults import Fault
-from chat2api.storage.keys import KeyLimits, KeyScope, NewKey
+from chat2api.storage.keys import KeyLimits, NewKey
 from chat2api.upstream.uploads import KEPT, LIMIT, Upload
 from tests.api.openai.forwarding import OPERATOR, Forwarding, open_forwarding
 from tests.e2e.harness import until
@@ -24,30 +23,6 @@ KIND = {"Content-Type": "multipart/form-data; boundary=XX"}
 def part(name: str, value: bytes, file: str = "") -> bytes:
     told = f'; filename="{file}"' if file else ""
     return f'--XX\r\nContent-Disposition: form-data; name="{name}"{told}\r\n\r\n'.encode() + value + b"\r\n"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Forwarding]:
-    async with open_forwarding(tmp_path_factory.mktemp("uploads"), keys=3) as running:
-        yield running
-
-
-@pytest.fixture
-def forwarding(running: Forwarding) -> Forwarding:
-    running.fresh()
-    return running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def client(forwarding: Forwarding) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with forwarding.house.client(max_retries=0) as client:
-        yield client
-
-
-async def narrow(forwarding: Forwarding, *models: str) -> dict[str, str]:
-    """Headers of an issued key with these models only."""
-    issued = await forwarding.house.runtime.keys.issue(NewKey("narrow", None, scope=KeyScope(models=models)))
-    return {"Authorization": f"Bearer {issued.secret}"}
 
 
 async def test_a_sound_is_written_down(client: openai.AsyncOpenAI, forwarding: Forwarding) -> None:
@@ -89,9 +64,7 @@ async def test_all_pictures_that_are_asked_for_are_counted(forwarding: Forwardin
 
 
 async def test_R8_pictures_in_a_form_are_reserved_for_before_they_are_made(forwarding: Forwarding) -> None:
-    limits = KeyLimits(tokens_per_minute=3000)
-    issued = await forwarding.house.runtime.keys.issue(NewKey("limited", None, limits=limits))
-    headers = {"Authorization": f"Bearer {issued.secret}"} | KIND
+    headers = await forwarding.issue(limits=KeyLimits(tokens_per_minute=3000)) | KIND
 
     async def edit(*fields: bytes) -> int:
         content = b"".join(fields) + part("image", b"png", "a.png") + b"--XX--\r\n"
@@ -115,7 +88,7 @@ async def test_files_are_kept_listed_read_and_removed_by_the_one_who_made_them(
     for number, one in enumerate(made):
         assert (await client.files.retrieve(one.id)).bytes == len(SOUND) - number
         assert (await client.files.content(one.id)).content == SOUND[number:]
-    async with forwarding.house.client((await narrow(forwarding, "*"))["Authorization"][7:]) as other:
+    async with forwarding.house.client((await forwarding.issue(models=["*"]))["Authorization"][7:]) as other:
         assert [one async for one in other.files.list()] == []
         for attempt in (
             other.files.retrieve(made[0].id),
@@ -203,7 +176,7 @@ async def test_a_form_may_name_the_provider_in_its_model(forwarding: Forwarding,
                 yield body[at + 50 :]
                 return
 
-    headers = await narrow(forwarding, "whisper-1") | KIND
+    headers = await forwarding.issue(models=["whisper-1"]) | KIND
     answer = await forwarding.http.post(
         "/v1/audio/transcriptions", content=body if sized else pieces(), headers=headers
     )
@@ -219,14 +192,14 @@ async def test_a_form_may_name_the_provider_in_its_model(forwarding: Forwarding,
 async def test_a_model_that_the_key_has_not_reaches_nobody_wherever_it_stands(
     forwarding: Forwarding, first: str
 ) -> None:
-    headers = await narrow(forwarding, "gpt-4.1") | KIND
+    headers = await forwarding.issue(models=["gpt-4.1"]) | KIND
     model, file = part("model", b"whisper-1"), part("file", SOUND * 3, "a.mp3")
     body = (model + file if first == "model" else file + model) + b"--XX--\r\n"
     answer = await forwarding.http.post("/v1/audio/transcriptions", content=body, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
     assert forwarding.api.control.requests == [], "no whole request has arrived"
     allowed = await forwarding.http.post(
-        "/v1/audio/transcriptions", content=body, headers=await narrow(forwarding, "whisper-*") | KIND
+        "/v1/audio/transcriptions", content=body, headers=await forwarding.issue(models=["whisper-*"]) | KIND
     )
     assert allowed.status_code == 200
 
