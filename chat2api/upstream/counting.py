@@ -1,15 +1,11 @@
 """Counts the calls to the backend by kind and outcome, for the metrics."""
 
 from collections import Counter
-from collections.abc import Awaitable
 from functools import lru_cache
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 from chat2api.errors import UpstreamError
 from chat2api.upstream.exchange import Channel, Request, Response, ResponseStream, Transport, WebSocket
-
-T = TypeVar("T", Response, ResponseStream)
 
 _KINDS = (
     ("/conversation/prepare", "prepare"),
@@ -62,19 +58,29 @@ class CountedTransport:
         max_bytes: int = 4 * 1024 * 1024,
     ) -> Response:
         """See Transport."""
-        return await self._count(
-            request.url,
-            self._inner.fetch(channel, request, connect_timeout=connect_timeout, timeout=timeout, max_bytes=max_bytes),
-        )
+        try:
+            answer = await self._inner.fetch(
+                channel, request, connect_timeout=connect_timeout, timeout=timeout, max_bytes=max_bytes
+            )
+        except UpstreamError as error:
+            self.calls[kind_of(request.url), str(error.code)] += 1
+            raise
+        self.calls[kind_of(request.url), outcome_of(answer.status)] += 1
+        return answer
 
     async def open(
         self, channel: Channel, request: Request, *, connect_timeout: float, headers_timeout: float
     ) -> ResponseStream:
         """See Transport. The outcome is that of the answer's head."""
-        return await self._count(
-            request.url,
-            self._inner.open(channel, request, connect_timeout=connect_timeout, headers_timeout=headers_timeout),
-        )
+        try:
+            answer = await self._inner.open(
+                channel, request, connect_timeout=connect_timeout, headers_timeout=headers_timeout
+            )
+        except UpstreamError as error:
+            self.calls[kind_of(request.url), str(error.code)] += 1
+            raise
+        self.calls[kind_of(request.url), outcome_of(answer.status)] += 1
+        return answer
 
     async def connect(
         self,
@@ -107,12 +113,3 @@ class CountedTransport:
     async def aclose(self) -> None:
         """See Transport."""
         await self._inner.aclose()
-
-    async def _count(self, url: str, call: Awaitable[T]) -> T:
-        try:
-            answer = await call
-        except UpstreamError as error:
-            self.calls[kind_of(url), str(error.code)] += 1
-            raise
-        self.calls[kind_of(url), outcome_of(answer.status)] += 1
-        return answer

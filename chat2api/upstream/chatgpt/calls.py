@@ -2,10 +2,12 @@
 
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 
 from chat2api.errors import UpstreamProtocolError
-from chat2api.upstream.chatgpt.session import Session, accept_language, call_headers
+from chat2api.upstream.chatgpt.session import Session, accept_language, call_headers, conversation_page
 from chat2api.upstream.exchange import Request, Response, ResponseStream, Transport, WebSocket
+from chat2api.upstream.headers import Fields
 from chat2api.upstream.urls import locate
 
 _WEBSITE = frozenset({"chatgpt.com", "www.chatgpt.com", "chat.openai.com"})
@@ -14,6 +16,7 @@ _WEBSITE = frozenset({"chatgpt.com", "www.chatgpt.com", "chat.openai.com"})
 _PAGE_LIMIT = 8 * 1024 * 1024
 _BODY_LIMIT = 32 * 1024 * 1024
 _SESSION_IDS_KEPT = 4096
+_HEADERS_KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class BackendCalls:
         self._settings = settings
         self._process_id = uuid.uuid4()
         self._session_ids: dict[str, str] = {}
+        self._headers = lru_cache(maxsize=_HEADERS_KEPT)(self._make_headers)
 
     async def load_page(self, session: Session) -> Response:
         """GET the home page as a browser opens it."""
@@ -51,7 +55,7 @@ class BackendCalls:
 
     async def get(self, session: Session, path: str, *, route: str | None = None) -> Response:
         """GET a path below the backend's base, which may hold a query."""
-        request = Request("GET", session.base + path, tuple(self._headers(session, path, route=route)))
+        request = Request("GET", session.base + path, self._headers(session, path, "*/*", route))
         return await self._fetch(session, request, _BODY_LIMIT)
 
     async def post(
@@ -61,18 +65,18 @@ class BackendCalls:
         body: bytes,
         *,
         route: str | None = None,
-        extra: tuple[tuple[str, str], ...] = (),
+        extra: Fields = (),
     ) -> Response:
         """POST a JSON body to a path below the backend's base."""
+        headers = self._headers(session, path, "*/*", route, is_json=True)
         return await self._fetch(
-            session, self._json_request("POST", session, path, body, extra, route=route), _BODY_LIMIT
+            session, Request("POST", session.base + path, headers, body, varying=extra), _BODY_LIMIT
         )
 
     async def patch(self, session: Session, path: str, body: bytes, *, route: str | None = None) -> Response:
         """PATCH a path below the backend's base with a JSON body."""
-        return await self._fetch(
-            session, self._json_request("PATCH", session, path, body, (), route=route), _BODY_LIMIT
-        )
+        headers = self._headers(session, path, "*/*", route, is_json=True)
+        return await self._fetch(session, Request("PATCH", session.base + path, headers, body), _BODY_LIMIT)
 
     async def open_stream(
         self,
@@ -82,16 +86,17 @@ class BackendCalls:
         *,
         conversation_id: str | None = None,
         build_id: str | None = None,
-        extra: tuple[tuple[str, str], ...] = (),
+        extra: Fields = (),
     ) -> ResponseStream:
         """POST a JSON body and give the answer as it begins; close it."""
+        if conversation_id:
+            extra = (("Referer", conversation_page(session, conversation_id)), *extra)
         headers = self._headers(
-            session, path, accept="text/event-stream", conversation_id=conversation_id, build_id=build_id
+            session, path, "text/event-stream", build_id=build_id, in_conversation=bool(conversation_id), is_json=True
         )
-        headers += [("Content-Type", "application/json"), *extra]
         return await self._transport.open(
             session.channel,
-            Request("POST", session.base + path, tuple(headers), body),
+            Request("POST", session.base + path, headers, body, varying=extra),
             connect_timeout=self._settings.connect_timeout,
             headers_timeout=self._settings.headers_timeout,
         )
@@ -129,29 +134,16 @@ class BackendCalls:
             max_bytes=max_bytes,
         )
 
-    def _json_request(
-        self,
-        method: str,
-        session: Session,
-        path: str,
-        body: bytes,
-        extra: tuple[tuple[str, str], ...],
-        *,
-        route: str | None = None,
-    ) -> Request:
-        headers = [*self._headers(session, path, route=route), ("Content-Type", "application/json"), *extra]
-        return Request(method, session.base + path, tuple(headers), body)
-
-    def _headers(
+    def _make_headers(
         self,
         session: Session,
         path: str,
-        *,
-        accept: str = "*/*",
+        accept: str,
         route: str | None = None,
-        conversation_id: str | None = None,
         build_id: str | None = None,
-    ) -> list[tuple[str, str]]:
+        in_conversation: bool = False,
+        is_json: bool = False,
+    ) -> Fields:
         return call_headers(
             session,
             session.prefix + path.partition("?")[0],
@@ -159,7 +151,8 @@ class BackendCalls:
             language=self._settings.language,
             accept=accept,
             route=None if route is None else session.prefix + route,
-            conversation_id=conversation_id,
+            in_conversation=in_conversation,
+            is_json=is_json,
             build_id=build_id,
             auth_key="" if locate(session.origin).host in _WEBSITE else self._settings.auth_key,
         )

@@ -6,6 +6,7 @@ from os import urandom
 from typing import Literal
 
 from chat2api.upstream.exchange import BrowserProfile, Channel
+from chat2api.upstream.headers import Fields
 from chat2api.upstream.profiles import profile_for
 
 Credential = Literal["account", "caller", "anonymous"]
@@ -48,7 +49,7 @@ class Session:
     @property
     def channel(self) -> Channel:
         """The scope of its connections and cookies."""
-        return Channel(self.key, self.proxy, self.profile)
+        return _channel(self.key, self.proxy)
 
 
 def call_headers(
@@ -59,14 +60,16 @@ def call_headers(
     language: str,
     accept: str = "*/*",
     route: str | None = None,
-    conversation_id: str | None = None,
+    in_conversation: bool = False,
+    is_json: bool = False,
     build_id: str | None = None,
     auth_key: str = "",
-) -> list[tuple[str, str]]:
+) -> Fields:
     """Give the headers of one call of the web app of 2026, without those of the browser itself.
 
     `session_id` is a UUID that differs from one browser start to the next. `path` is the request's path, `route` its
-    template where that differs; `build_id` is the web build when it is known.
+    template where that differs; `build_id` is the web build when it is known. A call from a page that shows a
+    conversation has the Referer `conversation_page` beside these.
     """
     headers = [
         ("Accept", accept),
@@ -75,7 +78,6 @@ def call_headers(
         ("Oai-Session-Id", session_id),
         ("Oai-Language", language),
         ("Origin", session.origin),
-        ("Referer", f"{session.origin}/c/{conversation_id}" if conversation_id else f"{session.origin}/"),
         ("Sec-Fetch-Dest", "empty"),
         ("Sec-Fetch-Mode", "cors"),
         ("Sec-Fetch-Site", "same-origin"),
@@ -84,6 +86,8 @@ def call_headers(
         ("X-OpenAI-Target-Route", route or path),
         ("Cookie", f"oai-did={session.device_id}"),
     ]
+    if not in_conversation:
+        headers.append(("Referer", f"{session.origin}/"))
     if build_id is not None:
         headers.append(("Oai-Client-Version", build_id))
     if session.access_token is not None:
@@ -92,7 +96,19 @@ def call_headers(
         headers.append(("Chatgpt-Account-Id", session.workspace_id))
     if auth_key:
         headers.append(("authkey", auth_key))
-    return headers
+    if is_json:
+        headers.append(("Content-Type", "application/json"))
+    return tuple(headers)
+
+
+def conversation_page(session: Session, conversation_id: str) -> str:
+    """Give the address of the page that shows a conversation."""
+    return f"{session.origin}/c/{conversation_id}"
+
+
+@lru_cache(maxsize=4096)
+def _channel(key: str, proxy: str | None) -> Channel:
+    return Channel(key, proxy, profile_for(key))
 
 
 def fresh_id() -> str:

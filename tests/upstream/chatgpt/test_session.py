@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chat2api.upstream.chatgpt.session import Session, accept_language, call_headers, fresh_id
+from chat2api.upstream.chatgpt.session import Session, accept_language, call_headers, conversation_page, fresh_id
 
 DEVICE = "11111111-2222-4333-8444-555555555555"
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJjYW5hcnkiOjF9.c2ln"
@@ -58,13 +58,11 @@ def test_what_is_there_is_told() -> None:
     assert sent["Oai-Language"] == "en-GB"
 
 
-@pytest.mark.parametrize(
-    ("more", "referer"),
-    [({}, "https://chatgpt.com/"), ({"conversation_id": "c-1"}, "https://chatgpt.com/c/c-1")],
-)
-def test_the_referer_is_the_page_that_would_make_the_call(more: dict[str, Any], referer: str) -> None:
-    assert headers(**more)["Referer"] == referer
-    assert headers(**more)["Origin"] == "https://chatgpt.com"
+def test_the_referer_is_the_page_that_would_make_the_call() -> None:
+    assert headers()["Referer"] == "https://chatgpt.com/"
+    assert "Referer" not in headers(in_conversation=True), "that of each conversation is its own"
+    assert conversation_page(SESSION, "c-1") == "https://chatgpt.com/c/c-1"
+    assert headers(in_conversation=True)["Origin"] == "https://chatgpt.com"
 
 
 def test_path_and_route_are_told() -> None:
