@@ -1,9 +1,8 @@
 """curl's easy handles: one request each, told which browser it is once and used again for requests of the same kind.
 
 Most of what a request costs otherwise is telling a new handle which browser it is. Method and kind of body never change
-on a handle, so nothing of one request can be left over in the next but what `EasyHandle.prepare` sets each time. Of a
-request's header lines those that others share are in one list, made once (`LineList`); the request's own ones are put in
-front of it.
+on a handle, so nothing of one request can be left over in the next but what `EasyHandle.prepare` sets each time. curl's
+list of header lines is kept in the same way, for requests that differ in a few values (`LineLists`).
 """
 
 from collections.abc import Callable
@@ -12,10 +11,13 @@ from typing import Any, Literal, Protocol, cast
 from curl_cffi import Curl, CurlError, CurlInfo, CurlOpt, ffi, lib  # noqa: TID251 - one of its two doors
 
 from chat2api.upstream.exchange import Channel, Request
-from chat2api.upstream.headers import Lines
+from chat2api.upstream.headers import Lines, Plan
 from chat2api.upstream.transfer import Receiver
 
 NO_SOCKET = -1  # CURL_SOCKET_TIMEOUT and CURL_SOCKET_BAD
+
+_LISTS_KEPT = 32
+"""Lists of header lines that are kept for the requests of one plan."""
 
 _SUPPRESSED = (b"Expect:", b"Content-Type:")
 _HTTP_1 = 2  # CURL_HTTP_VERSION_1_1
@@ -52,15 +54,34 @@ def shape_of(request: Request) -> Shape:
     return request.method, "none" if request.body is None and request.method != "POST" else "empty"
 
 
-class LineList:
-    """Header lines in curl's list, for any number of requests at once: curl only reads them."""
+class LineLists:
+    """curl's lists of header lines for the requests of one plan, each list for one request at a time."""
 
-    def __init__(self, lines: tuple[bytes, ...]) -> None:
-        """Make the list, ended by what keeps curl from adding headers of its own."""
-        head = ffi.NULL
-        for line in (*lines, *_SUPPRESSED):
-            head = lib.curl_slist_append(head, line)
-        self.head = ffi.gc(head, lib.curl_slist_free_all)
+    def __init__(self, plan: Plan) -> None:
+        """Have no list yet. Each will end with what keeps curl from adding headers of its own."""
+        self._texts = [ffi.new("char[]", line) for line in (*plan.lines, *_SUPPRESSED)]
+        self._places = plan.places
+        self._free: list[Any] = []
+
+    def take(self, values: list[bytes]) -> tuple[Any, list[Any]]:
+        """Give a list with these values in the plan's places, and what must be kept as long as curl reads it."""
+        nodes = self._free.pop() if self._free else self._make()
+        texts = [ffi.new("char[]", value) for value in values]
+        for place, text in zip(self._places, texts, strict=True):
+            nodes[place].data = text
+        return nodes, texts
+
+    def give_back(self, nodes: Any) -> None:
+        """Take a list back that curl reads no more."""
+        if len(self._free) < _LISTS_KEPT:
+            self._free.append(nodes)
+
+    def _make(self) -> Any:
+        nodes = ffi.new("struct curl_slist[]", len(self._texts))
+        for number, text in enumerate(self._texts):
+            nodes[number].data = text
+            nodes[number].next = nodes + number + 1 if number + 1 < len(self._texts) else ffi.NULL
+        return nodes
 
 
 class _Body:
@@ -119,8 +140,8 @@ class Company(Protocol):
         """Keep a handle for later; False when there are enough."""
         ...
 
-    def line_list(self, lines: tuple[bytes, ...]) -> LineList:
-        """Give the list of these lines, the same one as long as it is in use."""
+    def line_lists(self, plan: Plan) -> LineLists:
+        """Give the lists of this plan."""
         ...
 
 
@@ -141,10 +162,10 @@ class EasyHandle(Curl):
         self._multi = multi
         self._body = _Body()
         self._size = ffi.new("int64_t *")
-        self._own_lines: Any = ffi.NULL
-        """The first of the request's own header lines in curl's list."""
-        self._last_own: Any = ffi.NULL
-        self._shared_lines: LineList | None = None
+        self._lists: LineLists | None = None
+        """Where the header lines are from: the list, and the texts in it that are the request's own."""
+        self._lines: Any = None
+        self._own_texts: list[Any] = []
         self._configure(multi.channel)
         self._ensure_cacert()
         self._data_context = ffi.from_handle(self._write_handle)
@@ -198,29 +219,18 @@ class EasyHandle(Curl):
             self.setopt(CurlOpt.SEEKDATA, request.upload)
             self._size[0] = -1 if request.upload.length is None else request.upload.length
             self._set(_BODY_SIZE, self._size)
-        self._load_lines(lines)
+        self._lists = self._multi.line_lists(lines.plan)
+        self._lines, self._own_texts = self._lists.take(lines.values)
+        self._set(_HTTPHEADER, self._lines)
         if pinned is not None:
             self.single = True
             self.setopt(CurlOpt.RESOLVE, [pinned])
 
-    def _load_lines(self, lines: Lines) -> None:
-        self._shared_lines = shared = self._multi.line_list(lines.rest)
-        head = shared.head
-        for line in reversed(lines.first):
-            node = lib.curl_slist_append(ffi.NULL, line)
-            node.next = head
-            if self._last_own == ffi.NULL:
-                self._last_own = node
-            self._own_lines = head = node
-        self._set(_HTTPHEADER, head)
-
     def _drop_lines(self) -> None:
-        """Free the request's own header lines, and leave those alone that it shared."""
-        if self._own_lines != ffi.NULL:
-            self._last_own.next = ffi.NULL
-            lib.curl_slist_free_all(self._own_lines)
-            self._own_lines = self._last_own = ffi.NULL
-        self._shared_lines = None
+        if self._lists is not None:
+            self._lists.give_back(self._lines)
+            self._lists, self._lines = None, None
+            self._own_texts.clear()
 
     def _set(self, option: int, value: object) -> None:
         # Like setopt, which spends more on looking for the kind of an option than curl does on setting it.

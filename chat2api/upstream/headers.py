@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from operator import itemgetter
 from typing import NamedTuple
 
 from chat2api.errors import UpstreamProtocolError
@@ -11,7 +10,6 @@ from chat2api.errors import UpstreamProtocolError
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _FIELD = re.compile(r"^[ \t]*([^: \t\r\n]++)[ \t]*+:([^\r\n]*+)", re.MULTILINE)
-_PLACE = itemgetter(0)
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"})
 _LENGTH = "content-length"
 
@@ -22,20 +20,29 @@ Fields = tuple[tuple[str, str], ...]
 """Headers: names and values."""
 
 
+class Plan:
+    """The lines of requests that differ in some values only, one and the same object for all of them."""
+
+    __slots__ = ("lines", "places")
+
+    def __init__(self, lines: tuple[bytes, ...], places: tuple[int, ...]) -> None:
+        """Take all lines in their order, and the places of those that vary, in the order of `Lines.values`."""
+        self.lines = lines
+        self.places = places
+
+
 class Lines(NamedTuple):
-    """A request's lines in their order, cut in two: `rest` is one and the same tuple for all requests that share it."""
+    """A request's lines: a plan, and the lines that stand in its places this time."""
 
-    first: list[bytes]
-    rest: tuple[bytes, ...]
+    plan: Plan
+    values: list[bytes]
 
-
-class _Plan(NamedTuple):
-    """Lines of requests that differ in some values only, which go into the `places` among the first ones."""
-
-    first: list[bytes]
-    places: list[int]
-    """Of the values that vary, in the order in which they are given; last that of the length, where there is one."""
-    rest: tuple[bytes, ...]
+    def whole(self) -> list[bytes]:
+        """Give all lines in their order."""
+        lines = list(self.plan.lines)
+        for place, line in zip(self.plan.places, self.values, strict=True):
+            lines[place] = line
+        return lines
 
 
 class HeaderLines:
@@ -61,33 +68,31 @@ class HeaderLines:
         A given header replaces the default of the same name in any case; given ones that repeat a name are all kept,
         in the order in which they came. `varying` ones count as given last: they are those whose values are new in
         each request, and all else is remembered. `length` is the body's, None for a request without one; `cookie`
-        takes the place of all given cookies. Raises ValueError for a name or value that could change the request's
-        framing.
+        takes the place of all given cookies, and varies as well. Raises ValueError for a name or value that could
+        change the request's framing.
         """
-        plan = self._plan(given, tuple([name for name, _ in varying]), length is not None, cookie)
-        first = plan.first.copy()
-        for place, (name, value) in zip(plan.places, varying, strict=False):
-            first[place] = _write(name, value)
-        if length is not None:
-            first[plan.places[-1]] = b"Content-Length: %d" % length
-        return Lines(first, plan.rest)
-
-    def _make_plan(self, given: Fields, varying: tuple[str, ...], has_length: bool, cookie: str | None) -> _Plan:
+        values = [_write(name, value) for name, value in varying]
         if cookie is not None:
-            given = (*[pair for pair in given if pair[0].lower() != "cookie"], ("Cookie", cookie))
+            values.append(_write("Cookie", cookie))
+        if length is not None:
+            values.append(b"Content-Length: %d" % length)
+        names = tuple([name for name, _ in varying])
+        return Lines(self._plan(given, names, cookie is not None, length is not None), values)
+
+    def _make_plan(self, given: Fields, varying: tuple[str, ...], has_cookie: bool, has_length: bool) -> Plan:
+        if has_cookie:
+            given = tuple([pair for pair in given if pair[0].lower() != "cookie"])
+            varying = (*varying, "Cookie")
         chosen = [(*self._known(name), _write(name, value)) for name, value in given]
-        chosen += [(*self._known(name), name.encode()) for name in varying]
-        taken = {known for _, known, _ in chosen}
+        chosen += [(*self._known(name), b"") for name in varying]
         changing = list(range(len(given), len(chosen)))
+        taken = {known for _, known, _ in chosen}
         chosen += [default for default in self._defaults if default[1] not in taken]
         if has_length:
             changing.append(len(chosen))
             chosen.append((self._places.get(_LENGTH, self._rest), _LENGTH, b""))
         order = sorted(range(len(chosen)), key=lambda number: chosen[number][0])
-        places = [order.index(number) for number in changing]
-        cut = max(places, default=-1) + 1
-        lines = [chosen[number][2] for number in order]
-        return _Plan(lines[:cut], places, tuple(lines[cut:]))
+        return Plan(tuple([chosen[number][2] for number in order]), tuple([order.index(number) for number in changing]))
 
     def _check_name(self, name: str) -> tuple[int, str]:
         """Give a header's place and its name in lower case."""

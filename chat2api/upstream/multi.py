@@ -17,17 +17,17 @@ from typing import Any
 
 from curl_cffi import CurlError, CurlMOpt, ffi, lib  # noqa: TID251 - one of its two doors
 
-from chat2api.upstream.easy import NO_SOCKET, EasyHandle, LineList, Shape, shape_of
+from chat2api.upstream.easy import NO_SOCKET, EasyHandle, LineLists, Shape, shape_of
 from chat2api.upstream.exchange import Channel, Request
-from chat2api.upstream.headers import Lines
+from chat2api.upstream.headers import Lines, Plan
 from chat2api.upstream.readiness import IN, OUT, Readiness
 
 _CONNECTIONS_KEPT = 64
 _HANDLES_KEPT = 32
 """Easy handles that a channel keeps for requests to come, of all shapes together."""
 
-_LISTS_KEPT = 64
-"""Lists of header lines that requests of a channel have in common."""
+_PLANS_KEPT = 64
+"""Plans of header lines whose lists are kept."""
 
 
 class _Wishes:
@@ -90,7 +90,7 @@ class MultiHandle:
         self._easies: dict[Any, EasyHandle] = {}
         self._kept: dict[Shape, list[EasyHandle]] = {}
         self._kept_count = 0
-        self._line_lists: dict[tuple[bytes, ...], LineList] = {}
+        self._line_lists: dict[Plan, LineLists] = {}
         self._sockets: set[int] = set()
         self._acting = NO_SOCKET
         """The socket whose turn it is, or was last."""
@@ -133,13 +133,13 @@ class MultiHandle:
             raise
         return easy
 
-    def line_list(self, lines: tuple[bytes, ...]) -> LineList:
-        """Give the list of these lines, the one that others use if there is one."""
-        if (known := self._line_lists.get(lines)) is not None:
+    def line_lists(self, plan: Plan) -> LineLists:
+        """Give the lists of header lines for this plan, those that others use if there are some."""
+        if (known := self._line_lists.get(plan)) is not None:
             return known
-        if len(self._line_lists) >= _LISTS_KEPT:
+        if len(self._line_lists) >= _PLANS_KEPT:
             self._line_lists.clear()  # those in use are held by their requests
-        made = self._line_lists[lines] = LineList(lines)
+        made = self._line_lists[plan] = LineLists(plan)
         return made
 
     def give_back(self, easy: EasyHandle) -> bool:

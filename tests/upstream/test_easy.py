@@ -4,9 +4,9 @@ from collections.abc import Callable
 import pytest
 from curl_cffi import ffi
 
-from chat2api.upstream.easy import EasyHandle, LineList, Shape, shape_of
+from chat2api.upstream.easy import EasyHandle, LineLists, Shape, shape_of
 from chat2api.upstream.exchange import Channel, Request
-from chat2api.upstream.headers import Lines
+from chat2api.upstream.headers import Lines, Plan
 from chat2api.upstream.profiles import PROFILES
 from chat2api.upstream.uploads import Upload
 
@@ -18,7 +18,7 @@ class Company:
         self.channel = Channel("a", None, PROFILES[0])
         self.ca_file = ""
         self.room = 1
-        self.lists: list[LineList] = []
+        self.lists: dict[Plan, LineLists] = {}
 
     def add(self, easy: EasyHandle) -> None: ...
 
@@ -37,13 +37,13 @@ class Company:
         self.room -= 1
         return self.room >= 0
 
-    def line_list(self, lines: tuple[bytes, ...]) -> LineList:
-        self.lists.append(LineList(lines))
-        return self.lists[-1]
+    def line_lists(self, plan: Plan) -> LineLists:
+        return self.lists.setdefault(plan, LineLists(plan))
 
 
 def _walk(node: object) -> list[bytes]:
     """Give the lines of curl's list."""
+    node = ffi.cast("struct curl_slist *", node)
     lines = []
     while node != ffi.NULL:
         lines.append(ffi.string(node.data))  # type: ignore[attr-defined]  # cffi's structures have no types
@@ -67,28 +67,26 @@ async def test_the_shape_tells_method_and_kind_of_body(asked: Request, shape: Sh
     assert shape_of(asked) == shape
 
 
-def test_a_requests_own_lines_come_before_those_that_it_shares_and_go_without_them() -> None:
-    company = Company()
-    easy = EasyHandle(company, ("GET", "none"))
-    easy.prepare(Request("GET", "http://a.test/"), Lines([b"A: 1", b"B: 2"], (b"C: 3",)), None)
-    assert _walk(easy._own_lines) == [b"A: 1", b"B: 2", b"C: 3", b"Expect:", b"Content-Type:"]
-    shared = company.lists[0]
-    easy.release(keep=True)
-    assert easy._own_lines == ffi.NULL
-    assert _walk(shared.head) == [b"C: 3", b"Expect:", b"Content-Type:"]
-    easy.prepare(Request("GET", "http://a.test/"), Lines([], (b"D: 4",)), None)
-    assert easy._own_lines == ffi.NULL, "nothing of the request before"
-    easy.release(keep=True)
-    assert _walk(company.lists[1].head) == [b"D: 4", b"Expect:", b"Content-Type:"]
+def test_lists_are_used_again_and_never_by_two_requests_at_once() -> None:
+    lists = LineLists(Plan((b"", b"B: 2", b""), (2, 0)))
+    end = [b"Expect:", b"Content-Type:"]
+    one, _one_texts = lists.take([b"C: 1", b"A: 1"])
+    two, _two_texts = lists.take([b"C: 2", b"A: 2"])
+    assert _walk(one) == [b"A: 1", b"B: 2", b"C: 1", *end]
+    assert _walk(two) == [b"A: 2", b"B: 2", b"C: 2", *end]
+    lists.give_back(one)
+    again, _texts = lists.take([b"C: 3", b"A: 3"])
+    assert again is one
+    assert (_walk(again)[:3], _walk(two)[:3]) == ([b"A: 3", b"B: 2", b"C: 3"], [b"A: 2", b"B: 2", b"C: 2"])
 
 
-def test_shared_lines_stay_as_long_as_a_request_uses_them() -> None:
+def test_a_list_stays_as_long_as_a_request_uses_it() -> None:
     company = Company()
     easy = EasyHandle(company, ("GET", "none"))
-    easy.prepare(Request("GET", "http://a.test/"), Lines([b"A: 1"], (b"C: 3",)), None)
+    easy.prepare(Request("GET", "http://a.test/"), Lines(Plan((b"", b"C: 3"), (0,)), [b"A: 1"]), None)
     company.lists.clear()
     gc.collect()
-    assert _walk(easy._own_lines)[:2] == [b"A: 1", b"C: 3"]
+    assert _walk(easy._lines)[:2] == [b"A: 1", b"C: 3"]
     easy.close()
     easy.close()
 
@@ -96,9 +94,11 @@ def test_shared_lines_stay_as_long_as_a_request_uses_them() -> None:
 def test_a_handle_that_is_kept_holds_nothing_of_its_request() -> None:
     company = Company()
     easy = EasyHandle(company, ("POST", "some"))
-    easy.prepare(Request("POST", "http://a.test/", body=b"secret"), Lines([b"Authorization: secret"], ()), None)
+    easy.prepare(
+        Request("POST", "http://a.test/", body=b"secret"), Lines(Plan((b"",), (0,)), [b"Authorization: secret"]), None
+    )
     easy.release(keep=True)
-    assert (easy.receiver, easy._shared_lines, easy._own_lines) == (None, None, ffi.NULL)
+    assert (easy.receiver, easy._lists, easy._lines, easy._own_texts) == (None, None, None, [])
     assert easy._body.read(100) == b""
     assert easy.pointer is not None
     easy.release(keep=True)  # there is no room for it now
@@ -108,7 +108,7 @@ def test_a_handle_that_is_kept_holds_nothing_of_its_request() -> None:
 def test_a_handle_with_a_pinned_address_is_never_kept() -> None:
     company = Company()
     easy = EasyHandle(company, ("GET", "none"))
-    easy.prepare(Request("GET", "http://a.test/"), Lines([], ()), b"+a.test:80:127.0.0.1")
+    easy.prepare(Request("GET", "http://a.test/"), Lines(Plan((), ()), []), b"+a.test:80:127.0.0.1")
     easy.release(keep=True)
     assert (easy.pointer, company.room) == (None, 1)
 

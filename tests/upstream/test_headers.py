@@ -7,8 +7,7 @@ ORDER = ("content-length", "user-agent", "", "accept", "priority")
 
 
 def _lines(made: HeaderLines, *given: tuple[str, str], varying: Fields = (), length: int | None = None) -> list[bytes]:
-    first, rest = made.lines(given, varying, length=length)
-    return [*first, *rest]
+    return made.lines(given, varying, length=length).whole()
 
 
 def test_headers_take_the_order_of_the_browser_whatever_order_they_come_in() -> None:
@@ -35,15 +34,22 @@ def test_a_given_header_replaces_the_default_of_the_same_name_in_any_case() -> N
     assert _lines(made, ("ACCEPT", "text/event-stream")) == [b"ACCEPT: text/event-stream"]
 
 
-def test_varying_headers_count_as_given_last_and_what_is_behind_them_is_shared() -> None:
+def test_varying_headers_count_as_given_last_and_all_else_is_shared() -> None:
     made = HeaderLines(ORDER, [("User-Agent", "U"), ("Accept", "*/*")])
     given = (("Priority", "u=1"), ("X-A", "1"))
     one = made.lines(given, (("X-Turn", "one"), ("X-A", "2")), length=7)
     two = made.lines(given, (("X-Turn", "two"), ("X-A", "3")), length=8)
-    assert one.first == [b"Content-Length: 7", b"User-Agent: U", b"X-A: 1", b"X-Turn: one", b"X-A: 2"]
-    assert two.first == [b"Content-Length: 8", b"User-Agent: U", b"X-A: 1", b"X-Turn: two", b"X-A: 3"]
-    assert one.rest == (b"Accept: */*", b"Priority: u=1")
-    assert one.rest is two.rest
+    assert one.plan is two.plan
+    assert one.whole() == [
+        b"Content-Length: 7",
+        b"User-Agent: U",
+        b"X-A: 1",
+        b"X-Turn: one",
+        b"X-A: 2",
+        b"Accept: */*",
+        b"Priority: u=1",
+    ]
+    assert {*two.whole()} - {*one.whole()} == {b"Content-Length: 8", b"X-Turn: two", b"X-A: 3"}
     assert _lines(made, *given, varying=(("accept", "x/y"),)) == [
         b"User-Agent: U",
         b"X-A: 1",
@@ -56,8 +62,10 @@ def test_a_cookie_replaces_all_given_ones() -> None:
     given = (("Cookie", "a=1"), ("X", "1"), ("COOKIE", "b=2"))
     assert given_cookies(given) == "a=1; b=2"
     made = HeaderLines((), [])
-    assert made.lines(given, cookie="c=3").rest == (b"X: 1", b"Cookie: c=3")
-    assert made.lines(given).rest == (b"Cookie: a=1", b"X: 1", b"COOKIE: b=2")
+    assert made.lines(given, cookie="c=3").whole() == [b"X: 1", b"Cookie: c=3"]
+    assert made.lines(given).whole() == [b"Cookie: a=1", b"X: 1", b"COOKIE: b=2"]
+    with pytest.raises(ValueError, match="control"):
+        made.lines((), cookie="a=1\r\nX: 2")
 
 
 def test_an_empty_value_is_written_as_curl_wants_it() -> None:

@@ -4,15 +4,15 @@ import pytest
 
 from chat2api.upstream.alarms import Alarms
 from chat2api.upstream.exchange import Channel, Request
-from chat2api.upstream.headers import Lines
-from chat2api.upstream.multi import _HANDLES_KEPT, _LISTS_KEPT, MultiHandle
+from chat2api.upstream.headers import Lines, Plan
+from chat2api.upstream.multi import _HANDLES_KEPT, _PLANS_KEPT, MultiHandle
 from chat2api.upstream.profiles import PROFILES
 from chat2api.upstream.readiness import watch_sockets
 from chat2api.upstream.transfer import Limits, Transfer
 from chat2api.upstream.urls import locate
 from tests.origin import Exchange, Origin
 
-NOTHING = Lines([], ())
+NOTHING = Lines(Plan((), ()), [])
 
 
 class Owner:
@@ -73,12 +73,13 @@ async def test_only_so_many_handles_are_kept(multi: MultiHandle) -> None:
     assert all(handle.pointer is None for handle in handles)
 
 
-async def test_lines_in_common_are_listed_once_and_only_so_many(multi: MultiHandle) -> None:
-    first = multi.line_list((b"A: 1",))
-    assert multi.line_list((b"A: 1",)) is first
-    for number in range(_LISTS_KEPT):
-        multi.line_list((b"B: %d" % number,))
-    assert multi.line_list((b"A: 1",)) is not first
+async def test_plans_of_lines_are_known_again_and_only_so_many(multi: MultiHandle) -> None:
+    plan = Plan((b"A: 1",), ())
+    first = multi.line_lists(plan)
+    assert multi.line_lists(plan) is first
+    for _ in range(_PLANS_KEPT):
+        multi.line_lists(Plan((b"A: 1",), ()))
+    assert multi.line_lists(plan) is not first
     multi.close()
 
 

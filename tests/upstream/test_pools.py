@@ -85,8 +85,7 @@ class Scene:
 
     @property
     def lines(self) -> list[bytes]:
-        first, rest = self.made[-1].taken[-1][1]
-        return [*first, *rest]
+        return self.made[-1].taken[-1][1].whole()
 
 
 async def test_connections_are_made_with_the_first_request_and_again_after_they_were_closed() -> None:
