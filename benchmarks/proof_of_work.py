@@ -109,7 +109,7 @@ async def measure_solving() -> dict[str, float | int | str]:
         for seed in range(SEEDS):
             challenge = Challenge(Algorithm.SHA3_512, f"0.{seed:06}", HARD)
             begin = time.perf_counter()
-            token = await solver.solve(challenge, lambda: config(next(numbers)))
+            token = await solver.solve(challenge, lambda: Template.of(config(next(numbers)), Algorithm.SHA3_512))
             seconds.append(time.perf_counter() - begin)
             if not challenge.accepts(token.removeprefix("gAAAAAB").encode()):
                 raise AssertionError(f"the token for seed {challenge.seed} does not answer its challenge")
@@ -136,7 +136,12 @@ async def measure_lag() -> dict[str, float | int | str]:
     try:
         async with asyncio.TaskGroup() as group:
             hopeless = HOPELESS[Algorithm.SHA3_512]
-            tasks = [group.create_task(solver.solve(hopeless, lambda: config(next(numbers)))) for _ in range(8)]
+            tasks = [
+                group.create_task(
+                    solver.solve(hopeless, lambda: Template.of(config(next(numbers)), Algorithm.SHA3_512))
+                )
+                for _ in range(8)
+            ]
             busy = await _lags()
             for task in tasks:
                 task.cancel()

@@ -213,7 +213,7 @@ def fnv1a(data: bytes) -> int:
 
 def _items(values: Sequence[JSONScalar]) -> bytes:
     """Serialise the items of an array without its brackets."""
-    return orjson.dumps(list(values))[1:-1]
+    return orjson.dumps(values)[1:-1]
 
 
 def _digest(algorithm: Algorithm, data: bytes) -> str:

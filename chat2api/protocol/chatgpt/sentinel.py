@@ -23,6 +23,8 @@ from functools import lru_cache
 from typing import Literal, cast
 from urllib.parse import urljoin
 
+import orjson
+
 from chat2api.errors import ProofTooHardError, UpstreamProtocolError
 from chat2api.protocol.chatgpt.proof_of_work import (
     REQUIREMENTS_DIFFICULTY,
@@ -199,13 +201,12 @@ def two_stage_config(
     )
 
 
-def make_requirements_token(form: Form, config: tuple[JSONScalar, ...], rng: random.Random) -> str:
-    """Give the requirements token `p` for a config array of this form.
+def make_requirements_token(form: Form, template: Template, rng: random.Random) -> str:
+    """Give the requirements token `p` for a config array of this form, serialised.
 
     The single-stage form holds a small proof of work over a seed that nobody is told, 16 tries on average; the
     two-stage form holds nonce 1 as it stands.
     """
-    template = Template.of(config, form.algorithm)
     if form is Form.TWO_STAGES:
         return requirements_token(form.algorithm, template, 1)
     while True:
@@ -305,7 +306,6 @@ def _common_items(
     elapsed: int,
 ) -> tuple[JSONScalar, ...]:
     """Give items 0 to 12, which mean the same in all forms."""
-    probes = _NAVIGATOR_PROBES + (_CHROMIUM_PROBES if "Chrome/" in device.user_agent else ())
     return (
         sum(device.screen),
         _date_text(int(now), device.zone),
@@ -317,10 +317,16 @@ def _common_items(
         "en-US",
         languages,
         elapsed,
-        _pick(rng, (*probes, f"hardwareConcurrency−{device.cores}")),
+        _pick(rng, _probes("Chrome/" in device.user_agent, device.cores)),
         _pick(rng, _DOCUMENT_KEYS),
         _pick(rng, _WINDOW_KEYS),
     )
+
+
+@lru_cache(maxsize=64)
+def _probes(is_chromium: bool, cores: int) -> tuple[str, ...]:
+    more = _CHROMIUM_PROBES if is_chromium else ()
+    return (*_NAVIGATOR_PROBES, *more, f"hardwareConcurrency−{cores}")
 
 
 def _pick(rng: random.Random, choices: Sequence[str]) -> str:
@@ -346,12 +352,20 @@ def _milliseconds(seconds: float) -> int | float:
 
 def _json_object(body: bytes) -> dict[str, object]:
     try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise UpstreamProtocolError("The backend's requirements are not JSON.") from error
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        answer = _slowly_read(body)
     if not isinstance(answer, dict):
         raise UpstreamProtocolError("The backend's requirements are not a JSON object.")
     return cast("dict[str, object]", answer)
+
+
+def _slowly_read(body: bytes) -> object:
+    """Read JSON with numbers of any size, which orjson refuses."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise UpstreamProtocolError("The backend's requirements are not JSON.") from error
 
 
 def _challenge(value: object, form: Form) -> Challenge | None:

@@ -38,6 +38,7 @@ from chat2api.upstream.chatgpt.calls import BackendCalls
 from chat2api.upstream.chatgpt.moved import ByteSource, read_pubsub, read_topic
 from chat2api.upstream.chatgpt.requirements import Permit, RequirementsExchange
 from chat2api.upstream.chatgpt.session import Session, fresh_id
+from chat2api.upstream.headers import Fields
 from chat2api.upstream.sockets import PING_PERIOD
 from chat2api.upstream.transport import Response, ResponseStream, WebSocket
 
@@ -377,9 +378,9 @@ class ChatGPTClient:
     async def _send(
         self, session: Session, form: Form, body: Body, *, prepare: Body | None = None, continued_text: str = ""
     ) -> BackendTurn:
-        trace = ("X-Oai-Turn-Trace-Id", fresh_id())
+        trace = (("X-Oai-Turn-Trace-Id", fresh_id()),) if form == "f" else ()
         async with self._starting:
-            permit, build_id = await self._before_turn(session, prepare, trace)
+            permit = await self._before_turn(session, prepare, trace)
         conversation_id = cast("str | None", body.get("conversation_id"))
         early = await self._open_early(session)
         try:
@@ -388,8 +389,8 @@ class ChatGPTClient:
                 _PATHS[form],
                 orjson.dumps(body),
                 conversation_id=conversation_id,
-                build_id=build_id,
-                extra=(*permit.headers, trace) if form == "f" else permit.headers,
+                build_id=permit.build_id if permit.build_id.startswith("prod-") else None,
+                extra=(*permit.headers, *trace),
             )
             if stream.status == 200:
                 decoder = ConversationDecoder(own_message_ids=_message_ids(body), continued_text=continued_text)
@@ -405,21 +406,16 @@ class ChatGPTClient:
             raise _EndpointGoneError
         raise self._refusal(session, answer, "conversation", check_asked=permit.check_asked)
 
-    async def _before_turn(
-        self, session: Session, prepare: Body | None, trace: tuple[str, str]
-    ) -> tuple[Permit, str | None]:
+    async def _before_turn(self, session: Session, prepare: Body | None, trace: Fields) -> Permit:
         """Give the headers that the turn needs, and the web build: requirements and prepare call side by side."""
         if self._settings.conversation_only:
-            return Permit((), check_asked=False), None
+            return Permit((), check_asked=False)
         if prepare is None:
-            permit = await self._requirements.obtain(session)
-        else:
-            permit, conduit = await _side_by_side(
-                self._requirements.obtain(session), self._prepare(session, prepare, trace)
-            )
-            permit = replace(permit, headers=(*permit.headers, ("X-Conduit-Token", conduit)))
-        build_id = (await self._requirements.page(session)).facts.build_id
-        return permit, build_id if build_id.startswith("prod-") else None
+            return await self._requirements.obtain(session)
+        permit, conduit = await _side_by_side(
+            self._requirements.obtain(session), self._prepare(session, prepare, trace)
+        )
+        return replace(permit, headers=(*permit.headers, ("X-Conduit-Token", conduit)))
 
     async def _open_early(self, session: Session) -> WebSocket | None:
         """Open the socket of an account whose answers come there; None for all others, and when it cannot be had."""
@@ -443,10 +439,10 @@ class ChatGPTClient:
             self._socket_addresses.clear()
         self._socket_addresses[session.key] = (address, self._clock.monotonic())
 
-    async def _prepare(self, session: Session, body: Body, trace: tuple[str, str]) -> str:
+    async def _prepare(self, session: Session, body: Body, trace: Fields) -> str:
         """Give the conduit token, "" when the backend gives none."""
         answer = await self._calls.post(
-            session, "/f/conversation/prepare", orjson.dumps(body), extra=(("X-Conduit-Token", "no-token"), trace)
+            session, "/f/conversation/prepare", orjson.dumps(body), extra=(("X-Conduit-Token", "no-token"), *trace)
         )
         if _is_endpoint_gone(answer):
             raise UpstreamProtocolError("ChatGPT no longer has the call that prepares a turn.")

@@ -11,13 +11,14 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import orjson
 
 from chat2api.clock import Clock
 from chat2api.errors import AccountRejectedError, AnonymousUnavailableError, UpstreamError, UpstreamProtocolError
 from chat2api.protocol.chatgpt.faults import Call, classify_answer
-from chat2api.protocol.chatgpt.proof_of_work import JSONScalar
+from chat2api.protocol.chatgpt.proof_of_work import Template
 from chat2api.protocol.chatgpt.request import zone_at
 from chat2api.protocol.chatgpt.sentinel import (
     FALLBACK_PAGE,
@@ -53,10 +54,6 @@ _SINGLE = "/sentinel/chat-requirements"
 _GONE = frozenset({404, 405, 410})
 
 
-Config = tuple[JSONScalar, ...]
-"""A config array, in which the page describes the browser it runs in."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Page:
     facts: PageFacts
@@ -66,14 +63,15 @@ class _Page:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """The sentinel headers of one turn, and whether the backend asks for a check that only a person can pass.
+    """The sentinel headers of one turn, whether the backend asks for a check that only a person can pass, and its build.
 
-    That is Arkose, which it asks of few. Turnstile stands in nearly every answer, also where turns go well without it, so
+    The check is Arkose, which it asks of few. Turnstile stands in nearly every answer, also where turns go well without it, so
     its mention tells nothing of why one is refused.
     """
 
     headers: tuple[tuple[str, str], ...]
     check_asked: bool
+    build_id: str = ""
 
 
 class RequirementsExchange:
@@ -95,7 +93,7 @@ class RequirementsExchange:
 
         Raises the UpstreamError that the answer stands for, ProofTooHardError for a proof that is not worked on.
         """
-        page = await self.page(session)
+        page = self._known_page(session.origin) or await self.page(session)
         if session.origin in self._two_stages:
             permit = await self._two_stage(session, page)
             if permit is not None:
@@ -105,7 +103,7 @@ class RequirementsExchange:
         configs = self._configs(Form.SINGLE_STAGE, session, page)
         requirements = await self._single_stage(session, configs.first)
         if requirements is not None:
-            return _permit(requirements, await self._prove(requirements, configs))
+            return _permit(requirements, await self._prove(requirements, configs), page)
         permit = await self._two_stage(session, page)
         if permit is None:
             raise UpstreamProtocolError("ChatGPT no longer has the requirements call.")
@@ -141,9 +139,9 @@ class RequirementsExchange:
             log.info("home page could not be read (%s); using the fallback build", error)
         return _Page(facts, now, self._clock.monotonic() + PAGE_LIFETIME)
 
-    async def _single_stage(self, session: Session, config: Config) -> Requirements | None:
+    async def _single_stage(self, session: Session, template: Template) -> Requirements | None:
         """Give the answer of the single-stage form, None when this backend speaks the other one."""
-        token = make_requirements_token(Form.SINGLE_STAGE, config, self._rng)
+        token = make_requirements_token(Form.SINGLE_STAGE, template, self._rng)
         answer = await self._calls.post(session, _SINGLE, orjson.dumps(requirements_body(token)))
         requirements = parse_requirements(answer.body, Form.SINGLE_STAGE) if _is_json(answer) else None
         if needs_two_stages(answer.status, requirements):
@@ -161,12 +159,12 @@ class RequirementsExchange:
         prepared = self._accepted(session, answer, parse_requirements(answer.body, form) if _is_json(answer) else None)
         proof = await self._prove(prepared, configs)
         if prepared.prepare_token is None:
-            return _permit(prepared, proof)
+            return _permit(prepared, proof, page)
         body = orjson.dumps(finalize_body(prepared.prepare_token, proof))
         answer = await self._calls.post(session, f"{_SINGLE}/finalize", body)
         if not _is_json(answer):
             raise self._refusal(session, answer)
-        return _permit(parse_finalized(answer.body, prepared), proof)
+        return _permit(parse_finalized(answer.body, prepared), proof, page)
 
     def _accepted(self, session: Session, answer: Response, requirements: Requirements | None) -> Requirements:
         if requirements is None:
@@ -195,35 +193,42 @@ class RequirementsExchange:
     def _configs(self, form: Form, session: Session, page: _Page) -> "_Configs":
         return _Configs(lambda: self._config(form, session, page))
 
-    def _config(self, form: Form, session: Session, page: _Page) -> Config:
+    def _config(self, form: Form, session: Session, page: _Page) -> Template:
         now = self._clock.now()
-        device = Device(session.device_id, session.profile.user_agent, zone=_pacific(now))
+        device = _device(session.device_id, session.profile.user_agent, _pacific(now))
         if form is Form.TWO_STAGES:
-            return two_stage_config(device, page.facts, now=now, loaded_at=page.loaded_at, rng=self._rng)
-        return single_stage_config(
-            device, page.facts, now=now, loaded_at=page.loaded_at, rng=self._rng, unique_id=fresh_id()
-        )
+            config = two_stage_config(device, page.facts, now=now, loaded_at=page.loaded_at, rng=self._rng)
+        else:
+            config = single_stage_config(
+                device, page.facts, now=now, loaded_at=page.loaded_at, rng=self._rng, unique_id=fresh_id()
+            )
+        return Template.of(config, form.algorithm)
 
 
 class _Configs:
-    """The config arrays of one exchange: the page proves with the array that it introduced itself with.
+    """The config arrays of one exchange, serialised: the page proves with the array that it introduced itself with.
 
     Only a search that finds nothing in that one goes on with fresh ones.
     """
 
-    def __init__(self, make: Callable[[], Config]) -> None:
+    def __init__(self, make: Callable[[], Template]) -> None:
         self._make = make
-        self._unused: Config | None = None
+        self._unused: Template | None = None
         self.first = self._unused = make()
 
-    def next(self) -> Config:
+    def next(self) -> Template:
         """Give the first array once, then a fresh one each time."""
         config, self._unused = self._unused, None
         return config if config is not None else self._make()
 
 
-def _permit(requirements: Requirements, proof: str | None) -> Permit:
-    return Permit(sentinel_headers(requirements, proof), requirements.arkose_required)
+@lru_cache(maxsize=4096)
+def _device(device_id: str, user_agent: str, zone: Zone) -> Device:
+    return Device(device_id, user_agent, zone=zone)
+
+
+def _permit(requirements: Requirements, proof: str | None, page: _Page) -> Permit:
+    return Permit(sentinel_headers(requirements, proof), requirements.arkose_required, page.facts.build_id)
 
 
 def _is_json(answer: Response) -> bool:
@@ -232,5 +237,9 @@ def _is_json(answer: Response) -> bool:
 
 def _pacific(now: float) -> Zone:
     """Give the zone that the conversation bodies name, as the page's clock shows it on that day."""
-    offset = -zone_at("America/Los_Angeles", now).offset_min
+    return _named(-zone_at("America/Los_Angeles", now).offset_min)
+
+
+@lru_cache(maxsize=4)
+def _named(offset: int) -> Zone:
     return PACIFIC if offset == PACIFIC.offset_minutes else Zone(offset, "Pacific Daylight Time")

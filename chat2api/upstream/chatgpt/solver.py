@@ -40,7 +40,6 @@ from chat2api.protocol.chatgpt.proof_of_work import (
     Algorithm,
     CancelFlag,
     Challenge,
-    JSONScalar,
     Template,
     proof_token,
     search,
@@ -272,19 +271,19 @@ class ProofSolver:
         self._given_up = 0
         self._searched = 0.0
 
-    async def solve(self, challenge: Challenge, fresh_config: Callable[[], tuple[JSONScalar, ...]]) -> str:
+    async def solve(self, challenge: Challenge, fresh_template: Callable[[], Template]) -> str:
         """Give the proof token for a challenge.
 
-        `fresh_config` makes a config array for one pass over the nonces; it is called in the event loop, again after
-        each pass without success, and gives another array each time. Raises ProofTooHardError when the time for
-        searching is used up, DrainingError after aclose. Cancelling stops the search within 10 ms of work.
+        `fresh_template` gives a config array, serialised, for one pass over the nonces; it is called in the event loop,
+        again after each pass without success, and gives another array each time. Raises ProofTooHardError when the time
+        for searching is used up, DrainingError after aclose. Cancelling stops the search within 10 ms of work.
         """
         order = next(self._orders)
         seconds_left = self._search_limit
         while seconds_left > 0:
             if self._closed:
                 raise DrainingError("The server is stopping.")
-            template = Template.of(fresh_config(), challenge.algorithm)
+            template = fresh_template()
             nonce, seconds = await self._search(challenge, template, order, seconds_left)
             seconds_left -= seconds
             if nonce is not None:

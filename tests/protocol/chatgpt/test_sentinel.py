@@ -9,7 +9,7 @@ import time
 import pytest
 
 from chat2api.errors import ProofTooHardError, UpstreamProtocolError
-from chat2api.protocol.chatgpt.proof_of_work import Algorithm, Challenge
+from chat2api.protocol.chatgpt.proof_of_work import Algorithm, Challenge, Template
 from chat2api.protocol.chatgpt.sentinel import (
     EASTERN,
     FALLBACK_PAGE,
@@ -145,7 +145,7 @@ def test_the_date_is_written_as_a_browser_in_that_zone_writes_it(zone: Zone, tex
 def test_the_requirements_token_of_the_single_stage_form_is_a_small_proof_of_work() -> None:
     config = single_stage_config(DEVICE, PAGE, now=NOW, loaded_at=LOADED_AT, rng=random.Random(1), unique_id="u")
 
-    token = make_requirements_token(Form.SINGLE_STAGE, config, random.Random(7))
+    token = make_requirements_token(Form.SINGLE_STAGE, Template.of(config, Algorithm.SHA3_512), random.Random(7))
 
     text = token.removeprefix("gAAAAAC")
     items = json.loads(base64.b64decode(text))
@@ -157,7 +157,7 @@ def test_the_requirements_token_of_the_single_stage_form_is_a_small_proof_of_wor
 def test_the_requirements_token_of_the_two_stage_form_holds_nonce_1() -> None:
     config = two_stage_config(DEVICE, PAGE, now=NOW, loaded_at=LOADED_AT, rng=random.Random(1))
 
-    token = make_requirements_token(Form.TWO_STAGES, config, random.Random(7))
+    token = make_requirements_token(Form.TWO_STAGES, Template.of(config, Algorithm.FNV1A_32), random.Random(7))
 
     assert token.startswith("gAAAAAC")
     assert token.endswith("~S")

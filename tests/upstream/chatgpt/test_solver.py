@@ -15,7 +15,7 @@ from itertools import count
 import pytest
 
 from chat2api.errors import DrainingError, ProofTooHardError
-from chat2api.protocol.chatgpt.proof_of_work import PYTHON, Algorithm, Challenge, JSONScalar, variants
+from chat2api.protocol.chatgpt.proof_of_work import PYTHON, Algorithm, Challenge, Template, variants
 from chat2api.upstream.chatgpt.solver import ProofSolver
 
 NATIVE = next((variant for variant in variants() if variant != PYTHON), None)
@@ -27,12 +27,14 @@ HOPELESS = Challenge(Algorithm.SHA3_512, "0.5", "0" * 12)
 MEDIUM = "000fff"  # 4,096 tries: too many for the loop, few for a worker
 
 
-def configs() -> Callable[[], tuple[JSONScalar, ...]]:
+def configs(algorithm: Algorithm = Algorithm.SHA3_512) -> Callable[[], Template]:
     """Make arrays of 18 items whose item 14 counts up."""
     numbers = count()
 
-    def fresh() -> tuple[JSONScalar, ...]:
-        return (3000, "now", 4294705152, 0, "agent", None, "build", "en", "en", 0, *"abc", 1.5, next(numbers), "", 8, 9)
+    def fresh() -> Template:
+        number = next(numbers)
+        items = (3000, "now", 4294705152, 0, "agent", None, "build", "en", "en", 0, *"abc", 1.5, number, "", 8, 9)
+        return Template.of(items, algorithm)
 
     return fresh
 
@@ -84,7 +86,7 @@ def no_thread_is_left() -> Iterator[None]:
 async def test_a_solved_challenge_gives_its_token(algorithm: Algorithm, difficulty: str) -> None:
     asked = Challenge(algorithm, "0.8216273", difficulty)
     async with solver() as made:
-        token = await made.solve(asked, configs())
+        token = await made.solve(asked, configs(algorithm))
 
     assert answers(asked, token)
     assert token.endswith("~S") == (algorithm is Algorithm.FNV1A_32)
