@@ -49,6 +49,9 @@ log = logging.getLogger(__name__)
 HELD_LIMIT = 256 * 1024
 """Bytes that are held back for want of content; beyond, they are given all the same."""
 
+HALF_LIMIT = 64 * 1024
+"""Bytes of an event that are held back until it is whole."""
+
 TAIL_SECONDS = 5.0
 """How long the backend may leave its stream open behind the answer's end."""
 
@@ -57,6 +60,7 @@ MAX_MOVES = 3
 
 _CONTENT = (TextDelta, ReasoningDelta, FilePointer, Finished, ImagePending, OnlyStored)
 _DONE = b"data: [DONE]"
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +176,6 @@ class SiteAttempt:
     async def _follow(self, session: Session, held: list[Piece]) -> AsyncGenerator[Piece]:
         """Yield the pieces of the stream, and of the streams in which its answer goes on."""
         continues = moves = 0
-        at_event = True
         while True:
             last = b""
             async with aclosing(self._read()) as pieces:
@@ -181,8 +184,7 @@ class SiteAttempt:
                     moves_on = isinstance(self._end, HandedOff) and moves < MAX_MOVES
                     if self._work.turn.auto_continue or moves_on:
                         data, last = split_end_mark(last + piece.data)
-                        piece = Piece(without_handoff(data) if moves_on and at_event else data, piece.events)
-                    at_event = piece.data.endswith(b"\n\n") if piece.data else at_event
+                        piece = Piece(without_handoff(data) if moves_on else data, piece.events)
                     yield piece
             end = self._end
             if (
@@ -205,12 +207,16 @@ class SiteAttempt:
             return
 
     async def _read(self) -> AsyncGenerator[Piece]:
-        """Yield the pieces of one stream up to its end, within the limits of each phase."""
+        """Yield the pieces of one stream up to its end, within the limits of each phase.
+
+        A piece ends with an event: half of one, where the stream breaks off, is nothing that a client could read.
+        """
         assert self._source is not None
         loop = asyncio.get_running_loop()
         limits = self._trials.limits
         whole_by = loop.time() + limits.whole
         self._end = None
+        half = b""
         while True:
             if self._end is not None:
                 phase, by = "tail", loop.time() + TAIL_SECONDS
@@ -220,20 +226,20 @@ class SiteAttempt:
                 phase, by = "first_content", self._first_by
             try:
                 data, events = await self._watchdog.wait(self._source.read(), min(by, whole_by))
-            except TimeoutError as error:
+            except (TimeoutError, TransportError) as error:
                 if phase == "tail":
-                    return
-                raise UpstreamTimeoutError("The backend went silent in its answer.", phase=phase) from error
-            except TransportError:
-                if phase == "tail":
-                    return
-                raise
+                    data, events = b"", []
+                elif isinstance(error, TransportError):
+                    raise
+                else:
+                    raise UpstreamTimeoutError("The backend went silent in its answer.", phase=phase) from error
             self._received += len(data)
             if self._received > MAX_STREAM:
                 raise UpstreamProtocolError(f"The backend's stream is longer than {MAX_STREAM} bytes.")
             self._end = next((event for event in events if isinstance(event, End)), self._end)
-            if data or events:
-                yield Piece(data, events)
+            whole, half = split_half_event(half + data) if data else (half, b"")
+            if whole or events:
+                yield Piece(whole, events)
             if not data:
                 return
 
@@ -319,6 +325,12 @@ class SiteAttempt:
                 await trials.remember(self._lease, identifier, message_id)
             if files:
                 await trials.remember_files(identifier, files)
+
+
+def split_half_event(data: bytes) -> tuple[bytes, bytes]:
+    """Cut off the event at the end of some bytes of a stream that has not ended yet; one that is very long stays."""
+    end = max((at + len(mark) for mark in _EVENT_ENDS if (at := data.rfind(mark)) >= 0), default=0)
+    return (data, b"") if len(data) - end > HALF_LIMIT else (data[:end], data[end:])
 
 
 def without_handoff(data: bytes) -> bytes:

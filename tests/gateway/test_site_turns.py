@@ -17,11 +17,11 @@ from chat2api.errors import (
     UpstreamTimeoutError,
 )
 from chat2api.gateway.provider import AnswerFacts, Caller
-from chat2api.gateway.site_turns import PassingChats, split_end_mark, without_handoff
+from chat2api.gateway.site_turns import HALF_LIMIT, PassingChats, split_end_mark, split_half_event, without_handoff
 from chat2api.protocol.chatgpt.stream import ConversationDecoder
 from chat2api.protocol.chatgpt.website_turns import SiteTurn, read_turn
 from chat2api.protocol.events import End, Event, Failed, Finished, HandedOff
-from chat2api.simulator.faults import Fault
+from chat2api.simulator.faults import Do, Fault
 from chat2api.simulator.options import SimulatorOptions
 from chat2api.storage.values import ConversationOwner
 from tests.gateway.bench import ANSWER, OPERATOR, Gateway, open_gateway, text_of
@@ -164,6 +164,39 @@ async def test_an_answer_that_the_backend_moves_comes_all_the_same_and_names_no_
     assert data.count(b"[DONE]") == 1, "who reads up to the mark has it all"
     assert data.endswith(b"data: [DONE]\n\n")
     assert [one for one in understood(data) or () if isinstance(one, End)] == decoded
+    await gateway.settled()
+
+
+@pytest.mark.parametrize(
+    ("data", "half"),
+    [
+        (b"data: 1\n\ndata: 2", b"data: 2"),
+        (b"data: 1\r\n\r\ndata: 2\r\n", b"data: 2\r\n"),
+        (b"data: 1\r\rdata: 2", b"data: 2"),
+        (b"data: 1\n\n", b""),
+        (b"\n\n", b""),
+        (b"data: 1\n", b"data: 1\n"),
+        (b"data: " + b"x" * HALF_LIMIT, b""),
+        (b"data: 1\n\ndata: " + b"x" * HALF_LIMIT, b""),
+        (b"", b""),
+    ],
+)
+async def test_half_an_event_waits_for_its_other_half(data: bytes, half: bytes) -> None:
+    assert split_half_event(data) == (data[: len(data) - len(half)], half)
+
+
+@pytest.mark.parametrize("fault", ["cut_frame", "cut_character", "reset", "close"])
+async def test_of_an_answer_that_breaks_off_only_whole_events_are_given(gateway: Gateway, fault: Do) -> None:
+    await gateway.fresh()
+    gateway.control.fail("conversation", Fault(fault, at="mid_stream", after=2))
+    given: list[bytes] = []
+    with pytest.raises(StreamInterruptedError):
+        async with aclosing(gateway.runtime.conversations.turn(OPERATOR, turn_of(gateway), AnswerFacts())) as batches:
+            async for pieces in batches:
+                given += [piece.data for piece in pieces]
+    data = b"".join(given)
+    assert data.endswith(b"\n\n")
+    assert "Nile, Amazon," in data.decode()
     await gateway.settled()
 
 
