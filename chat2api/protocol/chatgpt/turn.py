@@ -16,7 +16,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 from chat2api.errors import StreamInterruptedError, UpstreamProtocolError
-from chat2api.protocol.chatgpt.citations import CitationText, Sources
+from chat2api.protocol.chatgpt.citations import Sources
+from chat2api.protocol.chatgpt.continuation import Continuation
 from chat2api.protocol.chatgpt.message_view import View, join_surrogates
 from chat2api.protocol.chatgpt.patches import Document, Json, Rope, note_unknown, text_of
 from chat2api.protocol.chatgpt.transcript import Facts, Transcript
@@ -70,8 +71,7 @@ class Turn:
         self._thinks_on = False
         """Whether reasoning or a hand-off followed that message when it was finished: it only announced the answer."""
         self._cot_ids: set[str] = set()
-        self._continued = continued_text
-        self._repeated: int | None = 0 if continued_text else None
+        self._continuation = Continuation(continued_text)
         self._transcript = Transcript(self.facts)
         self._pointers: set[str] = set()
         self._turn_exchange_id: str | None = None
@@ -95,10 +95,7 @@ class Turn:
     @property
     def raw_text(self) -> str:
         """The raw text of the last visible message so far, with what a continued turn began from."""
-        seen = str(self._answer.seen) if self._answer else ""
-        if self._repeated is None and not self._continued:
-            return seen
-        return seen if seen.startswith(self._continued) else self._continued + seen
+        return self._continuation.whole(str(self._answer.seen) if self._answer else "")
 
     def take(self) -> list[Event]:
         """Give the events since the last call; neighbouring deltas of one kind come as one."""
@@ -379,8 +376,8 @@ class Turn:
             if view.role == "assistant":
                 self._answer = view
                 self._thinks_on = False
-            if self._repeated is not None:
-                text = self._after_repetition(view, text)
+            if self._continuation.is_open:
+                text = self._continuation.read(view, text)
             if view.rewriter.pass_plain(text):
                 self._transcript.say(view, text)
             else:
@@ -389,19 +386,6 @@ class Turn:
             self._transcript.reason(view, text)
         elif view.show is not Show.NOTHING:
             self._transcript.say(view, text)
-
-    def _after_repetition(self, view: View, text: str) -> str:
-        """Give what of the text lies beyond the text that the turn continues."""
-        position = self._repeated or 0
-        left = len(self._continued) - position
-        if len(text) <= left and self._continued.startswith(text, position):
-            self._repeated = position + len(text)
-            return ""
-        self._repeated = None
-        view.rewriter = CitationText(view.sources, len(self._continued))
-        if text.startswith(self._continued[position:]) and len(text) > left:
-            return text[left:]
-        return self._continued[:position] + text
 
     def end(self, event: Event) -> None:
         """End the turn with this event."""
@@ -434,7 +418,9 @@ class Turn:
             return
         self._choose_alternative()
         self._transcript.leave()
-        self._give_unfinished_rest()
+        if self._answer is not None and (rest := self._continuation.close()):
+            self._transcript.say(self._answer, rest)
+            self._transcript.leave()
         answer = self._answer
         is_whole = self._is_whole()
         is_announced = self._thinks_on and not self.is_complete
@@ -459,13 +445,6 @@ class Turn:
             raise StreamInterruptedError("The backend's answer broke off before its end.")
         else:
             raise UpstreamProtocolError("The backend ended its stream without an answer.")
-
-    def _give_unfinished_rest(self) -> None:
-        """Pass on a continuation that was held as a possible repetition but is shorter than what it would repeat."""
-        position, self._repeated = self._repeated, None
-        if position and self._answer is not None and position < len(self._continued):
-            self._transcript.say(self._answer, self._continued[:position])
-            self._transcript.leave()
 
     def _is_whole(self) -> bool:
         answer = self._answer
