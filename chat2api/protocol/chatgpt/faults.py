@@ -1,20 +1,14 @@
 """The backend's failures, named: HTTP answers, errors inside a 200 stream, refusals of a refresh.
 
-The backend writes `{"detail": <text, object or array>}`, in places `{"error": {…}}`, and the network in front of it
-writes HTML. What is known is matched by code first, then by words of the text in any case, then by status.
-
-A message for the caller says what to do next. The backend's own words are passed on only where they are a short text:
-an array (which validation makes) can repeat the request, and HTML is for browsers.
+What is known is matched by code first, then by words of the text in any case, then by status. A message for the caller
+says what to do next, and quotes the backend's own words where they are fit for it (see `fault_reading`).
 """
 
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Literal
-
-import orjson
 
 from chat2api.errors import (
     QUOTES,
@@ -33,13 +27,8 @@ from chat2api.errors import (
     UpstreamTimeoutError,
     WorkspaceRefusedError,
 )
+from chat2api.protocol.chatgpt.fault_reading import Fault, is_challenge_page, quotable, read_fault
 from chat2api.protocol.events import Failed
-
-MIN_WAIT = 1.0
-MAX_WAIT = 7 * 86400.0
-"""Seconds; bounds of a wait that the backend states."""
-
-_MAX_QUOTE = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +45,6 @@ class Call:
     check_asked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Fault:
-    """What an answer says of its failure. `words` is the text to search, in lower case; `quote` may be passed on."""
-
-    status: int
-    code: str
-    words: str
-    quote: str
-    wait: float | None
-    is_html: bool
-    fields: tuple[str, ...]
-
-
 def classify_answer(
     status: int, headers: Mapping[str, str], body: bytes, *, call: Call, now: float | None = None
 ) -> UpstreamError:
@@ -77,8 +53,8 @@ def classify_answer(
     `headers` have lower-case names; `now`, in Unix seconds, is for a Retry-After that is a date in an answer without
     a Date of its own. A 2xx answer gives UpstreamProtocolError unless it is a challenge page.
     """
-    fault = _read_fault(status, headers, body, now)
-    if _is_challenge_page(fault, headers):
+    fault = read_fault(status, headers, body, now)
+    if is_challenge_page(fault, headers):
         return ChallengedError(
             "The network in front of ChatGPT asks this server's address to prove that it is a browser. Wait, or use "
             "another exit (PROXY_URL).",
@@ -102,7 +78,7 @@ def classify_failed(failed: Failed, *, call: Call) -> UpstreamError:
     Such texts may be in any language: one that is not recognised counts as a passing failure of the backend.
     """
     code = (failed.code or "").lower()
-    fault = _Fault(200, code, failed.message.lower(), _quotable(failed.message), None, False, ())
+    fault = Fault(200, code, failed.message.lower(), quotable(failed.message), None, False, ())
     find = _BY_CODE.get(code) or _find_by_words(fault)
     return (find or _server_error)(fault, call)
 
@@ -115,13 +91,13 @@ def classify_refresh_answer(
     Only AccountRejectedError says that the refresh token is dead, with the server's own code as the reason. All
     others leave it as good as it was, whatever their texts say: 5xx, 429, pages, and requests that it found malformed.
     """
-    fault = _read_fault(status, headers, body, now)
+    fault = read_fault(status, headers, body, now)
     call = Call("token refresh")
     if status == 429:
         return AccountLimitedError("ChatGPT's sign-in server limits refreshes for now.", retry_after=fault.wait)
     if status >= 500:
         return _server_error(fault, call)
-    if fault.is_html or _is_challenge_page(fault, headers):
+    if fault.is_html or is_challenge_page(fault, headers):
         return ChallengedError(
             "ChatGPT's sign-in server answered with a page for browsers. Use another exit (PROXY_URL).", scope="exit"
         )
@@ -136,120 +112,7 @@ def classify_refresh_answer(
     )
 
 
-# ---- reading an answer ----
-
-
-def _read_fault(status: int, headers: Mapping[str, str], body: bytes, now: float | None) -> _Fault:
-    text = body[: 64 * 1024].decode("utf-8", "replace").strip()
-    is_html = headers.get("content-type", "").lower().startswith("text/html") or text[:1] == "<"
-    try:
-        document: object = None if is_html else orjson.loads(body)
-    except orjson.JSONDecodeError:
-        document = None
-    detail = _find_detail(document)
-    code, message, plain = "", "", ""
-    fields: tuple[str, ...] = ()
-    if isinstance(detail, str):
-        # A bare code, such as account_deactivated, stands where a text does.
-        code, message = (detail, "") if re.fullmatch(r"[a-z0-9]+(?:_[a-z0-9]+)+", detail) else ("", detail)
-    elif isinstance(detail, dict):
-        code = _text_of(detail, "code") or _text_of(detail, "type") or _text_of(detail, "error")
-        message = _text_of(detail, "message") or _text_of(detail, "error_description") or _text_of(detail, "msg")
-    elif isinstance(detail, list):
-        fields = tuple(filter(None, map(_field_name, detail)))
-    elif document is None and not is_html:
-        plain = text  # of a proxy on the way; to be understood, not to be passed on
-    wait = _stated_wait(detail, document, headers, now)
-    return _Fault(
-        status, code.lower(), (text if is_html else message or plain).lower(), _quotable(message), wait, is_html, fields
-    )
-
-
-def _find_detail(document: object) -> object:
-    """Give the part of a body that describes the failure."""
-    if not isinstance(document, dict):
-        return document if isinstance(document, list) else None
-    if isinstance(document.get("error"), dict):
-        return document["error"]
-    detail = document.get("detail")
-    if isinstance(detail, dict) and isinstance(detail.get("error"), dict):
-        return detail["error"]
-    return document if detail is None else detail
-
-
-def _text_of(fields: Mapping[object, object], key: str) -> str:
-    value = fields.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _field_name(problem: object) -> str:
-    """Give the path of a field that validation complains of, only its plain names: the rest may repeat the request."""
-    where = problem.get("loc") if isinstance(problem, dict) else None
-    if not isinstance(where, list):
-        return ""
-    steps = [str(step) for step in where if isinstance(step, str | int) and step != "body"]
-    return ".".join(step for step in steps[:6] if re.fullmatch(r"[A-Za-z0-9_]{1,40}", step))
-
-
-def _stated_wait(detail: object, document: object, headers: Mapping[str, str], now: float | None) -> float | None:
-    """Give the wait that the backend states, in seconds within the bounds; the body's word goes before the header's."""
-    for fields in (detail, document):
-        if isinstance(fields, dict):
-            wait = _seconds(fields.get("clears_in"))
-            if wait is not None:
-                return wait
-    header = headers.get("retry-after", "").strip()
-    if not header:
-        return None
-    wait = _seconds(header)
-    if wait is not None:
-        return wait
-    until = _instant(header)
-    if until is None:
-        return None
-    # By the sender's own clock where it shows it: ours may be wrong.
-    sent_at = _instant(headers.get("date", ""))
-    since = now if sent_at is None else sent_at
-    return None if since is None else _seconds(until - since)
-
-
-def _seconds(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return min(max(seconds, MIN_WAIT), MAX_WAIT) if math.isfinite(seconds) else None
-
-
-def _instant(value: str) -> float | None:
-    try:
-        return parsedate_to_datetime(value).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _quotable(text: str) -> str:
-    """Give the backend's words in a form fit for a caller: one short line without addresses and tokens."""
-    text = re.sub(r"<[^>]*>", " ", text[: 4 * _MAX_QUOTE])
-    text = re.sub(r"\b[a-z][a-z0-9+.-]*://\S+", "(link)", text, flags=re.IGNORECASE)
-    text = re.sub(
-        r"\b(?:[\w-]+\.)*(?:chatgpt|openai|oaistatic|oaiusercontent)\.com\b\S*", "(link)", text, flags=re.IGNORECASE
-    )
-    text = re.sub(r"[\w.+-]+@[\w-]+\.[\w.-]+", "(address)", text)
-    text = re.sub(r"\b(?:eyJ|sk-|rt_|org-|user-|gAAAA)[\w.=-]{6,}", "(masked)", text)
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-    return text if len(text) <= _MAX_QUOTE else f"{text[:_MAX_QUOTE]}…"
-
-
-def _is_challenge_page(fault: _Fault, headers: Mapping[str, str]) -> bool:
-    if headers.get("cf-mitigated", "").lower() == "challenge":
-        return True
-    return fault.is_html and any(mark in fault.words for mark in ("cf_chl_opt", "cf-please-wait", "cf-challenge"))
-
-
-def _classify_page(fault: _Fault, call: Call) -> UpstreamError:
+def _classify_page(fault: Fault, call: Call) -> UpstreamError:
     """Give the error that a page for browsers means in the place of an answer."""
     if fault.status == 429:
         return ExitLimitedError(
@@ -271,22 +134,22 @@ def _classify_page(fault: _Fault, call: Call) -> UpstreamError:
 # ---- the kinds of failure ----
 
 
-def _said(fault: _Fault) -> str:
+def _said(fault: Fault) -> str:
     return f"{QUOTES}{fault.quote}" if fault.quote else ""
 
 
-def _code_note(fault: _Fault) -> str:
+def _code_note(fault: Fault) -> str:
     return f", {fault.code}" if re.fullmatch(r"[a-z0-9_]{1,64}", fault.code) else ""
 
 
-def _wait_note(fault: _Fault) -> str:
+def _wait_note(fault: Fault) -> str:
     return "" if fault.wait is None else f" (for another {math.ceil(fault.wait)} seconds)"
 
 
-def _rejected(reason: str, what: str) -> Callable[[_Fault, Call], UpstreamError]:
+def _rejected(reason: str, what: str) -> Callable[[Fault, Call], UpstreamError]:
     """Make a kind: the credential is refused, each credential in its own way."""
 
-    def make(fault: _Fault, call: Call) -> UpstreamError:
+    def make(fault: Fault, call: Call) -> UpstreamError:
         if call.credential == "anonymous":
             return _anonymous_unavailable()
         if call.credential == "caller":
@@ -307,7 +170,7 @@ def _anonymous_unavailable() -> AnonymousUnavailableError:
     )
 
 
-def _unusual_activity(fault: _Fault, call: Call) -> UpstreamError:
+def _unusual_activity(fault: Fault, call: Call) -> UpstreamError:
     if call.check_asked:
         return _human_check(fault, call)  # these are also the words for a check that was left out
     return ChallengedError(
@@ -317,7 +180,7 @@ def _unusual_activity(fault: _Fault, call: Call) -> UpstreamError:
     )
 
 
-def _human_check(fault: _Fault, call: Call) -> UpstreamError:
+def _human_check(fault: Fault, call: Call) -> UpstreamError:
     return ChallengedError(
         "ChatGPT asks for a check that only a person can pass. Sign in to the account with a browser and pass it "
         f"there, then try again.{_said(fault)}",
@@ -325,13 +188,13 @@ def _human_check(fault: _Fault, call: Call) -> UpstreamError:
     )
 
 
-def _region(fault: _Fault, call: Call) -> UpstreamError:
+def _region(fault: Fault, call: Call) -> UpstreamError:
     return ChallengedError(
         "ChatGPT is not offered in the region of this server's address. Use another exit (PROXY_URL).", scope="exit"
     )
 
 
-def _workspace(fault: _Fault, call: Call) -> UpstreamError:
+def _workspace(fault: Fault, call: Call) -> UpstreamError:
     return WorkspaceRefusedError(
         "ChatGPT does not let this account use the workspace that was named. Name one that the account is a member of "
         f"(header ChatGPT-Account-ID, or the id behind the token), or none.{_said(fault)}",
@@ -339,13 +202,13 @@ def _workspace(fault: _Fault, call: Call) -> UpstreamError:
     )
 
 
-def _limited(fault: _Fault, call: Call) -> UpstreamError:
+def _limited(fault: Fault, call: Call) -> UpstreamError:
     return AccountLimitedError(
         f"ChatGPT limits this account for now{_wait_note(fault)}.{_said(fault)}", retry_after=fault.wait
     )
 
 
-def _exit_limited(fault: _Fault, call: Call) -> UpstreamError:
+def _exit_limited(fault: Fault, call: Call) -> UpstreamError:
     return ExitLimitedError(
         f"Too many requests from this server's address{_wait_note(fault)}. Wait, or use another exit (PROXY_URL)."
         f"{_said(fault)}",
@@ -353,7 +216,7 @@ def _exit_limited(fault: _Fault, call: Call) -> UpstreamError:
     )
 
 
-def _conversation_not_found(fault: _Fault, call: Call) -> UpstreamError:
+def _conversation_not_found(fault: Fault, call: Call) -> UpstreamError:
     return UpstreamNotFoundError(
         "The conversation does not exist, has expired, or belongs to another account. Start a new one.",
         param="conversation_id",
@@ -361,31 +224,31 @@ def _conversation_not_found(fault: _Fault, call: Call) -> UpstreamError:
     )
 
 
-def _model_not_found(fault: _Fault, call: Call) -> UpstreamError:
+def _model_not_found(fault: Fault, call: Call) -> UpstreamError:
     return UpstreamNotFoundError(
         "The model or custom GPT does not exist, or this account may not use it.", param="model", code="model_not_found"
     )
 
 
-def _too_long(fault: _Fault, call: Call) -> UpstreamError:
+def _too_long(fault: Fault, call: Call) -> UpstreamError:
     return UpstreamRefusedRequestError(
         "The messages are too long for this model. Shorten them.", param="messages", code="context_length_exceeded"
     )
 
 
-def _policy(fault: _Fault, call: Call) -> UpstreamError:
+def _policy(fault: Fault, call: Call) -> UpstreamError:
     return RefusedError(f"ChatGPT refused the request because of its content policy.{_said(fault)}")
 
 
-def _endpoint_gone(fault: _Fault, call: Call) -> UpstreamError:
+def _endpoint_gone(fault: Fault, call: Call) -> UpstreamError:
     return UpstreamProtocolError(f"ChatGPT no longer has the {call.name} call (status {fault.status}).")
 
 
-def _not_found(fault: _Fault, call: Call) -> UpstreamError:
+def _not_found(fault: Fault, call: Call) -> UpstreamError:
     return UpstreamNotFoundError(f"ChatGPT does not know what the {call.name} call names.{_said(fault)}")
 
 
-def _forbidden(fault: _Fault, call: Call) -> UpstreamError:
+def _forbidden(fault: Fault, call: Call) -> UpstreamError:
     if "workspace" in fault.code or re.search(r"\bworkspace\b", fault.words):
         return _workspace(fault, call)
     return ChallengedError(
@@ -395,18 +258,18 @@ def _forbidden(fault: _Fault, call: Call) -> UpstreamError:
     )
 
 
-def _refused_request(fault: _Fault, call: Call) -> UpstreamError:
+def _refused_request(fault: Fault, call: Call) -> UpstreamError:
     where = f": {', '.join(fault.fields[:5])}" if fault.fields else ""
     return UpstreamRefusedRequestError(
         f"ChatGPT found the {call.name} request invalid (status {fault.status}{_code_note(fault)}{where}).{_said(fault)}"
     )
 
 
-def _timed_out(fault: _Fault, call: Call) -> UpstreamError:
+def _timed_out(fault: Fault, call: Call) -> UpstreamError:
     return UpstreamTimeoutError(f"ChatGPT gave up the {call.name} call for want of time.", phase="upstream")
 
 
-def _server_error(fault: _Fault, call: Call) -> UpstreamError:
+def _server_error(fault: Fault, call: Call) -> UpstreamError:
     # Inside a 200 stream there is no status of its own; to the retry rules it is a plain failure of the backend.
     status = max(fault.status, 500)
     return UpstreamServerError(
@@ -416,7 +279,7 @@ def _server_error(fault: _Fault, call: Call) -> UpstreamError:
     )
 
 
-_Kind = Callable[[_Fault, Call], UpstreamError]
+_Kind = Callable[[Fault, Call], UpstreamError]
 
 _BY_CODE: dict[str, _Kind] = {
     "token_expired": _token_expired,
@@ -493,7 +356,7 @@ _DEAD_SIGN_INS = frozenset(
 _ABOUT_THE_REQUEST = frozenset({400, 404, 413, 418, 422})
 
 
-def _find_by_words(fault: _Fault) -> _Kind | None:
+def _find_by_words(fault: Fault) -> _Kind | None:
     if fault.status >= 500:
         return None
     for pattern, kind in _BY_WORDS:
