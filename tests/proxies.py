@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import socket
 from contextlib import suppress
 from types import TracebackType
 from typing import Literal, Self
@@ -27,6 +28,7 @@ class _Proxy:
         self.targets: list[tuple[str, int]] = []
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
+        self._held: socket.socket | None = None
 
     async def __aenter__(self) -> Self:
         """Start on a free port."""
@@ -39,6 +41,18 @@ class _Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop and drop every connection."""
+        await self._stop()
+        if self._held is not None:
+            self._held.close()
+
+    async def die(self) -> None:
+        """Stop, and refuse connections for as long as the proxy is entered: nobody else is given its port meanwhile."""
+        await self._stop()
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the ends of its connections linger
+        self._held.bind(("127.0.0.1", self.port))
+
+    async def _stop(self) -> None:
         self._server.close()
         for _ in range(5):  # what was accepted just now becomes a connection some turns of the loop later
             await asyncio.sleep(0)
