@@ -156,8 +156,8 @@ class Runtime:
         self.clock = clock
         self.redactor = redactor
         self.answers: dict[Interruptible, str | None] = {}
-        """Answers on their way, each with the id of the issued key that it was asked for with: for a stop that cannot
-        wait, and for a key that is revoked."""
+        """Answers on their way until they are settled, each with the id of the issued key that it was asked for with: for a
+        stop that cannot wait, and for a key that is revoked."""
         self.guesses = Guesses(clock)
         self.password = None
         self.draining = False

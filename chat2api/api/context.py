@@ -11,7 +11,7 @@ from quart.globals import _cv_app, _cv_request  # what stands behind `current_ap
 
 from chat2api.gateway.provider import Caller
 from chat2api.keys.tiers import Tier
-from chat2api.runtime import Runtime
+from chat2api.runtime import Interruptible, Runtime
 from chat2api.storage.actions import Action
 
 log = logging.getLogger(__name__)
@@ -139,6 +139,21 @@ def on_request_end(clean_up: Callable[[], Awaitable[None]]) -> None:
     scope: Mapping[str, Any] = _cv_request.get().request.scope
     clean_ups: CleanUps = scope[CLEAN_UPS]
     clean_ups.add(clean_up)
+
+
+def track_answer(answer: Interruptible, key_id: str | None) -> None:
+    """Have the runtime know an answer and the issued key that asked for it, until the current request is over.
+
+    What ends and settles the answer is added after this, and so comes first: an answer that is not known any more holds
+    nothing.
+    """
+    answers = current_runtime().answers
+    answers[answer] = key_id
+
+    async def forget() -> None:
+        del answers[answer]
+
+    on_request_end(forget)
 
 
 TIER = "chat2api.tier"

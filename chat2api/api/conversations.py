@@ -13,7 +13,7 @@ from quart import Blueprint, Response, request
 
 from chat2api.api.body import read_json
 from chat2api.api.charging import Charge, check_model, held_to_rate, open_charge
-from chat2api.api.context import current_caller, current_runtime, on_request_end
+from chat2api.api.context import current_caller, current_runtime, on_request_end, track_answer
 from chat2api.api.dispatch import LastPiece
 from chat2api.api.errors import WriteError, site_error
 from chat2api.api.relay import AnswerRelay, size_of_events
@@ -65,10 +65,9 @@ async def create_turn() -> Response:
     relay = AnswerRelay(
         lambda _: runtime.conversations.turn(caller, turn, charge.facts, label), runtime.spawn, _size_of_pieces
     )
-    runtime.answers[relay] = charge.key_id
+    track_answer(relay, charge.key_id)
 
     async def finish() -> None:
-        runtime.answers.pop(relay, None)
         try:
             await relay.aclose()
         finally:

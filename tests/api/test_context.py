@@ -1,6 +1,8 @@
 """What belongs to the request being served."""
 
 import asyncio
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -16,10 +18,11 @@ from chat2api.api.context import (
     on_request_end,
     running_runtime,
     set_caller,
+    track_answer,
 )
 from chat2api.app import RequestScope
 from chat2api.gateway.provider import Caller
-from chat2api.runtime import Runtime
+from chat2api.runtime import Interruptible, Runtime
 from tests.e2e.harness import until
 
 
@@ -105,6 +108,28 @@ async def test_clean_ups_run_whatever_fails(failure: str) -> None:
         with pytest.raises(RuntimeError, match="second one"):
             await client.get("/")
     assert ran == ["second", "first"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_answer_is_known_until_it_is_settled(fails: bool) -> None:
+    app, answers, seen = make_app(), cast("dict[Interruptible, str | None]", {}), []
+    bind_runtime(app, cast(Runtime, SimpleNamespace(answers=answers)))
+
+    @app.get("/")
+    async def say() -> str:
+        async def settle() -> None:
+            await asyncio.sleep(0)
+            seen.append(list(answers.values()))
+            if fails:
+                raise OSError("no disk")
+
+        track_answer(cast(Interruptible, object()), "key_1")
+        on_request_end(settle)
+        return "said"
+
+    with pytest.raises(OSError, match="no disk") if fails else nullcontext():
+        await app.test_client().get("/")
+    assert (seen, answers) == ([["key_1"]], {})
 
 
 async def test_R10_clean_ups_run_when_the_caller_leaves_before_the_answer() -> None:

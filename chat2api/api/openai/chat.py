@@ -7,7 +7,7 @@ from quart import Blueprint, Response
 
 from chat2api.api.body import JsonBody, read_body
 from chat2api.api.charging import open_charge
-from chat2api.api.context import current_caller, current_runtime, on_request_end
+from chat2api.api.context import current_caller, current_runtime, on_request_end, track_answer
 from chat2api.api.entry import hold_to_tier
 from chat2api.api.openai.forward import Forwarding, forward
 from chat2api.api.openai.objects import key_of
@@ -87,10 +87,9 @@ async def _converse(caller: Caller, body: JsonBody, route: Route) -> Response:
         size_of_events,
         choices=chat_request.n,
     )
-    runtime.answers[relay] = charge.key_id
+    track_answer(relay, charge.key_id)
 
     async def finish() -> None:
-        runtime.answers.pop(relay, None)
         try:
             await relay.aclose()
         finally:

@@ -16,7 +16,7 @@ from quart import Response, request
 
 from chat2api.accounts.pool import Outcome
 from chat2api.api.charging import Charge
-from chat2api.api.context import current_caller, current_runtime, on_request_end
+from chat2api.api.context import current_caller, current_runtime, on_request_end, track_answer
 from chat2api.api.dispatch import DIRECT_BODY, DirectBody, LastPiece
 from chat2api.api.openai.objects import is_id
 from chat2api.errors import (
@@ -105,7 +105,7 @@ async def forward(forwarding: Forwarding, charge: Charge | None) -> Response:
         upload=forwarding.upload,
     )
     relay = _Relay(runtime, caller, forwarding, call, charge, limits)
-    runtime.answers[relay] = caller.key.id if caller.key is not None else None
+    track_answer(relay, caller.key.id if caller.key is not None else None)
     on_request_end(relay.finish)
     return await relay.answer(asyncio.get_running_loop().time() + seconds)
 
@@ -197,7 +197,6 @@ class _Relay:
 
     async def finish(self) -> None:
         """End what still runs and settle what was used."""
-        self._runtime.answers.pop(self, None)
         opening = self._opening
         try:
             if opening is not None:
