@@ -13,6 +13,9 @@ _EXPOSED = ", ".join((
     "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
 ))  # fmt: skip
 _MAX_AGE = str(24 * 3600)
+_METHOD = "Access-Control-Request-Method"
+_SIGN_IN = "users.sign_in"
+"""A password is not ambient either, but any page could have its visitors' browsers guess; so only those named may ask."""
 
 
 def install_cors(app: Quart) -> None:
@@ -25,14 +28,18 @@ def install_cors(app: Quart) -> None:
         if origin is None or asked.url_rule is None:
             return response
         access = access_class(app, asked.endpoint or "")
-        if access not in ("api", "public", "site"):
-            return response
         preflight = asked.method == "OPTIONS"
-        if not (access == "public" or _allowed(origin, preflight, public=access == "api")):
+        if asked.endpoint == _SIGN_IN:
+            open_to = _is_named(origin) and (not preflight or _METHOD in request.headers)
+        elif access in ("api", "site"):
+            open_to = _allowed(origin, preflight, public=access == "api")
+        else:
+            open_to = access == "public"
+        if not open_to:
             return response
         response.headers["Access-Control-Allow-Origin"] = "*"
         if preflight:
-            response.headers["Access-Control-Allow-Methods"] = request.headers["Access-Control-Request-Method"]
+            response.headers["Access-Control-Allow-Methods"] = request.headers[_METHOD]
             response.headers["Access-Control-Allow-Headers"] = _safe_names(
                 request.headers.get("Access-Control-Request-Headers", "")
             )
@@ -47,14 +54,16 @@ def install_cors(app: Quart) -> None:
 def _allowed(origin: str, preflight: bool, *, public: bool) -> bool:
     runtime = current_runtime()
     keyless = public and (in_public_tier() or (current_tier() is None and runtime.tiers.public is not None))
-    if keyless or origin.rstrip("/") in runtime.config.cors_origins:
-        return not preflight or "Access-Control-Request-Method" in request.headers
+    if keyless or _is_named(origin):
+        return not preflight or _METHOD in request.headers
     if preflight:
         asked = request.headers.get("Access-Control-Request-Headers", "").lower()
-        return "Access-Control-Request-Method" in request.headers and "authorization" in [
-            name.strip() for name in asked.split(",")
-        ]
+        return _METHOD in request.headers and "authorization" in [name.strip() for name in asked.split(",")]
     return "Authorization" in request.headers
+
+
+def _is_named(origin: str) -> bool:
+    return origin.rstrip("/") in current_runtime().config.cors_origins
 
 
 def _safe_names(asked: str) -> str:

@@ -73,6 +73,37 @@ async def test_S25_a_name_like_it_is_not_it(http: httpx.AsyncClient, names: str)
     assert allowed(answer) is None
 
 
+SIGN_IN = {**PAGE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+
+
+async def test_S25_pages_that_are_not_named_sign_nobody_in(http: httpx.AsyncClient) -> None:
+    for headers in (SIGN_IN, PREFLIGHT):
+        assert allowed(await http.options("/auth/login", headers=headers)) is None
+    said = {"username": "anna", "password": "wrong"}
+    assert allowed(await http.post("/auth/login", json=said, headers=PAGE | OPERATOR)) is None
+
+
+@pytest.mark.usefixtures("named_page")
+async def test_a_named_page_signs_people_in_and_reads_why_not(http: httpx.AsyncClient) -> None:
+    answer = await http.options("/auth/login", headers=SIGN_IN)
+    assert (answer.status_code, allowed(answer)) == (204, "*")
+    assert answer.headers["access-control-allow-headers"] == "content-type"
+    refused = await http.post("/auth/login", json={"username": "anna", "password": "wrong"}, headers=PAGE)
+    assert (refused.status_code, allowed(refused)) == (401, "*")
+    plain = {name: value for name, value in SIGN_IN.items() if name != "Access-Control-Request-Method"}
+    assert allowed(await http.options("/auth/login", headers=plain)) is None
+
+
+@pytest.mark.parametrize(
+    "path", ["/conversation", "/backend-api/conversation/c-1", "/chatgpt/backend-api/conversations"]
+)
+async def test_the_websites_calls_are_open_to_pages_that_bring_a_key(http: httpx.AsyncClient, path: str) -> None:
+    answer = await http.options(path, headers=PREFLIGHT)
+    assert (answer.status_code, allowed(answer)) == (204, "*")
+    told = await http.post(path, json={}, headers=PAGE | OPERATOR)
+    assert (allowed(told), list(told.json())) == ("*", ["errorMessage"])
+
+
 async def test_only_names_come_back(http: httpx.AsyncClient) -> None:
     asked = "authorization, x-good_one, <script>, a b, x:y, ,"
     answer = await http.options("/v1/models", headers={**PREFLIGHT, "Access-Control-Request-Headers": asked})

@@ -176,7 +176,9 @@ class SiteTurn:
     @property
     def public_models(self) -> tuple[str, ...]:
         """The names under which the models that it asks for would be asked for at /v1."""
-        return (self.model, f"gpt-4-gizmo-{self.gizmo_id}") if self.gizmo_id is not None else (self.model,)
+        gizmo = () if self.gizmo_id is None else (f"gpt-4-gizmo-{self.gizmo_id}",)
+        research = (f"{self.model}-deep-research",) if "research" in self.hints else ()
+        return (self.model, *gizmo, *research)
 
 
 def read_turn(body: object, around: Surroundings) -> SiteTurn:

@@ -244,6 +244,8 @@ def test_known_fields_go_on_and_unknown_ones_are_told() -> None:
     assert read.ignored == ("(other)", "headers", "upstream")
     assert read.temporary
     assert read.public_models == ("auto", "gpt-4-gizmo-g-Abc")
+    assert turn(model="o3", system_hints=["research"]).public_models == ("o3", "o3-deep-research")
+    assert turn(model="o3").public_models == ("o3",)
 
 
 def test_G6_time_zone_and_page_are_the_servers_own() -> None:
