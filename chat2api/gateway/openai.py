@@ -80,6 +80,8 @@ class OpenAIProvider:
         self._rng = random.Random()
         self._listed: tuple[float, Sequence[ModelObject]] = (float("-inf"), ())
         self._listing = asyncio.Lock()
+        self.tells_usage = True
+        """Whether the server takes the question for a stream's usage, as far as is known."""
 
     @property
     def configured(self) -> bool:
@@ -115,6 +117,8 @@ class OpenAIProvider:
         None for any. A refusal that is about the request is an answer as well, masked. Raises the last attempt's error
         when no key could serve, and NotFoundError when the one that was named is not there any more.
         """
+        if not self.tells_usage:
+            call = call.plain()
         share = self.budget.admit()
         pinned = self._id_of(key) if key is not None and caller.kind != "own_key" else None
         with share:
@@ -122,6 +126,11 @@ class OpenAIProvider:
                 self, self._clock, self._config, caller, call, model, first_by, facts, affinity, share, pinned
             )
             return await opening.run(self._rng)
+
+    def note_plain(self) -> None:
+        """Take note that the server does not take the question for a stream's usage: it is not asked again."""
+        log.info("the API takes no stream_options: usage is estimated where it does not tell it by itself")
+        self.tells_usage = False
 
     def attempt(
         self, call: ApiCall, model: str, secret: str, lease: Lease | None, label: str, *, who: str = ""
@@ -230,6 +239,13 @@ class _Opening:
             try:
                 async with deadline(self.first_by, "first_content", "The API did not begin its answer in time."):
                     answer = await attempt.open(avoid)
+                if self._is_too_much(answer):
+                    self.provider.note_plain()
+                    self.call = self.call.plain()
+                    self.made -= 1
+                    await attempt.finish(Outcome.SERVED)
+                    decision, key_id = Decision("same"), attempt.id
+                    continue
                 self.share.begin()
                 return answer
             except UpstreamError as error:
@@ -248,6 +264,10 @@ class _Opening:
             key_id = attempt.id if decision.action == "same" else None
             if verdict.exit_fault is not None and attempt.proxy is not None:
                 avoid.add(attempt.proxy)
+
+    def _is_too_much(self, answer: ApiAnswer) -> bool:
+        """Whether a call is refused for the question for usage, which we alone have added."""
+        return self.call.plain_body is not None and answer.status in (400, 422) and b"stream_options" in answer.first
 
     async def _begin(self, key_id: str | None, attempts: Attempts, failure: UpstreamError | None) -> "ApiAttempt":
         """Take the key for the next attempt; when there is none left, tell what the last attempt met."""

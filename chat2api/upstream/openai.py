@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -27,6 +27,7 @@ _SAFE_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,510}[\x21-\x7e])?")
 class ApiCall:
     """One call. `path` is the parts of the path below the base URL, not encoded; `headers` go beside the usual ones.
 
+    `plain_body` goes in place of `body` to a server that does not take the question for usage in it.
     `headers_timeout` is in seconds, from when the connection stands until the answer's head is here.
     """
 
@@ -39,6 +40,11 @@ class ApiCall:
     query: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     upload: Upload | None = field(default=None, repr=False)
+    plain_body: bytes | None = field(default=None, repr=False)
+
+    def plain(self) -> "ApiCall":
+        """Give the call without a question for usage."""
+        return self if self.plain_body is None else replace(self, body=self.plain_body, plain_body=None)
 
 
 class OpenAIClient:

@@ -51,6 +51,28 @@ async def test_R3_what_is_no_answer_goes_on_to_the_next_key(three: Forwarding, p
     assert len(three.used()) == 2
 
 
+CREATED = b'data: {"type":"response.created","response":{"id":"resp_1","error":null}}\n\n'
+
+
+def failed(code: str) -> Prepared:
+    body = b'data: {"type":"response.failed","response":{"error":{"code":"%b","message":"No."}}}\n\n' % code.encode()
+    return Prepared(CREATED + body, kind="text/event-stream")
+
+
+async def test_R2_a_response_that_fails_before_it_says_anything_goes_on_to_the_next_key(three: Forwarding) -> None:
+    body = {"model": "gpt-4.1", "input": "Name three rivers.", "stream": True}
+    for code in ("server_error", "rate_limit_exceeded"):
+        three.api.prepare(failed(code))
+        answer = await three.http.post("/v1/responses", json=body)
+        assert answer.status_code == 200
+        assert ("response.failed" in answer.text, answer.text.count("event: response.completed")) == (False, 1)
+    asked = len(three.api.control.requests)
+    three.api.prepare(failed("invalid_prompt"))
+    answer = await three.http.post("/v1/responses", json=body)
+    assert (answer.status_code, answer.content) == (200, failed("invalid_prompt").body)
+    assert len(three.api.control.requests) == asked + 1
+
+
 async def test_a_list_is_read_for_what_has_an_id() -> None:
     assert read_list(b'{"data": [{"id": "a", "more": 1}, {"id": 5}, "b", {}]}') == [{"id": "a", "more": 1}]
     assert read_offered(200, b'{"data": []}') == []

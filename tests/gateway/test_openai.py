@@ -6,6 +6,7 @@ import pytest
 
 from chat2api.simulator import openai_api
 from chat2api.simulator.faults import Fault
+from chat2api.simulator.openai_api import Prepared
 from tests.api.openai.forwarding import CHAT, OPERATOR, QUESTION, Forwarding, open_forwarding
 from tests.e2e.harness import HouseClock
 
@@ -216,3 +217,24 @@ async def test_OWN_TOKENS_decides_who_may_bring_a_key(tmp_path_factory: pytest.T
         assert "OWN_TOKENS" in answer.text
         assert off.api.control.requests == []
         assert (await off.http.post(CHAT, json=QUESTION, headers=OPERATOR)).status_code == 200
+
+
+async def test_a_server_that_takes_no_question_for_usage_is_asked_without_from_then_on(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    async with open_forwarding(tmp_path_factory.mktemp("old"), keys=2) as old:
+        refusal = openai_api.error(422, "body.stream_options: Extra inputs are not permitted")
+        old.api.control.fail("chat", openai_api.fault(refusal))
+        answer = await old.http.post(CHAT, json=STREAMED)
+        assert (answer.status_code, answer.text.count("[DONE]")) == (200, 1)
+        assert len(set(old.used())) == 1, "no other key was tried"
+        assert (await old.http.post(CHAT, json=STREAMED)).status_code == 200
+        sent = [record.request.json() for record in old.api.control.requests_to("chat")]
+        assert ["stream_options" in body for body in sent if isinstance(body, dict)] == [True, False, False]
+        usage = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n'
+        body = b'data: {"choices":[{"finish_reason":"stop"}],"usage":null}\n\n' + usage + b"data: [DONE]\n\n"
+        old.api.prepare(Prepared(body, kind="text/event-stream"))
+        assert (await old.http.post(CHAT, json=STREAMED)).content == body, "nothing is taken out that was not asked for"
+        asked = STREAMED | {"stream_options": {"include_usage": True}}
+        old.api.control.fail("chat", openai_api.fault(refusal))
+        assert (await ask(old, **asked))[0] == 422

@@ -64,6 +64,7 @@ async def _forward(caller: Caller, body: JsonBody, route: Route) -> Response:
         body=forwarded.data,
         stream=forwarded.stream,
         asked_usage=forwarded.asked_usage,
+        plain_body=forwarded.plain,
         kind="chat",
         affinity=f"{caller.owner}\0{forwarded.user}" if forwarded.user else affinity_of(caller),
         key=key,

@@ -68,6 +68,8 @@ class Forwarding:
     content_type: str | None = "application/json"
     stream: bool = False
     asked_usage: bool = False
+    plain_body: bytes | None = None
+    """The body without what we ask for, for servers that do not take it."""
     kind: Literal["chat", "responses", "other"] = "other"
     query: tuple[tuple[str, str], ...] = ()
     count_images: Callable[[], int] = int
@@ -76,6 +78,8 @@ class Forwarding:
     """A body that comes while it is sent, in place of `body`."""
     feed: Callable[[], Awaitable[None]] | None = None
     """Brings it; what it raises ends the call."""
+    longest: int | None = None
+    """Tokens that an answer is booked as that is made in the background, when nobody tells its usage."""
     affinity: str | None = None
     key: str | None = None
     """The label of the only key that can serve."""
@@ -103,6 +107,7 @@ async def forward(forwarding: Forwarding, charge: Charge | None) -> Response:
         query=forwarding.query,
         headers=_headers_sent(runtime, caller),
         upload=forwarding.upload,
+        plain_body=forwarding.plain_body,
     )
     relay = _Relay(runtime, caller, forwarding, call, charge, limits)
     track_answer(relay, caller.key.id if caller.key is not None else None)
@@ -215,6 +220,8 @@ class _Relay:
         if self._interruption is not None:
             raise self._interruption
         answer = self._opening.result()
+        if not self._runtime.openai.tells_usage:
+            self._events.asked_usage = False
         if answer.status < 400:
             self._facts.model = self._forwarding.model
         return answer
@@ -232,7 +239,7 @@ class _Relay:
         if self._begun:
             usage = self._events.usage or self._whole.usage()
             if usage is None:
-                completion = self._events.events or self._whole.estimate()
+                completion = self._events.events or self._whole.estimate() or self._forwarding.longest or 0
                 usage = Usage(charge.usage().prompt_tokens, completion)
             charge.measure(usage, self._forwarding.count_images())
         await charge.settle(failed=self._failed or not self._begun, told=self._forwarding.stream)

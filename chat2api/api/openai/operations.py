@@ -22,6 +22,7 @@ from chat2api.errors import Chat2APIError, InvalidRequestError, NotFoundError, U
 from chat2api.gateway.api_answers import read_list
 from chat2api.gateway.attempts import affinity_of
 from chat2api.gateway.provider import AnswerFacts, Caller
+from chat2api.keys.quota import EXPECTED_COMPLETION
 from chat2api.protocol.openai.fields import is_object, require_text, wrong_type
 from chat2api.protocol.openai.forwarded import expected_picture_tokens, prepare_body
 from chat2api.protocol.openai.references import references
@@ -101,10 +102,12 @@ async def operate() -> Response:
         body=forwarded.data,
         stream=forwarded.stream,
         asked_usage=forwarded.asked_usage,
+        plain_body=forwarded.plain,
         kind="chat" if is_completion else operation.kind,
         count_images=lambda: forwarded.choices if is_picture else 0,
         affinity=f"{caller.owner}\0{forwarded.user}" if forwarded.user else affinity_of(caller),
         key=key,
+        longest=(longest or EXPECTED_COMPLETION) if body.value.get("background") is True else None,
         makes="response" if is_response else None,
     )
     return await forward(forwarding, charge)
@@ -180,7 +183,14 @@ async def _forward_object(method: str, path: tuple[str, ...], identifier: str, *
         raise not_there(identifier)
     key = await key_of(caller, {identifier})
     forwarding = Forwarding(
-        method, path, path[0], query=_query(), key=key, deletes=identifier if deletes else None, body=None
+        method,
+        path,
+        path[0],
+        stream=(streamed := request.args.get("stream") == "true"),
+        kind="responses" if streamed else "other",
+        query=_query(),
+        key=key,
+        deletes=identifier if deletes else None,
     )
     async with held_to_rate():
         return await forward(forwarding, None)

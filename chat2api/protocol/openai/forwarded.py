@@ -36,10 +36,11 @@ class ForwardedBody:
 
     `asked_usage` says that the usage of its stream is asked for by us alone. `max_tokens` bounds each of `choices`
     answers where the caller did so; `text` is what will be counted as its prompt, `tokens` what comes to that: ids of
-    tokens, and pictures.
+    tokens, and pictures. `plain` is what goes to a server that takes no question for usage; None where there is none.
     """
 
     data: bytes
+    plain: bytes | None
     stream: bool
     asked_usage: bool
     max_tokens: int | None
@@ -66,12 +67,14 @@ def prepare_body(data: bytes, value: object, *, model: str | None = None, is_cha
     asked = is_chat and stream and (options is None or is_object(options))
     if asked and is_object(options):
         asked = options.get("include_usage") is not True
+    plain = replace_members(data, changes) if changes else data
     if asked:
         changes["stream_options"] = {**(options if is_object(options) else {}), "include_usage": True}
     user = value.get("user")
     text, tokens = _read_prompt(value)
     return ForwardedBody(
-        replace_members(data, changes) if changes else data,
+        replace_members(data, changes) if asked else plain,
+        plain if asked and options is None else None,
         stream,
         asked,
         max((limit for name in _LIMITS if isinstance(limit := value.get(name), int) and limit > 0), default=None),

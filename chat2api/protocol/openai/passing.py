@@ -34,6 +34,8 @@ _OBJECT_ID = re.compile(rb'"id"\s*:\s*"((?:resp|file)[-_][A-Za-z0-9_-]{1,190})"'
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null|"usage"\s*:\s*null\s*,')
 _USAGE = re.compile(r'"usage"\s*:\s*(?=\{)')
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"|\[DONE\]')
+_ANNOUNCEMENTS = frozenset({"response.created", "response.in_progress", "response.queued"})
+_SERVER_FAULTS = frozenset({"server_error", "rate_limit_exceeded"})
 _LAST_RESPONSE = re.compile(rb'"type"\s*:\s*"(?:response\.(?:completed|incomplete|failed)|error)"')
 
 
@@ -45,7 +47,10 @@ class FirstEvent(NamedTuple):
 
 
 def first_event(data: bytes) -> FirstEvent:
-    """Tell what the bytes that have come so far begin with, comments aside."""
+    """Tell what the bytes that have come so far begin with, aside from comments and the announcement of a response.
+
+    What fails right behind its announcement, and not for what was asked, has not begun.
+    """
     data = data.removeprefix(_MARK)
     for event in _split(data)[0]:
         payload = _payload(event)
@@ -57,8 +62,21 @@ def first_event(data: bytes) -> FirstEvent:
             value = orjson.loads(payload)
         except orjson.JSONDecodeError:
             return FirstEvent("unreadable") if not _is_json(payload) else FirstEvent("content")
-        if isinstance(value, dict) and (value.get("type") == "error" or isinstance(value.get("error"), dict | str)):
+        if not isinstance(value, dict):
+            return FirstEvent("content")
+        if value.get("type") == "error" or isinstance(value.get("error"), dict | str):
             return FirstEvent("error", payload)
+        response = value.get("response")
+        if (
+            value.get("type") in _ANNOUNCEMENTS
+            and isinstance(response, dict)
+            and response.get("background") is not True
+        ):
+            continue
+        if value.get("type") == "response.failed" and isinstance(response, dict):
+            error = response.get("error")
+            if isinstance(error, dict) and error.get("code") in _SERVER_FAULTS:
+                return FirstEvent("error", orjson.dumps({"error": error}))
         return FirstEvent("content")
     return FirstEvent("none" if _may_be_event(data) else "unreadable")
 
@@ -73,7 +91,8 @@ class StreamPassage:
 
         `making` stands in the events that tell ids of what was made; None where nobody wants them.
         """
-        self._asked = asked_usage
+        self.asked_usage = asked_usage
+        """Whether the usage in it was asked for by us alone; that may turn out otherwise before anything is fed."""
         self._kind = kind
         self._making = making
         self._held = b""
@@ -135,7 +154,7 @@ class StreamPassage:
             self._keep(data[:at])
             self._find_usage()
             return data[:at] + (self._pass(data[at:]) if at < len(data) else b"")
-        if self._asked:
+        if self.asked_usage:
             data = _NULL_USAGE.sub(b"", data)
         if b'"usage"' in data or b'"error"' in data or (self._making is not None and self._making in data):
             events, rest = _split(data)
@@ -170,7 +189,7 @@ class StreamPassage:
         told = value.get("usage") or (nested.get("usage") if isinstance(nested, dict) else None)
         if isinstance(told, dict):
             self.usage = parse_usage(told) or self.usage
-            if self._asked and value.get("choices") == []:
+            if self.asked_usage and value.get("choices") == []:
                 return b""
         for holder in (value, nested):
             if isinstance(holder, dict) and (holder.get("error") or holder.get("type") == "error"):

@@ -104,6 +104,30 @@ async def test_a_stored_response_stays_with_its_key_and_its_caller(
         await client.responses.retrieve(made[0].id)
 
 
+async def test_a_stored_response_is_told_as_a_stream_too(client: openai.AsyncOpenAI, forwarding: Forwarding) -> None:
+    made = await client.responses.create(model="gpt-4.1", input="x")
+    completed = {"type": "response.completed", "response": {"id": made.id, "output": [], "usage": None}}
+    body = b"data: " + orjson.dumps(completed) + b"\n\n"
+    for told, ending in (
+        (body, "response.completed"),
+        (body.replace(b"completed", b"output_item.added"), "stream_interrupted"),
+    ):
+        forwarding.api.prepare(Prepared(told, kind="text/event-stream"))
+        answer = await forwarding.http.get(f"/v1/responses/{made.id}?stream=true&starting_after=5")
+        sent = forwarding.api.control.requests[-1].request
+        assert (sent.header("accept"), sent.query) == ("text/event-stream", {"stream": "true", "starting_after": "5"})
+        assert ending in answer.text
+
+
+async def test_R8_what_is_made_in_the_background_is_booked_as_its_longest(forwarding: Forwarding) -> None:
+    headers = await forwarding.issue(limits=KeyLimits(tokens_per_minute=1500))
+    queued = Prepared(b'{"id":"resp_queued","object":"response","status":"queued","output":[],"usage":null}')
+    body = {"model": "gpt-4.1", "input": "x", "background": True, "max_output_tokens": 800}
+    forwarding.api.prepare(queued)
+    assert (await forwarding.http.post("/v1/responses", json=body, headers=headers)).status_code == 200
+    assert (await forwarding.http.post("/v1/responses", json=body, headers=headers)).status_code == 429
+
+
 async def test_a_response_that_is_not_stored_is_nobodys(client: openai.AsyncOpenAI) -> None:
     made = await client.responses.create(model="gpt-4.1", input="x", store=False)
     with pytest.raises(openai.NotFoundError):

@@ -40,6 +40,8 @@ def through(data: bytes, *, seed: int | None = None, asked: bool = False) -> tup
     return out + passage.finish(), passage
 
 
+CREATED = b'event: response.created\ndata: {"type":"response.created","response":{}}\n\n'
+FAILED = b'data: {"type":"response.failed","response":{"error":{"code":"server_error"}}}\n\n'
 STREAMS = {
     "plain": chunk("a") + chunk("b") + b"data: [DONE]\n\n",
     "crlf": (chunk("a") + chunk("b")).replace(b"\n", b"\r\n") + b"data: [DONE]\r\n\r\n",
@@ -207,10 +209,24 @@ def test_events_are_counted() -> None:
         (b"<!DOCTYPE html>", "unreadable"),
         (b"unknown: x\n", "none"),
         (b'{"error": {"message": "no"}}', "unreadable"),
+        (CREATED, "none"),
+        (CREATED + CREATED.replace(b"created", b"in_progress"), "none"),
+        (CREATED + b'data: {"type":"response.output_item.added"}\n\n', "content"),
+        (CREATED.replace(b"{}", b'{"background":true}'), "content"),
+        (CREATED.replace(b'"response":{}', b'"response":null'), "content"),
+        (CREATED + FAILED, "error"),
+        (FAILED, "error"),
+        (CREATED + FAILED.replace(b"server_error", b"invalid_prompt"), "content"),
+        (CREATED + FAILED.replace(b'{"code":"server_error"}', b"null"), "content"),
+        (CREATED + b'data: {"type":"error","message":"no"}\n\n', "error"),
     ],
 )
 def test_R2_what_a_stream_begins_with_is_known_by_its_first_event(data: bytes, kind: str) -> None:
     assert first_event(data).kind == kind
+
+
+def test_R2_a_failure_right_behind_its_announcement_is_told_as_an_error() -> None:
+    assert json.loads(first_event(CREATED + FAILED).error) == {"error": {"code": "server_error"}}
 
 
 def test_the_usage_of_a_whole_answer_is_read_wherever_it_stands() -> None:
