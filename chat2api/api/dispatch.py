@@ -11,7 +11,7 @@ sessions, signals and functions that are not asynchronous, none of which this ap
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import cached_property, lru_cache, partial
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, cast
@@ -53,6 +53,18 @@ class LastPiece(bytes):
     """The last piece of a streamed body: it leaves in one write with the body's end."""
 
     __slots__ = ()
+
+
+class StreamedResponse(Response):
+    """A response of status 200 whose headers are taken as they are: nothing that a caller sent may be in them."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], headers: Iterable[tuple[str, str]]) -> None:
+        """Stream the pieces, however long the next one takes."""
+        self.headers = Headers()
+        self.headers._list = list(headers)
+        self.response = IterableBody(pieces)
+        self.timeout = None  # Quart would cut the stream after a minute without a word
+        self._status, self._status_code = "200 OK", 200
 
 
 class RequestRun(ASGIHTTPConnection):

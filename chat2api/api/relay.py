@@ -177,6 +177,7 @@ class AnswerRelay(Generic[Batch]):
 
     async def aclose(self) -> None:
         """End the pumps and wait until they have cleaned up; idempotent."""
+        self.sink = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

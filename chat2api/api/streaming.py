@@ -6,7 +6,7 @@ then a failure has its real status. Afterwards a failure is one error event and 
 
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,7 +15,7 @@ from quart import Response
 
 from chat2api.api.charging import Charge
 from chat2api.api.context import current_request, current_runtime
-from chat2api.api.dispatch import DIRECT_BODY, DirectBody, LastPiece
+from chat2api.api.dispatch import DIRECT_BODY, DirectBody, LastPiece, StreamedResponse
 from chat2api.api.relay import AnswerRelay
 from chat2api.errors import Chat2APIError
 from chat2api.protocol.event_stream import encode_comment
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 _KEEP_ALIVE = encode_comment("keep-alive")
 
-_STREAM_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",
-}
+_STREAM_HEADERS = (
+    ("Content-Type", "text/event-stream; charset=utf-8"),
+    ("Cache-Control", "no-cache"),
+    ("X-Accel-Buffering", "no"),
+)
 
 _END_PATIENCE = 0.05
 """Seconds that the chunk with the finish reason waits for the end of the stream, to share its write."""
@@ -65,10 +65,8 @@ async def stream_answer(answer: Answer) -> Response:
         tell_conversation=answer.tell_conversation,
     )
     direct = cast("dict[str, object]", current_request().scope.get("extensions", {})).get(DIRECT_BODY)
-    body = _stream(answer, encoder, interval, cast("DirectBody | None", direct))
-    response = Response(body, headers=_STREAM_HEADERS | _headers(answer))
-    response.timeout = None  # Quart would cut the stream after a minute without a word
-    return response
+    stream = _Stream(answer, encoder, interval, cast("DirectBody | None", direct))
+    return StreamedResponse(stream, [*_STREAM_HEADERS, *_headers(answer).items()])
 
 
 async def whole_answer(answer: Answer) -> Response:
@@ -95,46 +93,66 @@ async def whole_answer(answer: Answer) -> Response:
     return Response(body, headers=_headers(answer), content_type="application/json")
 
 
-async def _stream(
-    answer: Answer, encoder: ChatEncoder, interval: float, direct: DirectBody | None
-) -> AsyncGenerator[bytes]:
-    relay = answer.relay
-    unfinished = answer.request.n
-    rest = b""
+class _Stream:
+    """The pieces of a streamed answer. No generator, which would have to be closed when its last piece is out."""
 
-    def send_now(index: int, events: Sequence[Event]) -> bool:
-        if direct is None or not direct.may_write:
-            return False
-        answer.charge.add(events, index)
-        if data := encoder.encode(events, index):
-            direct.write_now(data)
-        return True
+    def __init__(self, answer: Answer, encoder: ChatEncoder, interval: float, direct: DirectBody | None) -> None:
+        """Encode that answer, with a comment after each interval of silence; `direct` takes pieces past this."""
+        self._answer = answer
+        self._encoder = encoder
+        self._interval = interval
+        self._direct = direct
+        self._unfinished = answer.request.n
+        self._rest = b""
+        self._begun = self._ended = False
 
-    relay.sink = send_now
-    try:
-        while True:
-            if not await relay.wait(_END_PATIENCE if rest else interval):
-                yield rest or _KEEP_ALIVE
-                rest = b""
-                continue
+    def __aiter__(self) -> "_Stream":
+        """Give the pieces once."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Wait for the next piece and give it, a LastPiece in the end."""
+        if self._ended:
+            raise StopAsyncIteration
+        if not self._begun:
+            self._begun = True
+            self._answer.relay.sink = self._send_now
+        try:
+            return await self._next()
+        except Chat2APIError as error:
+            return self._end(self._encoder.fail(error))
+        except Exception as error:  # what the error handler is for answers that have not begun
+            log.error("unexpected failure in the middle of an answer", exc_info=error)
+            return self._end(self._encoder.fail(error))
+
+    async def _next(self) -> bytes:
+        relay, charge = self._answer.relay, self._answer.charge
+        while await relay.wait(_END_PATIENCE if self._rest else self._interval):
             batches = relay.take()
             if not batches:
-                break
-            data = b"".join([encoder.encode(events, index) for index, events in batches])
+                return self._end(self._encoder.finish(charge.usage() if self._answer.request.include_usage else None))
+            data = b"".join([self._encoder.encode(events, index) for index, events in batches])
             for index, events in batches:
-                answer.charge.add(events, index)
-            unfinished -= sum([bool(events) and isinstance(events[-1], Finished) for _, events in batches])
-            batches.clear()  # not to be held as well while the client takes its time
-            if not unfinished:
-                rest += data
+                charge.add(events, index)
+                self._unfinished -= bool(events) and isinstance(events[-1], Finished)
+            if not self._unfinished:
+                self._rest += data
             elif data:
-                yield data
-        yield LastPiece(rest + encoder.finish(answer.charge.usage() if answer.request.include_usage else None))
-    except Chat2APIError as error:
-        yield LastPiece(rest + encoder.fail(error))
-    except Exception as error:  # what the error handler is for answers that have not begun
-        log.error("unexpected failure in the middle of an answer", exc_info=error)
-        yield LastPiece(rest + encoder.fail(error))
+                return data
+        piece, self._rest = self._rest or _KEEP_ALIVE, b""
+        return piece
+
+    def _end(self, data: bytes) -> LastPiece:
+        self._ended = True
+        return LastPiece(self._rest + data)
+
+    def _send_now(self, index: int, events: Sequence[Event]) -> bool:
+        if self._direct is None or not self._direct.may_write:
+            return False
+        self._answer.charge.add(events, index)
+        if data := self._encoder.encode(events, index):
+            self._direct.write_now(data)
+        return True
 
 
 def _headers(answer: Answer) -> dict[str, str]:

@@ -86,8 +86,8 @@ class ChatGPTProvider:
                     kept = limiter.feed(events)
                     if kept:
                         yield kept
-                    if limiter.done:
-                        return
+                    if limiter.done and not limiter.idle:
+                        return  # a cut; an answer that ends by itself is over with the next step
 
     async def models(self, caller: Caller) -> Sequence[str]:
         """Give the slugs that the caller's accounts offer; see Provider."""
