@@ -18,10 +18,11 @@ from chat2api.api.context import (
     current_app,
     current_request,
     current_runtime,
+    current_tier,
     set_caller,
     set_visitor,
 )
-from chat2api.api.entry import check_route, enter_with_key, enter_without_key, in_public_tier
+from chat2api.api.entry import check_route, enter_with_key, enter_without_key, in_public_tier, no_key_of
 from chat2api.api.peers import check_host, peer_address
 from chat2api.config import Config, Reach
 from chat2api.errors import (
@@ -133,6 +134,8 @@ async def _find_caller(incoming: Request, bearer: str | None, workspace: str | N
     if keys.shut is not None:
         raise StorageError(keys.shut)
     guess.was_wrong()
+    if (asked := current_tier()) is not None:
+        raise no_key_of(asked)
     raise InvalidAPIKeyError(
         "Incorrect API key provided. Use the operator key (README tells where it lies; AUTHORIZATION sets your own), or your "
         "own ChatGPT AccessToken, RefreshToken or OpenAI API key where OWN_TOKENS allows it."

@@ -195,8 +195,8 @@ async def held_to_rate() -> AsyncIterator[None]:
 
 def check_model(caller: Caller, model: str) -> None:
     """Raise NotFoundError (model_not_found) for a model that the caller's key or tier does not have."""
-    if caller.tier is not None and caller.tier.find_model(model) is None:
-        raise model_not_found(model)
+    if caller.tier is not None:
+        caller.tier.require_model(model)
     if caller.key is not None and not may_use_model(caller.key.scope, model):
         raise model_not_found(model)
 

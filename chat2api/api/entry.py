@@ -77,7 +77,12 @@ def enter_with_key(caller: Caller) -> Caller:
         raise PermissionDeniedError("This key is for no tier. Use it on the paths that begin with /v1.")
     if caller.kind in ("operator", "demo"):
         return replace(caller, tier=asked, person=caller.kind)
-    raise InvalidAPIKeyError(f"This is no key of the tier `{asked.name}`. Ask the operator of this server for one.")
+    raise no_key_of(asked)
+
+
+def no_key_of(tier: Tier) -> InvalidAPIKeyError:
+    """Make the error for a bearer that opens nothing under a tier's path."""
+    return InvalidAPIKeyError(f"This is no key of the tier `{tier.name}`. Ask the operator of this server for one.")
 
 
 def person_of(key: IssuedKey) -> str:

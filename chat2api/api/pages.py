@@ -21,7 +21,12 @@ _YEAR = 365 * 24 * 3600
 async def start_page() -> str:
     """The start page: base URL, first request, links."""
     runtime = current_runtime()
-    return await render_template("index.html", base_url=api_base(runtime.config), demo=runtime.demo is not None)
+    return await render_template(
+        "index.html",
+        base_url=api_base(runtime.config),
+        demo=runtime.demo is not None,
+        public=runtime.tiers.public,
+    )
 
 
 @blueprint.get("/openapi.json")

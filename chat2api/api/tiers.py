@@ -20,7 +20,6 @@ from chat2api.errors import NotFoundError
 from chat2api.keys.scope import may_use_model
 from chat2api.keys.terms import UNLIMITED, Json
 from chat2api.keys.tiers import Tier, TierModel
-from chat2api.protocol.openai.models import model_not_found
 from chat2api.storage.keys import IssuedKey, KeyLimits
 
 OWNER = "chat2api"
@@ -29,6 +28,8 @@ CREATED = 1_677_610_602
 
 LIST, ONE, PAGE = "tiers.list_models", "tiers.get_model", "tiers.page"
 _PUBLIC_ROUTES = {"/v1/models": LIST, "/v1/models/<path:model>": ONE}
+_SHORT = ("/chat/completions", "/models")
+"""What clients ask for that take a tier's base for the whole base URL, without `/v1`."""
 
 
 class TierRoutes:
@@ -65,7 +66,7 @@ class TierRoutes:
             return None
         tier, rest = found
         cast("MutableMapping[str, Any]", request.scope)[TIER] = tier
-        return self.map, rest or "/"
+        return self.map, f"/v1{rest}" if rest.startswith(_SHORT) else rest or "/"
 
 
 def install_tiers(app: LeanQuart, prefix: str) -> None:
@@ -128,10 +129,7 @@ def show_tier_models(tier: Tier, key: IssuedKey | None = None) -> Json:
 
 def show_tier_model(tier: Tier, name: str) -> Json:
     """Give one of a tier's models. Raises NotFoundError (model_not_found)."""
-    found = tier.find_model(name)
-    if found is None:
-        raise model_not_found(name)
-    return _shown(found)
+    return _shown(tier.require_model(name))
 
 
 def _tier() -> Tier:

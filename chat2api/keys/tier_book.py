@@ -69,8 +69,10 @@ class TierBook:
         """Take over what the file says now, and tell whether that was possible; what was wrong is in `problems`."""
         try:
             await self.load()
-        except ConfigError as error:
-            log.error("%s The tiers stay as they were.", error.message)
+        except ConfigError:
+            for problem in self.problems:  # a line of the log each
+                log.error("the tiers' file: %s", problem)
+            log.error("the tiers stay as they were")
             return False
         log.info("%d tier(s): %s", len(self._tiers), ", ".join(self._by_name))
         return True

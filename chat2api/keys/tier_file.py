@@ -49,7 +49,7 @@ SAY = Phrases(
         "not_toml": "this is not TOML: {what}",
         "not_toml_at_end": "this is not TOML: {what}, where the file ends",
         "not_utf8": "this is not UTF-8",
-        "unreadable": "TIERS_FILE: {path} cannot be read: {why}.",
+        "unreadable": "The tiers' file {path} cannot be read: {why}.",
         "not_public": "PUBLIC_MODE names the tier {name}, but there is none; there are: {names}.",
         "no_tier": "there is no tier in it; the example in the documents shows one",
         "too_many_tiers": "there are more than {most} tiers",
@@ -100,12 +100,12 @@ class Problem:
 
 
 class TiersError(ConfigError):
-    """A file of tiers cannot be used; `problems` has at least one entry."""
+    """A file of tiers cannot be used; `problems` has at least one entry, and the message a line for each."""
 
-    def __init__(self, problems: Sequence[Problem], name: str = "TIERS_FILE") -> None:
-        """Make the error for these mistakes in the file that is called so."""
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        """Make the error for these mistakes."""
         self.problems = tuple(sorted(problems))
-        super().__init__(f"{name} cannot be used: " + "; ".join(str(problem) for problem in self.problems))
+        super().__init__("\n  ".join(["The tiers' file (TIERS_FILE) cannot be used:", *map(str, self.problems)]))
 
 
 def read_tiers(text: str, *, taken: Collection[str] = (), keys: Collection[str] = ()) -> tuple[Tier, ...]:

@@ -4,12 +4,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from chat2api.keys.scope import same_model
+from chat2api.protocol.openai.models import model_not_found
 from chat2api.protocol.openai.rules import Rules
 from chat2api.sentences import Phrases
 from chat2api.storage.keys import KeyLimits
 
 ProviderName = Literal["openai", "chatgpt"]
 PROVIDERS: tuple[ProviderName, ...] = ("openai", "chatgpt")
+MOST_NAMED = 20
+"""Models of a tier that are told to who asks for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,13 @@ class Tier:
             if model.name == name:
                 return model
         return next((model for model in self.models if same_model(model.name, name)), None)
+
+    def require_model(self, name: str) -> TierModel:
+        """Give the model that is called so. Raises NotFoundError (model_not_found), which names the tier's."""
+        model = self.find_model(name)
+        if model is None:
+            raise model_not_found(name, [one.name for one in self.models[:MOST_NAMED]])
+        return model
 
 
 SAY = Phrases(

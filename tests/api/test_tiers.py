@@ -87,6 +87,9 @@ async def test_a_base_may_lie_under_no_path_of_the_apps_own() -> None:
         ("DELETE", "/free", 405),
         ("GET", "/free//v1/models", 404),
         ("GET", "/free/free/v1/models", 404),
+        ("GET", "/free/chat/completions", 405),
+        ("POST", "/free/chat/completionsx", 404),
+        ("POST", "/free/embeddings", 404),
         ("POST", "/fre/v1/chat/completions", 404),
         ("GET", "/fre/v1/chat/completions", 404),
         ("POST", "/freee/v1/chat/completions", 404),
@@ -103,6 +106,16 @@ async def test_S4_other_paths_and_methods_are_none(
     answer = await http.request(method, path, headers=headers, json=chat("gpt-3.5-turbo"))
     assert answer.status_code == status
     assert not sim.control.requests_to("conversation")
+
+
+async def test_a_base_is_the_same_with_and_without_v1_for_what_its_clients_ask(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/free/chat/completions", json=chat("gpt-3.5-turbo"))
+    assert answer.json()["object"] == "chat.completion"
+    assert (await http.get("/free/models")).json() == (await http.get("/free/v1/models")).json()
+    assert (await http.get("/free/models/gpt-4o-mini")).json()["id"] == "gpt-4o-mini"
+    assert (await http.post("/members/chat/completions", json=chat())).status_code == 401
+    preflight = await http.options("/free/chat/completions", headers=PREFLIGHT)
+    assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (204, "*")
 
 
 async def test_S3_a_tier_lies_under_the_prefix_and_only_there(
@@ -139,7 +152,22 @@ async def test_the_list_of_a_tiers_models_needs_no_key_and_tells_their_limits(
 async def test_no_limit_is_told_in_a_word(http: httpx.AsyncClient) -> None:
     answer = await http.get("/free/v1/models/gpt-3.5-turbo")
     assert answer.json()["limits"] == {"requests_per_minute": "unlimited", "tokens_per_minute": "unlimited"}
-    assert (await http.get("/free/v1/models/gpt-4o")).json()["error"]["code"] == "model_not_found"
+    for refused in (
+        await http.get("/free/v1/models/gpt-4o"),
+        await http.post("/free/v1/chat/completions", json=chat("gpt-4o")),
+    ):
+        error = refused.json()["error"]
+        assert (refused.status_code, error["code"]) == (404, "model_not_found")
+        assert error["message"].endswith("There are: `gpt-3.5-turbo`, `gpt-4o-mini`.")
+
+
+async def test_a_wrong_key_is_told_where_it_is_wrong(http: httpx.AsyncClient) -> None:
+    for key in ("wrong", "sk-somebody-elses"):
+        answer = await http.post(
+            "/members/v1/chat/completions", json=chat(), headers={"Authorization": f"Bearer {key}"}
+        )
+        assert answer.status_code == 401
+        assert answer.json()["error"]["message"].startswith("This is no key of the tier `members`.")
 
 
 @pytest.mark.parametrize("path", ["/members/v1/models", "/free/v1/models/gpt-4o-mini"])
@@ -188,6 +216,22 @@ async def test_the_page_tells_what_a_tier_gives_and_how_to_use_it(house: House, 
         assert word in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert (await http.get("/api/blog/", headers={"Accept": "text/html"})).status_code == 200
+
+
+async def test_what_is_shown_to_copy_works_as_it_stands_and_sends_no_key_where_none_is_needed(
+    http: httpx.AsyncClient,
+) -> None:
+    public = (await http.get("/free", headers={"Accept": "text/html"})).text
+    assert "Authorization" not in public, "the variable may hold a key that is not for this server"
+    assert "api_key=&#34;none&#34;" in public or 'api_key="none"' in public
+    members = (await http.get("/members", headers={"Accept": "text/html"})).text
+    assert "Authorization: Bearer $OPENAI_API_KEY" in members
+
+
+async def test_the_start_page_leads_to_the_tier_that_needs_no_key(http: httpx.AsyncClient) -> None:
+    page = (await http.get("/", headers={"Accept": "text/html"})).text
+    assert '<a href="/free">The tier “free”</a>' in page
+    assert "members" not in page
 
 
 async def test_the_page_never_shows_a_shared_key(http: httpx.AsyncClient) -> None:

@@ -129,7 +129,7 @@ async def test_a_byte_order_mark_is_no_mistake(file: Path) -> None:
 
 async def test_a_missing_file_is_told_by_its_path(tmp_path: Path) -> None:
     book = TierBook(tmp_path / "nowhere.toml")
-    with pytest.raises(ConfigError, match=r"TIERS_FILE: .*nowhere\.toml cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"The tiers' file .*nowhere\.toml cannot be read: No such file"):
         await book.load()
     assert not await book.reload()
     assert "nowhere.toml" in book.problems[0].text

@@ -169,12 +169,13 @@ def test_all_mistakes_are_told_at_once_and_in_the_order_of_the_lines() -> None:
     assert [problem.field for problem in found] == ["b.models", "b.base", "free.base", "free.system", "free.text_only"]
 
 
-def test_R23_the_complaint_names_the_setting_and_every_mistake_in_one_line() -> None:
+def test_R23_the_complaint_names_the_setting_and_every_mistake_in_a_line_each() -> None:
     with pytest.raises(ConfigError) as raised:
         read_tiers("[free]\nbase = '/v1'\nsystem = 1\n" + MODELS)
     assert raised.value.message == (
-        "TIERS_FILE cannot be used: line 2, free.base: '/v1': leave /v1 out, clients and the server add it; "
-        'line 3, free.system: expected one of "allow", "drop", "reject"'
+        "The tiers' file (TIERS_FILE) cannot be used:\n"
+        "  line 2, free.base: '/v1': leave /v1 out, clients and the server add it\n"
+        '  line 3, free.system: expected one of "allow", "drop", "reject"'
     )
 
 

@@ -1,7 +1,7 @@
 """The model list in OpenAI's shape, made of the slugs that the backend offers."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Literal, TypedDict
 
 from chat2api.errors import NotFoundError
@@ -42,10 +42,12 @@ def model_list(slugs: Collection[str]) -> ModelList:
     return {"object": "list", "data": [_model(name) for name in sorted(names)]}
 
 
-def model_not_found(name: str) -> NotFoundError:
-    """Make the error for a model that does not exist, or not for this key."""
+def model_not_found(name: str, there_are: Iterable[str] = ()) -> NotFoundError:
+    """Make the error for a model that does not exist, or not for this key; `there_are` are told in its place."""
+    names = ", ".join(f"`{other}`" for other in there_are)
     return NotFoundError(
-        f"The model `{name[:200]}` does not exist or you do not have access to it.",
+        f"The model `{name[:200]}` does not exist or you do not have access to it."
+        + (names and f" There are: {names}."),
         param="model",
         code="model_not_found",
     )
