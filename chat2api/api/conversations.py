@@ -30,7 +30,7 @@ from chat2api.protocol.chatgpt.website import (
     update_call,
 )
 from chat2api.protocol.chatgpt.website_turns import read_turn
-from chat2api.protocol.event_stream import encode_event
+from chat2api.protocol.event_stream import encode_comment, encode_event
 from chat2api.protocol.openai.errors import error_object
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 blueprint = Blueprint("site", __name__)
 
 Pieces = Sequence[Piece]
+
+_KEEP_ALIVE = encode_comment("keep-alive")
 
 _PLACES = re.compile(
     r"/(?:(?:chatgpt/)?backend-api(?:/.*)?|conversations?(?:/.*)?|models|accounts/check(?:/.*)?|auth/login)"
@@ -76,7 +78,9 @@ async def create_turn() -> Response:
     on_request_end(finish)
     if await relay.wait(runtime.config.keep_alive_interval):
         relay.check_begun()
-    response = Response(_stream(relay, charge), content_type="text/event-stream; charset=utf-8")
+    response = Response(
+        _stream(relay, charge, runtime.config.keep_alive_interval), content_type="text/event-stream; charset=utf-8"
+    )
     response.headers["Cache-Control"] = "no-cache"
     response.headers["X-Accel-Buffering"] = "no"
     if turn.ignored:
@@ -87,11 +91,17 @@ async def create_turn() -> Response:
     return response
 
 
-async def _stream(relay: AnswerRelay[Pieces], charge: Charge) -> AsyncGenerator[bytes]:
-    """Yield the pieces' bytes and nothing else, unless the answer fails in the middle: then one event that says so."""
+async def _stream(relay: AnswerRelay[Pieces], charge: Charge, interval: float) -> AsyncGenerator[bytes]:
+    """Yield the pieces' bytes, comments between events while nothing comes, and one event that says so where it fails."""
     end = b""
     try:
-        while batches := await relay.next():
+        while True:
+            if not await relay.wait(interval):
+                if end in (b"", b"\n\n"):
+                    yield _KEEP_ALIVE
+                continue
+            if not (batches := relay.take()):
+                break
             for _, pieces in batches:
                 for piece in pieces:
                     charge.add(piece.events)

@@ -278,6 +278,29 @@ async def test_an_answer_that_breaks_off_ends_with_one_event_that_says_so(
     assert b"[DONE]" not in answer.content
 
 
+@pytest.mark.parametrize("at", [0, 2])
+async def test_while_the_backend_thinks_comments_between_events_keep_the_connection(
+    house: House, http: httpx.AsyncClient, sim: Simulator, at: int
+) -> None:
+    own = {"Authorization": f"Bearer {sim.control.add_account().access_token}"}
+    sim.control.fail(
+        "conversation", Fault("stall", at="mid_stream", after=at, seconds=6.0)
+    )  # 0.3 s of the bench's clock
+    before, house.runtime.config = (
+        house.runtime.config,
+        dataclasses.replace(house.runtime.config, keep_alive_interval=0.05),
+    )
+    try:
+        answer = await http.post("/conversation", json=turn_body(), headers=own)
+    finally:
+        house.runtime.config = before
+    comments = [event for event in answer.content.split(b"\n\n") if event == b": keep-alive"]
+    assert comments
+    assert answer.content.startswith(b": keep-alive") is (at == 0)
+    text, _ = heard(answer)
+    assert text == ANSWER
+
+
 async def test_an_error_before_the_first_word_has_a_real_status(http: httpx.AsyncClient, sim: Simulator) -> None:
     own = {"Authorization": f"Bearer {sim.control.add_account().access_token}"}
     sim.control.fail(
