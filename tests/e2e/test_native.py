@@ -1,20 +1,27 @@
 """A client of the website's calls through the real server: each route, each place, each kind of caller, and no two mixed up."""
 
-from collections.abc import AsyncIterator
-from typing import Literal
+import dataclasses
+import json
+import re
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
+import httpx
 import pytest
 import pytest_asyncio
 
 from chat2api.keys.password import SlowDigests
 from chat2api.keys.users import LocalUsers
 from chat2api.storage.keys import NewKey
-from tests.e2e.harness import ANSWER, OPERATOR_KEY, QUESTION, Bench, open_bench
+from tests.e2e.harness import ANSWER, OPERATOR_KEY, QUESTION, Bench, House, open_bench, open_house
 from tests.e2e.native_client import NativeClient, NativeError, Said
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PASSWORD = "four quiet words together"
+AUTH_KEY = "key-between-two-servers-0001"
 Kind = Literal["own token", "issued key", "local user", "operator key"]
 KINDS: tuple[Kind, ...] = ("own token", "issued key", "local user", "operator key")
 PLACES = ("", "/backend-api", "/chatgpt/backend-api")
@@ -22,13 +29,35 @@ PLACES = ("", "/backend-api", "/chatgpt/backend-api")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
-    async with open_bench(tmp_path_factory.mktemp("native"), ANONYMOUS="off") as bench:
-        runtime = bench.house.runtime
-        digests = SlowDigests(cost=2**4)
-        runtime.users = LocalUsers(runtime.records, runtime.keys, digests, runtime.clock)
+    async with open_bench(tmp_path_factory.mktemp("native"), ANONYMOUS="off", AUTH_KEY=AUTH_KEY) as bench:
         await bench.add(bench.control.add_account().access_token)
-        yield bench
-        digests.close()
+        with quick_passwords(bench.house):
+            yield bench
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def front(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    """Another server, which leaves all but the conversations to the first."""
+    settings: dict[str, Any] = {"CHATGPT_BASE_URL": bench.house.base, "CONVERSATION_ONLY": "true", "AUTH_KEY": AUTH_KEY}
+    tokens = [bench.control.add_account().access_token]
+    async with (
+        open_house(
+            tmp_path_factory.mktemp("front"), tokens=tokens, clock=bench.clock, ANONYMOUS="off", **settings
+        ) as house,
+        httpx.AsyncClient(base_url=house.base, timeout=60.0, trust_env=False) as http,
+    ):
+        with quick_passwords(house):
+            yield dataclasses.replace(bench, house=house, http=http)
+
+
+@contextmanager
+def quick_passwords(house: House) -> Iterator[None]:
+    """Let the digests of its users' passwords cost next to nothing."""
+    runtime = house.runtime
+    digests = SlowDigests(cost=2**4)
+    runtime.users = LocalUsers(runtime.records, runtime.keys, digests, runtime.clock)
+    yield
+    digests.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -57,7 +86,7 @@ class People:
                 issued = await runtime.keys.issue(NewKey(f"person {self._count}", None))
                 return NativeClient(http, issued.secret, place)
             case "local user":
-                name = f"Person {self._count}"
+                name = f"Person {uuid.uuid4()}"
                 await runtime.users.add(name, PASSWORD, NewKey("", None))
                 return await NativeClient.sign_in(http, name, PASSWORD, place)
             case "operator key":
@@ -67,7 +96,15 @@ class People:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_every_call_works_for_every_kind_of_caller(people: People, kind: Kind, place: str) -> None:
-    client = await people.someone(kind, place)
+    await use_every_call(await people.someone(kind, place))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_call_works_through_another_server(front: Bench, kind: Kind) -> None:
+    await use_every_call(await People(front).someone(kind))
+
+
+async def use_every_call(client: NativeClient) -> None:
     await client.hide_all()
     first = await client.say(QUESTION)
     assert first.text == ANSWER
@@ -127,6 +164,30 @@ async def test_S8_two_people_never_see_each_others_conversations(
     await another.hide_all()
     assert (await one.get(made.conversation_id))["title"] != "Mine now"
     assert (await one.page())["total"] == 1
+
+
+@pytest.mark.parametrize("through", ["bench", "front"])
+async def test_S8_two_people_never_use_each_others_files(request: pytest.FixtureRequest, through: str) -> None:
+    place: Bench = request.getfixturevalue(through)
+    made = People(place)
+    anna, bruno = await made.someone("issued key"), await made.someone("local user")
+    place.control.choose("conversation", answer="image")
+    drawn = await anna.say("Draw a boat.")
+    pointers = set(re.findall(r'"asset_pointer": "([^"]+)"', json.dumps(await anna.get(drawn.conversation_id))))
+    assert pointers
+    for pointer in pointers:
+        assert (await anna.say("", messages=showing(pointer))).text
+        for stranger in (bruno, await made.someone("issued key")):
+            with pytest.raises(NativeError) as refused:
+                await stranger.say("", messages=showing(pointer))
+            assert refused.value.status == 404
+
+
+def showing(pointer: str) -> list[dict[str, Any]]:
+    """Give the messages of a turn that shows a picture."""
+    parts = [{"content_type": "image_asset_pointer", "asset_pointer": pointer}, "What is it?"]
+    content = {"content_type": "multimodal_text", "parts": parts}
+    return [{"id": str(uuid.uuid4()), "author": {"role": "user"}, "content": content}]
 
 
 async def test_an_operator_finds_all_conversations_of_an_account_by_its_label(bench: Bench, people: People) -> None:
