@@ -42,7 +42,8 @@ class Exits:
     """All exits with a breaker each for every host. Everything is synchronous and cheap.
 
     Callers who are told apart (`who`) have breakers of their own besides, while they fail: whose requests fail whatever
-    serves them has to wait alone.
+    serves them has to wait alone. Callers without keys of their own are a crowd, named in front of a NUL: each waits alone,
+    and together they count as one.
     """
 
     def __init__(self, exits: Sequence[Exit], clock: Clock) -> None:
@@ -88,10 +89,10 @@ class Exits:
 
         `seconds` is the rest that the backend stated (`Verdict.exit_seconds`).
         """
-        breaker, now = self._breaker(used, host), self._clock.monotonic()
+        breaker, now, crowd = self._breaker(used, host), self._clock.monotonic(), who.partition("\0")[0]
         match fault:
             case None:
-                breaker.succeed(now, who=who)
+                breaker.succeed(now, who=crowd)
                 self._failing.pop((used, host, who), None)
             case "unreachable" if len(self._exits) > 1:
                 breaker.open(now, EXIT_SECONDS)
@@ -99,7 +100,7 @@ class Exits:
                 # The only exit is not closed for one lost connection: there is no other to go to.
                 breaker.fail(now, by_share=self._share_may_open(host, now))
             case "failing":
-                breaker.fail(now, by_share=self._share_may_open(host, now), who=who)
+                breaker.fail(now, by_share=self._share_may_open(host, now), who=crowd)
                 if who:
                     self._note_failing(used, host, who, now)
             case "distrusted":

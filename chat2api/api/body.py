@@ -19,6 +19,10 @@ UPLOAD_BODY = 100 * 1024 * 1024
 MAX_DEPTH = 64
 """Deepest nesting of lists and objects."""
 
+_LARGE = (
+    "/chat/completions", "/v1", "/responses", "/responses/compact", "/responses/input_tokens", "/images/generations",
+)  # fmt: skip
+
 
 def body_limit(path: str) -> int:
     """Give the largest body that a path takes, in bytes."""
@@ -27,7 +31,16 @@ def body_limit(path: str) -> int:
         ("/v1/files", "/audio/transcriptions", "/audio/translations", "/images/edits", "/images/variations")
     ):
         return UPLOAD_BODY
-    large = path.endswith(("/chat/completions", "/v1", "/responses", "/images/generations"))
+    large = path.endswith(
+        (
+            "/chat/completions",
+            "/v1",
+            "/responses",
+            "/responses/compact",
+            "/responses/input_tokens",
+            "/images/generations",
+        )
+    )
     return LARGE_BODY if large or not path else SMALL_BODY
 
 

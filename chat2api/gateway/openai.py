@@ -41,6 +41,12 @@ log = logging.getLogger(__name__)
 MODELS_SECONDS = 300.0
 """How long the API's list of models is used."""
 
+UNTOLD_SECONDS = 30.0
+"""How long nobody asks again for names that could not be had."""
+
+MAX_NAMED = 256
+"""Callers' own keys whose models' names are remembered."""
+
 _MODELS = "models"
 """Stands for a model where the list of models is asked for."""
 
@@ -80,6 +86,7 @@ class OpenAIProvider:
         self._rng = random.Random()
         self._listed: tuple[float, Sequence[ModelObject]] = (float("-inf"), ())
         self._listing = asyncio.Lock()
+        self._names: dict[str, tuple[float, frozenset[str]]] = {}
         self.tells_usage = True
         """Whether the server takes the question for a stream's usage, as far as is known."""
 
@@ -152,6 +159,24 @@ class OpenAIProvider:
             if self._listed[0] <= self._clock.monotonic():
                 self._listed = (self._clock.monotonic() + MODELS_SECONDS, await self._list(caller))
             return self._listed[1]
+
+    async def lists(self, caller: Caller, model: str) -> bool:
+        """Whether the API lists a model by exactly that name, as it was told within the last minutes; False where it does not
+        tell."""
+        whose = caller.owner if caller.kind == "own_key" else ""
+        now = self._clock.monotonic()
+        until, names = self._names.get(whose, (0.0, frozenset()))
+        if until <= now:
+            if len(self._names) >= MAX_NAMED:
+                self._names.clear()
+            try:
+                names = frozenset([one["id"] for one in await self.models(caller)])
+                until = now + MODELS_SECONDS
+            except Chat2APIError as error:
+                log.info("it cannot be told what the API calls its models: %s", error)
+                until = now + UNTOLD_SECONDS
+            self._names[whose] = (until, names)
+        return model in names
 
     async def try_key(self, key_id: str) -> Sequence[ModelObject]:
         """Give the models that the API lists for one of the operator's keys, which is asked once.
@@ -274,7 +299,7 @@ class _Opening:
         provider = self.provider
         if self.caller.kind == "own_key":
             token = cast(str, self.caller.token)
-            return provider.attempt(self.call, self.model, token, None, "own", who=self.caller.owner)
+            return provider.attempt(self.call, self.model, token, None, "own", who=_who(self.caller))
         try:
             lease = await provider.pool.lease(
                 model=self.model,
@@ -302,7 +327,7 @@ class _Opening:
             ) from None
         key = provider.keys[lease.account.id]
         self.facts.account = key.label
-        return provider.attempt(self.call, self.model, key.secret, lease, key.label, who=self.caller.owner)
+        return provider.attempt(self.call, self.model, key.secret, lease, key.label, who=_who(self.caller))
 
     def _all_resting(self, seconds: float | None) -> AllAccountsCoolingError:
         return AllAccountsCoolingError(
@@ -316,3 +341,8 @@ class _Opening:
         limited = isinstance(error, AccountLimitedError) and error.retry_after is not None and self.made <= 1
         error.final = error.final or not limited
         return error
+
+
+def _who(caller: Caller) -> str:
+    """Give a caller as the exits tell them apart: by their key, or by address within their tier."""
+    return f"{caller.owner}\0{caller.person}" if caller.kind == "public" else caller.owner

@@ -1,8 +1,9 @@
 """Which provider serves a request: by the model's name, by who asks, and by what there is.
 
-A model may name its provider (`openai/gpt-4o`, `chatgpt/gpt-4o`). Otherwise the first rule whose pattern fits the name
-decides; where none does, a model that live accounts offer is served by them and every other by the API keys. Who brings
-a credential of their own is served by the provider that it belongs to, and no rule can send them elsewhere.
+A model may name its provider (`openai/gpt-4o`, `chatgpt/gpt-4o`), unless the API itself has a model of that name. Otherwise
+the first rule whose pattern fits the name decides; where none does, a model that live accounts offer is served by them and
+every other by the API keys. Who brings a credential of their own is served by the provider that it belongs to, and no rule can
+send them elsewhere.
 """
 
 import logging
@@ -83,6 +84,10 @@ class KeyModels(Protocol):
         """Give the models that the API lists for them."""
         ...
 
+    async def lists(self, caller: Caller, model: str) -> bool:
+        """Whether the API lists a model by exactly that name; False where that cannot be told."""
+        ...
+
 
 class Routing:
     """Finds the provider of each request."""
@@ -108,7 +113,7 @@ class Routing:
             named = _NAMES[_NAMES.index(prefix)]
             if named not in able or (named == "chatgpt" and not await self._accounts.offered(caller, rest)):
                 raise model_not_found(model)
-            return Route(named, rest, named=True)
+            return Route(named, rest, named=True) if named == "chatgpt" else await self._route_to_api(caller, model)
         if len(able) == 1:
             return Route(able[0], model)
         for rule in self._rules:
@@ -116,7 +121,7 @@ class Routing:
                 return Route(rule.providers[0], model, fallback=next(iter(rule.providers[1:]), None))
         return Route("chatgpt" if await self._is_offered(caller, model) else "openai", model)
 
-    def route_to_keys(self, caller: Caller, model: str) -> Route:
+    async def route_to_keys(self, caller: Caller, model: str) -> Route:
         """Give where a request goes that API keys alone can serve.
 
         Raises NotFoundError where there is none for this caller, or another provider was named.
@@ -130,8 +135,14 @@ class Routing:
         if slash and rest and prefix in _NAMES:
             if prefix != "openai":
                 raise model_not_found(model)
-            return Route("openai", rest, named=True)
+            return await self._route_to_api(caller, model)
         return Route("openai", model)
+
+    async def _route_to_api(self, caller: Caller, model: str) -> Route:
+        """Give the way to the API for a name that begins with it: some servers have such names themselves."""
+        if await self._keys.lists(caller, model):
+            return Route("openai", model)
+        return Route("openai", model.partition("/")[2], named=True)
 
     async def models(self, caller: Caller) -> list[ModelObject]:
         """Give all models that the caller may ask for, the accounts' first, each name once.

@@ -132,6 +132,8 @@ class ApiBackend(Backend):
         return [
             ("chat", "POST", "/v1/chat/completions", self._chat),
             ("responses", "POST", "/v1/responses", self._responses),
+            ("compact", "POST", "/v1/responses/compact", self._compact),
+            ("input_tokens", "POST", "/v1/responses/input_tokens", self._input_tokens),
             ("response", "GET", f"/v1/responses/{_ID}", self._stored_object),
             ("response_deleted", "DELETE", f"/v1/responses/{_ID}", self._delete),
             ("response_cancelled", "POST", f"/v1/responses/{_ID}/cancel", self._stored_object),
@@ -214,6 +216,14 @@ class ApiBackend(Backend):
         if body.get("stream") is not True:
             return json_answer(made.whole())
         return _stream(call, made.events())
+
+    def _compact(self, call: Call) -> Reply:
+        body, _ = self._body(call, "input")
+        return json_answer(replies.compacted(self._id("resp_", call), int(call.now), _count_words(body["input"])))
+
+    def _input_tokens(self, call: Call) -> Reply:
+        body, _ = self._body(call, "input")
+        return json_answer({"object": "response.input_tokens", "input_tokens": _count_words(body["input"])})
 
     def _look_up_item(self, call: Call, item: JSON) -> None:
         """Refuse an item that is named by its id alone and is not there, as the API does."""

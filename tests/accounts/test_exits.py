@@ -174,3 +174,14 @@ def test_R5_no_more_failing_callers_are_remembered_than_that(clock: FakeClock) -
         exits.report(None, "host", None)
 
     assert len(exits._failing) == MAX_FAILING
+
+
+def test_R5_a_crowd_without_keys_counts_as_one_and_each_of_it_waits_alone(clock: FakeClock) -> None:
+    exits = Exits([], clock)
+    for number in range(40):
+        exits.report(None, "host", "failing", who=f"tier:free\0address {number % 8}")
+
+    assert exits.choose("account", "host", who="tier:free\0address 9") is None
+    assert exits.choose("account", "host", who="key") is None
+    with pytest.raises(AllAccountsCoolingError):
+        exits.choose("account", "host", who="tier:free\0address 1")

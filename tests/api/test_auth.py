@@ -56,6 +56,8 @@ EXPECTED_CLASSES = {
     "/v1/chat/completions": "api",
     "/v1": "api",
     "/v1/responses": "api",
+    "/v1/responses/compact": "api",
+    "/v1/responses/input_tokens": "api",
     "/v1/responses/<identifier>": "api",
     "/v1/responses/<identifier>/cancel": "api",
     "/v1/responses/<identifier>/input_items": "api",

@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from chat2api.gateway.openai import MODELS_SECONDS
+from chat2api.gateway.provider import Caller
 from chat2api.simulator import openai_api
 from chat2api.simulator.faults import Fault
 from chat2api.simulator.openai_api import Prepared
@@ -238,3 +240,38 @@ async def test_a_server_that_takes_no_question_for_usage_is_asked_without_from_t
         asked = STREAMED | {"stream_options": {"include_usage": True}}
         old.api.control.fail("chat", openai_api.fault(refusal))
         assert (await ask(old, **asked))[0] == 422
+
+
+async def test_what_the_api_calls_its_models_is_asked_now_and_then(three: Forwarding, house_clock: HouseClock) -> None:
+    openai = three.house.runtime.openai
+    operator = Caller("operator", owner="key:one")
+    house_clock.advance(2 * MODELS_SECONDS)
+    named = Prepared(b'{"data":[{"id":"openai/gpt-oss"}]}')
+    three.api.prepare(named)
+    assert await openai.lists(operator, "openai/gpt-oss")
+    assert not await openai.lists(operator, "gpt-oss")
+    assert len(three.api.control.requests) == 1
+    three.api.prepare(named)
+    mine = Caller("own_key", owner="own:mine", token=three.api.keys[0])
+    assert await openai.lists(mine, "openai/gpt-oss")
+    assert await openai.lists(mine, "openai/gpt-oss")
+    assert len(three.api.control.requests) == 2
+    nobodys = Caller("own_key", owner="own:other", token="sk-nobodys")
+    for _ in range(3):
+        assert not await openai.lists(nobodys, "openai/gpt-oss")
+    assert len(three.api.control.requests) == 3
+    house_clock.advance(2 * MODELS_SECONDS)
+    assert not await openai.lists(operator, "openai/gpt-oss")
+
+
+async def test_a_name_with_a_providers_goes_to_a_server_that_has_it_as_it_is(
+    three: Forwarding, house_clock: HouseClock
+) -> None:
+    house_clock.advance(2 * MODELS_SECONDS)
+    three.api.prepare(Prepared(b'{"data":[{"id":"openai/gpt-4.1"}]}'))
+    assert (await ask(three, model="openai/gpt-4.1"))[1] == "model_not_found", (
+        "the simulated API has it by another name"
+    )
+    assert b'"model":"openai/gpt-4.1"' in three.api.control.requests[-1].request.body.replace(b" ", b"")
+    house_clock.advance(2 * MODELS_SECONDS)
+    assert (await ask(three, model="openai/gpt-4.1"))[0] == 200

@@ -49,6 +49,9 @@ class Keys:
             raise self.failure
         return [{"id": name, "object": "model", "created": 5, "owned_by": "system"} for name in self.names]
 
+    async def lists(self, caller: Caller, model: str) -> bool:
+        return model in self.names
+
 
 def make(accounts: Accounts, keys: Keys, *rules: str, clock: FakeClock | None = None) -> Routing:
     return Routing(accounts, keys, parse_rules(rules), clock or FakeClock())
@@ -84,6 +87,15 @@ async def test_a_model_may_name_its_provider() -> None:
     assert await routing.route(OPERATOR, "chatgpt/gpt-4o") == Route("chatgpt", "gpt-4o", named=True)
     assert await routing.route(OPERATOR, "openai/gpt-4o") == Route("openai", "gpt-4o", named=True)
     assert await routing.route(OPERATOR, "other/gpt-4o") == Route("openai", "other/gpt-4o")
+
+
+async def test_a_name_that_the_api_itself_has_is_left_whole() -> None:
+    routing = make(Accounts(), Keys("openai/gpt-oss", "gpt-4o"))
+    for route in (routing.route, routing.route_to_keys):
+        assert await route(OPERATOR, "openai/gpt-oss") == Route("openai", "openai/gpt-oss")
+        assert await route(OPERATOR, "openai/gpt-4o") == Route("openai", "gpt-4o", named=True)
+        with pytest.raises(NotFoundError):
+            await route(OPERATOR, "chatgpt/gpt-4o")
 
 
 @pytest.mark.parametrize("model", ["chatgpt/nobody-knows-this", "chatgpt/gpt-4.1"])

@@ -403,7 +403,7 @@ class _Relay:
 
 def _making(caller: Caller, forwarding: Forwarding) -> bytes | None:
     """Give what stands in the events that tell ids of what was made; None where there are none, or nobody's here."""
-    if caller.kind == "own_key":
+    if caller.kind in ("own_key", "public"):
         return None
     if forwarding.path[0] == "responses":
         return b"output_item."

@@ -14,7 +14,7 @@ import orjson
 from quart import Blueprint, Response, request
 
 from chat2api.api.body import check_names, read_body
-from chat2api.api.charging import held_to_rate, open_charge
+from chat2api.api.charging import check_model, held_to_rate, open_charge
 from chat2api.api.context import current_caller, current_runtime
 from chat2api.api.openai.forward import Forwarding, forward
 from chat2api.api.openai.objects import is_id, key_of, not_there
@@ -27,6 +27,7 @@ from chat2api.protocol.openai.fields import is_object, require_text, wrong_type
 from chat2api.protocol.openai.forwarded import expected_picture_tokens, prepare_body
 from chat2api.protocol.openai.references import references
 from chat2api.protocol.prompt import Message, TextPart
+from chat2api.storage.api_objects import ObjectKind
 from chat2api.upstream.openai import ApiCall
 
 log = logging.getLogger(__name__)
@@ -39,16 +40,25 @@ _QUERY = ("after", "before", "include", "include[]", "limit", "order", "purpose"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation with a JSON body. `model` is what the API takes where a body names none, None where it must."""
+    """One operation with a JSON body. `model` is what the API takes where a body names none, None where it must.
+
+    `says` that its answer is text of any length, `makes` what it leaves with the API unless it is told not to, `asks` that no
+    model works for it.
+    """
 
     path: tuple[str, ...]
     kind: Literal["chat", "responses", "other"] = "other"
     model: str | None = None
+    says: bool = False
+    makes: ObjectKind | None = None
+    asks: bool = False
 
 
 OPERATIONS = {
-    "/v1/responses": Operation(("responses",), "responses"),
-    "/v1/completions": Operation(("completions",)),
+    "/v1/responses": Operation(("responses",), "responses", says=True, makes="response"),
+    "/v1/responses/compact": Operation(("responses", "compact"), says=True),
+    "/v1/responses/input_tokens": Operation(("responses", "input_tokens"), asks=True),
+    "/v1/completions": Operation(("completions",), "chat", says=True),
     "/v1/embeddings": Operation(("embeddings",)),
     "/v1/moderations": Operation(("moderations",), model="omni-moderation-latest"),
     "/v1/images/generations": Operation(("images", "generations"), model="dall-e-2"),
@@ -58,6 +68,8 @@ OPERATIONS = {
 
 
 @blueprint.post("/v1/responses")
+@blueprint.post("/v1/responses/compact")
+@blueprint.post("/v1/responses/input_tokens")
 @blueprint.post("/v1/completions")
 @blueprint.post("/v1/embeddings")
 @blueprint.post("/v1/moderations")
@@ -72,29 +84,20 @@ async def operate() -> Response:
     if not is_object(body.value):
         raise wrong_type("body", "an object", body.value)
     model = operation.model if body.value.get("model") is None else None
-    route = current_runtime().routing.route_to_keys(caller, model or require_text(body.value, "model"))
-    is_completion = operation.path == ("completions",)
+    route = await current_runtime().routing.route_to_keys(caller, model or require_text(body.value, "model"))
     forwarded = prepare_body(
         body.data,
         body.value,
         model=route.model if route.named else None,
-        is_chat=is_completion,
+        is_chat=operation.kind == "chat",
     )
     key = await key_of(caller, references(body.value))
     is_picture = operation.path[0] == "images"
     longest: int | None = 1
     if is_picture:
         longest = expected_picture_tokens(route.model, body.value.get("quality"), body.value.get("size"))
-    elif operation.kind == "responses" or is_completion:
+    elif operation.says:
         longest = forwarded.max_tokens
-    charge = await open_charge(
-        (Message("user", (TextPart(forwarded.text),)),),
-        model=route.model,
-        max_tokens=longest,
-        choices=forwarded.choices if is_completion or is_picture else 1,
-        more_tokens=forwarded.tokens,
-    )
-    is_response = operation.kind == "responses" and body.value.get("store") is not False
     forwarding = Forwarding(
         "POST",
         operation.path,
@@ -103,14 +106,30 @@ async def operate() -> Response:
         stream=forwarded.stream,
         asked_usage=forwarded.asked_usage,
         plain_body=forwarded.plain,
-        kind="chat" if is_completion else operation.kind,
+        kind=operation.kind,
         count_images=lambda: forwarded.choices if is_picture else 0,
         affinity=f"{caller.owner}\0{forwarded.user}" if forwarded.user else affinity_of(caller),
         key=key,
         longest=(longest or EXPECTED_COMPLETION) if body.value.get("background") is True else None,
-        makes="response" if is_response else None,
+        makes=operation.makes if body.value.get("store") is not False else None,
+    )
+    if operation.asks:
+        return await _ask(forwarding)
+    charge = await open_charge(
+        (Message("user", (TextPart(forwarded.text),)),),
+        model=route.model,
+        max_tokens=longest,
+        choices=forwarded.choices if operation.kind == "chat" or is_picture else 1,
+        more_tokens=forwarded.tokens,
     )
     return await forward(forwarding, charge)
+
+
+async def _ask(forwarding: Forwarding) -> Response:
+    """Forward a call for which no model works."""
+    check_model(current_caller(), forwarding.model)
+    async with held_to_rate():
+        return await forward(forwarding, None)
 
 
 # Responses that are kept
@@ -147,7 +166,7 @@ async def list_input_items(identifier: str) -> Response:
 async def list_files() -> Response:
     """Forward the list of files: of the caller's own key as it is, by the operator's keys those of the caller."""
     caller = current_caller()
-    current_runtime().routing.route_to_keys(caller, "files")
+    await current_runtime().routing.route_to_keys(caller, "files")
     async with held_to_rate():
         if caller.kind == "own_key":
             return await forward(Forwarding("GET", ("files",), "files", query=_query()), None)
@@ -178,7 +197,7 @@ async def delete_file(identifier: str) -> Response:
 
 async def _forward_object(method: str, path: tuple[str, ...], identifier: str, *, deletes: bool = False) -> Response:
     caller = current_caller()
-    current_runtime().routing.route_to_keys(caller, path[0])
+    await current_runtime().routing.route_to_keys(caller, path[0])
     if not is_id(identifier):
         raise not_there(identifier)
     key = await key_of(caller, {identifier})

@@ -18,7 +18,6 @@ from chat2api.gateway.attempts import affinity_of
 from chat2api.gateway.provider import Caller
 from chat2api.protocol.openai.forms import FormReader, read_boundary, write_type
 from chat2api.protocol.openai.forwarded import expected_picture_tokens, read_count
-from chat2api.protocol.openai.models import model_not_found
 from chat2api.protocol.prompt import Message, TextPart
 from chat2api.storage.api_objects import ObjectKind
 from chat2api.upstream.uploads import Upload
@@ -27,9 +26,6 @@ blueprint = Blueprint("uploads", __name__)
 
 MODEL_WITHIN = 256 * 1024
 """Bytes of a form that are waited for its model's name before the call begins."""
-
-_PREFIX = "openai/"
-"""Names the provider in a model's name; the API does not know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +74,7 @@ async def upload_file() -> Response:
 async def _forward_form(operation: FormOperation) -> Response:
     caller = current_caller()
     boundary = read_boundary(request.headers.get("Content-Type"))
-    current_runtime().routing.route_to_keys(caller, "upload")
+    await current_runtime().routing.route_to_keys(caller, "upload")
     length = request.content_length
     form = _Form(FormReader(boundary), Upload(length), aiter(request.body), operation, caller)
     await form.begin()
@@ -120,15 +116,14 @@ class _Form:
         self._body = body
         self._operation = operation
         self._caller = caller
-        self._checked = False
+        self._model: str | None = None
         self._begun = False
         self.upload = upload
 
     @property
     def model(self) -> str | None:
-        """The model's name, once it has come."""
-        named = self.fields.get("model")
-        return named[len(_PREFIX) :] if named is not None and named.startswith(_PREFIX) and named != _PREFIX else named
+        """The model's name at the API, once it has come."""
+        return self._model
 
     @property
     def fields(self) -> Mapping[str, str]:
@@ -153,11 +148,11 @@ class _Form:
                 self._check_end()
                 break
             begun += data
-        if self.model is not None and self.model != self.fields["model"]:
+        if self.model is not None and (shorter := len(self.fields["model"].encode()) - len(self.model.encode())):
             at = self._reader.places["model"]
-            begun = begun[:at] + begun[at + len(_PREFIX) :]
+            begun = begun[:at] + begun[at + shorter :]
             if self.upload.length is not None:
-                self.upload.length -= len(_PREFIX)
+                self.upload.length -= shorter
         self._begun = True
         await self.upload.put(begun)
 
@@ -176,24 +171,21 @@ class _Form:
         data = await anext(self._body, None)
         if data is not None:
             self._reader.feed(data)
-            self._check_model()
+            if "model" in self._reader.files:
+                raise InvalidRequestError("The form names its model by a file.", param="model", code="malformed_form")
+            if self._model is None and (named := self.fields.get("model")) is not None:
+                await self._find_model(named)
         return data
 
-    def _check_model(self) -> None:
-        model = self.model
-        if "model" in self._reader.files:
-            raise InvalidRequestError("The form names its model by a file.", param="model", code="malformed_form")
-        if model is None or self._checked:
-            return
-        if model != self.fields["model"] and self._begun:
+    async def _find_model(self, named: str) -> None:
+        route = await current_runtime().routing.route_to_keys(self._caller, named)
+        if route.named and self._begun:
             raise InvalidRequestError(
                 "A form that names its model's provider names it before its files: leave out `openai/`, or put `model` first.",
                 param="model",
             )
-        if model.startswith("chatgpt/"):
-            raise model_not_found(model)
-        check_model(self._caller, model)
-        self._checked = True
+        check_model(self._caller, route.model)
+        self._model = route.model
 
     def _check_end(self) -> None:
         if not self._reader.ended:

@@ -24,6 +24,8 @@ def forwarded_paths(prefix: str) -> dict[str, Schema]:
     base = f"{prefix}/v1"
     return {
         f"{base}/responses": {"post": _json("createResponse", "Make a response.", streams=True)},
+        f"{base}/responses/compact": {"post": _json("compactResponse", "Shorten a conversation.")},
+        f"{base}/responses/input_tokens": {"post": _json("countInputTokens", "Count the tokens of an input.")},
         f"{base}/responses/{{identifier}}": {
             "get": _object("getResponse", "Give a stored response.", streams=True),
             "delete": _object("deleteResponse", "Remove a stored response."),

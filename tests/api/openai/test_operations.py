@@ -79,6 +79,27 @@ async def test_responses_come_whole_and_streamed(client: openai.AsyncOpenAI) -> 
     assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
 
 
+async def test_a_conversation_is_shortened_and_its_tokens_are_counted(
+    client: openai.AsyncOpenAI, forwarding: Forwarding
+) -> None:
+    shortened = await client.responses.compact(model="openai/gpt-4.1", input="Name three rivers.")
+    assert [item.type for item in shortened.output] == ["compaction"]
+    assert set(await forwarding.house.runtime.api_objects.find([item.id for item in shortened.output if item.id]))
+    assert (await client.responses.input_tokens.count(model="gpt-4.1", input="Name three rivers.")).input_tokens > 3
+    headers = await forwarding.issue(models=["gpt-4o"], limits=KeyLimits(tokens_per_minute=1))
+    counted = {"model": "gpt-4o", "input": "x" * 500}
+    for _ in range(2):
+        assert (
+            await forwarding.http.post("/v1/responses/input_tokens", json=counted, headers=headers)
+        ).status_code == 200
+    other = counted | {"model": "gpt-4.1"}
+    assert (await forwarding.http.post("/v1/responses/input_tokens", json=other, headers=headers)).status_code == 404
+    refused = await forwarding.http.post(
+        "/v1/responses/compact", json={"model": "gpt-4.1", "previous_response_id": "resp_others"}
+    )
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "not_found")
+
+
 async def test_a_stored_response_stays_with_its_key_and_its_caller(
     client: openai.AsyncOpenAI, other: openai.AsyncOpenAI, forwarding: Forwarding
 ) -> None:
