@@ -81,6 +81,7 @@ class EventStreamDecoder:
     def _read_plain(self, data: bytes) -> list[ServerSentEvent]:
         """Read what a stream consists of but for its odd places: events of a name, perhaps, and one line of data."""
         events: list[ServerSentEvent] = []
+        new_event = tuple.__new__  # a NamedTuple's own constructor is a function of Python
         *whole, rest = data.split(b"\n\n")
         for index, event in enumerate(whole):
             name, line = b"", event
@@ -89,8 +90,8 @@ class EventStreamDecoder:
             if not line.startswith(b"data: ") or b"\n" in line:
                 rest = b"\n\n".join([*whole[index:], rest])
                 break
-            body = line[6:].decode("utf-8", "replace")
-            events.append(ServerSentEvent(name.decode("utf-8", "replace") if name else "", body, self._id))
+            fields = (name.decode("utf-8", "replace"), line[6:].decode("utf-8", "replace"), self._id, None)
+            events.append(new_event(ServerSentEvent, fields))
         return events + self._read(rest) if rest else events
 
     def _read(self, data: bytes) -> list[ServerSentEvent]:

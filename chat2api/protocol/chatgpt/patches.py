@@ -134,7 +134,7 @@ class DeltaDocuments:
         document = self._documents.get(self._key)
         if document is None:
             return self._begin_unannounced(path, operation, value)
-        if type(value) is list and self._is_patch(delta, value, path, operation):
+        if type(value) is list and (operation == "patch" or self._is_patch(delta, value, path)):
             return self._apply_patch(document, value, path if operation == "patch" else "")
         if type(value) is str and path == "":
             # After a patch or an add a bare string goes on with the text that grew last, else with the message's
@@ -180,8 +180,8 @@ class DeltaDocuments:
         return [Change("begin", document)]
 
     @staticmethod
-    def _is_patch(delta: dict[str, Json], value: list[Json], path: str, operation: str) -> bool:
-        if operation == "patch" or path == "":
+    def _is_patch(delta: dict[str, Json], value: list[Json], path: str) -> bool:
+        if path == "":
             return True
         # A list without `o` whose items all are operations is a patch, whatever was sticky.
         return "o" not in delta and bool(value) and all(type(item) is dict and "p" in item for item in value)
@@ -241,6 +241,16 @@ class DeltaDocuments:
                     tip[2].append(value)
                     self._tip = tip
                     return Change("text", document, path, value)
+        elif (
+            (operation == "replace" or operation == "add")
+            and path.startswith("/message/")
+            and path.rfind("/") == len("/message")
+            and type(message := document.get("message")) is dict
+            and "~" not in path
+        ):
+            # A member of the message itself, its status say: most of what patches set.
+            message[path[len("/message/") :]] = value
+            return Change("other", document, path)
         found = self._parent(document, path, make=operation in ("add", "replace", "append"))
         if found is None:
             return self._nonsense("path")

@@ -120,7 +120,9 @@ class Turn:
 
     def append(self, document: Document, path: str, text: str) -> bool:
         """Take text that was appended at this path of the document's message; tell whether all of it was read anew."""
-        view = self._known(document)
+        view = self._last
+        if view is None or view.message is not document.get("message"):
+            view = self._known(document)
         if view is not None and (view.show is Show.NOTHING or view.show is Show.CANVAS):
             return False
         if view is not None and view.path == path and view.cut is None:
@@ -222,10 +224,11 @@ class Turn:
         message = view.message
         metadata = mapping_of(message.get("metadata"))
         status = message.get("status")
-        view.status = text_of(status) if status is not None else None
+        view.status = status if type(status) is str or status is None else text_of(status)
         end_turn = message.get("end_turn")
         view.end_turn = end_turn if type(end_turn) is bool else None
-        view.finish = text_of(mapping_of(metadata.get("finish_details")).get("type")) or view.finish
+        if details := metadata.get("finish_details"):
+            view.finish = text_of(mapping_of(details).get("type")) or view.finish
         view.parent_id = text_of(metadata.get("parent_id")) or view.parent_id
         model = text_of(metadata.get("resolved_model_slug")) or text_of(metadata.get("model_slug"))
         self.facts.model = model or self.facts.model
@@ -271,7 +274,9 @@ class Turn:
         if is_growing:
             # Cut inside a character: its stand-in, or its first half, will be another in the next snapshot.
             text = text.rstrip(_CUT_CHARACTERS)
-        text, seen = join_surrogates(text), join_surrogates(str(view.seen).removesuffix(view.carry))
+        seen = str(view.seen)
+        if not (text.isascii() and seen.isascii()):
+            text, seen = join_surrogates(text), join_surrogates(seen.removesuffix(view.carry))
         if text == seen:
             return
         view.seen, view.carry = Rope(seen), ""

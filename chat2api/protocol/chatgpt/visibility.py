@@ -90,9 +90,12 @@ def mapping_of(value: Json) -> Mapping[str, Json]:
 
 def role_of(message: Mapping[str, Json]) -> str:
     """Give the author's role; messages of December 2022 had it beside the author, some of them none at all."""
+    author = message.get("author")
+    if type(author) is dict and type(role := author.get("role")) is str and role:
+        return role
     if "author" not in message and "role" not in message and type(message.get("content")) is dict:
         return "assistant"
-    return text_of(mapping_of(message.get("author")).get("role")) or text_of(message.get("role"))
+    return text_of(mapping_of(author).get("role")) or text_of(message.get("role"))
 
 
 def classify(message: Mapping[str, Json], *, is_marked_reasoning: bool = False) -> Show:
