@@ -36,7 +36,8 @@ from chat2api.protocol.events import (
     TextDelta,
 )
 from chat2api.protocol.prompt import Prompt
-from chat2api.upstream.chatgpt.client import BackendTurn, ChatGPTClient
+from chat2api.upstream.chatgpt.backend_turn import BackendTurn
+from chat2api.upstream.chatgpt.client import ChatGPTClient
 from chat2api.upstream.chatgpt.session import Session
 
 log = logging.getLogger(__name__)

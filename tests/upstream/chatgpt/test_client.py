@@ -30,7 +30,8 @@ from chat2api.simulator.faults import Fault
 from chat2api.simulator.files import PICTURE
 from chat2api.simulator.pages import BUILD
 from chat2api.simulator.recorder import RequestRecord
-from chat2api.upstream.chatgpt.client import ADDRESS_LIFETIME, BackendTurn, ChatGPTClient, ClientSettings
+from chat2api.upstream.chatgpt.backend_turn import BackendTurn
+from chat2api.upstream.chatgpt.client import ADDRESS_LIFETIME, ChatGPTClient, ClientSettings
 from chat2api.upstream.chatgpt.requirements import Permit
 from chat2api.upstream.chatgpt.session import Session
 from tests.protocol.chatgpt.streams import DONE, envelope, finished
