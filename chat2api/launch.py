@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -39,14 +40,20 @@ NOT_KEPT = (
 )
 _PR_SET_DUMPABLE = 4
 
+_OPEN_MAX = 10_240
+"""Descriptors that macOS gives a process at most, whatever limit it tells. Source: Apple's setrlimit(2), COMPATIBILITY."""
+
 _ALLOCATIONS_BETWEEN_COLLECTIONS = 10_000
 
 
 def protect_process() -> None:
     """Keep what this process writes and holds from others (private files, no core dumps; S19), and lift its own limits."""
     os.umask(0o077)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (most, _OPEN_MAX, few):
+        with suppress(ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+            break
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 

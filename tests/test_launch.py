@@ -42,6 +42,27 @@ async def test_S19_a_process_keeps_what_it_has_to_itself(tmp_path: Path) -> None
     assert ended.out == f"0o77 0 {(most, most)}\n", ended.err
 
 
+_PROTECTED_ELSEWHERE = """
+import resource
+from chat2api.launch import protect_process
+asked = []
+def setrlimit(which, limits):
+    asked.append(limits)
+    if limits[0] > 10240:
+        raise ValueError("current limit exceeds maximum limit")
+resource.setrlimit = setrlimit
+resource.getrlimit = lambda which: (256, 2**63 - 1)
+protect_process()
+print(asked[-1])
+"""
+
+
+async def test_a_system_with_no_limit_for_descriptors_but_one_of_its_own_is_no_obstacle(tmp_path: Path) -> None:
+    async with running(cwd=tmp_path, module=("-c", _PROTECTED_ELSEWHERE)) as program:
+        ended = await program.wait()
+    assert ended.out == f"{(10240, 2**63 - 1)}\n", ended.err
+
+
 _CALMED = """
 import gc
 from chat2api.launch import calm_collector
