@@ -33,7 +33,7 @@ GUESSED_SECONDS = (60.0, 900.0)
 """A limit without a time: the first wait and the longest, doubling between."""
 
 DISTRUST_SECONDS = (60.0, 3600.0)
-"""An exit or account that the backend distrusts."""
+"""An exit or account that the backend distrusts; no guess is longer."""
 
 EXIT_SECONDS = (30.0, 300.0)
 """An exit that cannot connect, and an open breaker."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from chat2api.accounts.exchange import Exchange, fresh_tokens, outcome_unknown
-from chat2api.accounts.health import GUESSED_SECONDS, double
+from chat2api.accounts.health import GUESSED_SECONDS, clamp_stated, double
 from chat2api.accounts.replicas import replica_may_live, replica_name
 from chat2api.accounts.tokens import REFRESH_MARGIN, is_fresh, read_claims
 from chat2api.clock import Clock
@@ -474,13 +474,14 @@ class TokenKeeper:
         """Let the account's refresh wait: the time the server stated, or a guess that doubles."""
         before = self._pauses.get(account.id)
         strikes = before.strikes if before is not None else 0
-        seconds = error.retry_after if error.retry_after is not None else double(GUESSED_SECONDS, strikes)
+        stated = clamp_stated(error.retry_after)
+        seconds = stated if stated is not None else double(GUESSED_SECONDS, strikes)
         self._pauses[account.id] = _Pause(self._clock.monotonic() + seconds, strikes + 1)
         held = self._held.get(account.id)
         if self._on_wait is not None and (held is None or not self._lives(held)):
             until = self._clock.now() + seconds
-            stated = error.retry_after is not None
-            await self._on_wait(Cooldown(account.id, ANY_MODEL, until, stated, "refresh_failed", strikes + 1))
+            wait = Cooldown(account.id, ANY_MODEL, until, stated is not None, "refresh_failed", strikes + 1)
+            await self._on_wait(wait)
 
     def _pause_left(self, account_id: str) -> float:
         pause = self._pauses.get(account_id)

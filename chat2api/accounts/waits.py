@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from chat2api.accounts.entries import Entry, Wait
+from chat2api.accounts.health import DISTRUST_SECONDS, STATED_SECONDS
 from chat2api.clock import Clock
 from chat2api.errors import StorageError
 from chat2api.storage.records import PoolRecords
@@ -55,7 +56,9 @@ class Waits:
         What was stated counts for more than a guess, and of two of a kind the longer one.
         """
         entry = self._entries.get(cooldown.account_id)
-        seconds = cooldown.until_at - self._clock.now()
+        # A clock that was set back since the wait was noted must not prolong it beyond what waits last.
+        longest = STATED_SECONDS[1] if cooldown.stated else DISTRUST_SECONDS[1]
+        seconds = min(cooldown.until_at - self._clock.now(), longest)
         if entry is None or seconds <= 0:
             return False
         now = self._clock.monotonic()

@@ -121,10 +121,8 @@ class Database:
             self._write_thread.submit(work)
 
     def _checkpoint(self) -> None:
-        with suppress(DBAPIError), self._writer.connect() as connection:
-            driver = connection.connection.driver_connection
-            assert isinstance(driver, sqlite3.Connection)
-            driver.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        with suppress(DBAPIError, sqlite3.Error), self._writer.connect() as connection:
+            _driver_of(connection).execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     async def backup(self, path: Path, finish: Callable[[sqlite3.Connection], object]) -> None:
         """Copy the living database to a new private file; `finish` may change the copy before it is closed."""
@@ -134,11 +132,9 @@ class Database:
             os.close(descriptor)
             try:
                 with self._reader.connect() as connection:
-                    source = connection.connection.driver_connection
-                    assert isinstance(source, sqlite3.Connection)
                     copy = sqlite3.connect(path)
                     try:
-                        source.backup(copy)
+                        _driver_of(connection).backup(copy)
                         with copy:
                             finish(copy)
                     finally:
@@ -225,6 +221,9 @@ class Database:
             raise StorageError(_damaged(path, str(error.orig))) from error
         if verdicts != ["ok"]:
             raise StorageError(_damaged(path, str(verdicts[0])))
+        with self._writer.connect() as connection:
+            # Some ways to copy a database lose this.
+            _driver_of(connection).execute("PRAGMA journal_mode=WAL")
         migrate(self._writer)
 
 
@@ -364,6 +363,13 @@ def _damaged(path: Path, detail: str) -> str:
         f"The records in {path} cannot be read ({detail}). They are left as they are: restore a backup over them, or "
         "move them away to begin with empty records."
     )
+
+
+def _driver_of(connection: sa.Connection) -> sqlite3.Connection:
+    """Give the connection beneath, for what is done outside of transactions."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
 
 
 def _transact(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:

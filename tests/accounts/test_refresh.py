@@ -329,6 +329,19 @@ async def test_a_failed_refresh_without_a_living_token_cools_the_account(stage: 
     assert len(stage.server.sent) == 3
 
 
+async def test_a_wait_without_measure_that_the_sign_in_server_states_ends_within_a_week(
+    stage: Stage, clock: FakeClock
+) -> None:
+    account = await stage.account()
+    stage.server.answers = [AccountLimitedError("", retry_after=1e12)]
+    with pytest.raises(AccountLimitedError):
+        await stage.keeper.access_token(account)
+
+    clock.advance(7 * DAY)
+
+    assert await stage.keeper.access_token(account) is not None
+
+
 async def test_R26_silence_is_flagged_and_the_same_token_sent_once_more(stage: Stage) -> None:
     stage.server.answers = [SILENCE, SILENCE]
     account = await stage.account()

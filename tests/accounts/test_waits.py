@@ -57,6 +57,15 @@ async def test_a_wait_begins_ends_on_time_and_is_told(stage: Stage) -> None:
     assert (stage.left(), stage.changed, stage.unwatched, stage.entry.waits) == (0, 2, ["gpt"], {})
 
 
+@pytest.mark.parametrize(("stated", "longest"), [(True, 7 * 24 * 3600.0), (False, 3600.0)])
+async def test_R21_a_wait_that_was_noted_by_a_clock_far_ahead_is_no_longer_than_waits_are(
+    stage: Stage, stated: bool, longest: float
+) -> None:
+    stage.waits.take_over(stage.wait(30 * 24 * 3600.0, stated=stated))
+
+    assert stage.left() == pytest.approx(longest)
+
+
 @pytest.mark.parametrize(
     ("running", "stated", "next_one", "next_stated", "left"),
     [

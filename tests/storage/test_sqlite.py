@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,20 @@ async def test_R16_the_connections_are_set_for_durability(tmp_path: Path) -> Non
     assert await database.read(settings) == expected
     assert await database.write(settings) == expected
     await database.aclose()
+
+
+async def test_R16_a_copy_that_lost_its_journal_mode_gets_it_back(tmp_path: Path, small_store: Path) -> None:
+    with closing(sqlite3.connect(copy_store(small_store, tmp_path / "whole"))) as whole:
+        (tmp_path / "copied").mkdir()
+        whole.execute("VACUUM INTO ?", [str(tmp_path / "copied" / DATABASE_NAME)])
+    shutil.copy(tmp_path / "whole" / "records.key", tmp_path / "copied")
+
+    records = await SqlRecords.open(tmp_path / "copied")
+    await add(records, new_account(7))
+    await records.aclose()
+
+    with closing(sqlite3.connect(tmp_path / "copied" / DATABASE_NAME)) as after:
+        assert after.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 async def test_R9_no_work_is_done_on_the_event_loops_thread(tmp_path: Path) -> None:
