@@ -25,9 +25,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from chat2api.errors import InvalidRequestError, StorageError
-from chat2api.storage.sealing import sync_folder
 from chat2api.storage.sql_records import SqlRecords
 from chat2api.storage.sql_restore import Restoration
+from chat2api.storage.whole_files import name_new, temporary_name
 
 MAGIC = b"chat2api backup1"
 CHUNK = 64 * 1024
@@ -63,7 +63,7 @@ async def write_backup(
     if len(passphrase) < SHORTEST_PASSPHRASE:
         raise InvalidRequestError(f"A passphrase has at least {SHORTEST_PASSPHRASE} characters.", param="passphrase")
     material = secrets.token_bytes(32)
-    copy = folder / f".backup.{secrets.token_hex(4)}"
+    copy = temporary_name(folder / "backup")
     manifest = {"release": release, "made_at": now, "wrap": base64.b64encode(material).decode()}
     try:
         await records.backup(copy, material=material)
@@ -80,7 +80,7 @@ async def open_backup(path: Path, passphrase: str, *, folder: Path) -> AsyncIter
 
     Raises StorageError for a file that is no backup, is damaged, or does not open with this passphrase.
     """
-    copy = folder / f".restore.{secrets.token_hex(4)}"
+    copy = temporary_name(folder / "restore")
     try:
         try:
             manifest = await asyncio.to_thread(_decrypt, path, copy, passphrase)
@@ -99,7 +99,7 @@ async def restore_backup(records: SqlRecords, opened: OpenedBackup, now: float, 
 
 def _encrypt(source: Path, path: Path, passphrase: str, manifest: bytes) -> int:
     """Write the encrypted file under another name first: a backup of that name is always whole."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = temporary_name(path)
     header = MAGIC + secrets.token_bytes(16) + bytes([_LOG_N])
     cipher = AESGCM(_derive(passphrase, header))
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -111,11 +111,9 @@ def _encrypt(source: Path, path: Path, passphrase: str, manifest: bytes) -> int:
             target.flush()
             os.fsync(target.fileno())
             size = target.tell()
-        # Unlike a rename, a link fails when there is such a file.
-        os.link(temporary, path)
+        name_new(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
     return size
 
 

@@ -10,7 +10,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from chat2api.errors import StorageError
+from chat2api.storage.whole_files import write_private
 
 WrapSource = Literal["setting", "file"]
 
@@ -197,33 +197,6 @@ def create_key_file(path: Path) -> WrapSecret:
     except OSError as error:
         raise StorageError(f"The key file {path} cannot be written: {error.strerror}.") from error
     return WrapSecret("file", material)
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a whole file of mode 0600 so that after a crash it is either the old or the new one. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the system can (a folder cannot be opened on Windows)."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _derive(secret: WrapSecret, salt: bytes) -> bytes:

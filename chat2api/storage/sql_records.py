@@ -19,14 +19,7 @@ import sqlalchemy as sa
 from chat2api.errors import StorageError
 from chat2api.storage.folder_use import FolderUse
 from chat2api.storage.schema import conversations, keyring
-from chat2api.storage.sealing import (
-    Keyring,
-    Sealer,
-    WrappedKey,
-    WrapSecret,
-    setting_secret,
-    write_private,
-)
+from chat2api.storage.sealing import Keyring, Sealer, WrappedKey, WrapSecret, setting_secret
 from chat2api.storage.sql_actions import SqlActionRecords
 from chat2api.storage.sql_api_keys import SqlApiKeyRecords
 from chat2api.storage.sql_api_objects import SqlApiObjectRecords
@@ -48,6 +41,7 @@ from chat2api.storage.sql_usage import SqlUsageRecords
 from chat2api.storage.sql_users import SqlUserRecords
 from chat2api.storage.sqlite import Database
 from chat2api.storage.values import (
+    TOMBSTONE_SECONDS,
     Account,
     AccountFacts,
     AccountState,
@@ -62,6 +56,7 @@ from chat2api.storage.values import (
     RefreshIntent,
     RefreshView,
 )
+from chat2api.storage.whole_files import remove_leftovers, write_private
 
 T = TypeVar("T")
 
@@ -236,6 +231,8 @@ class SqlRecords:
     async def sweep(self, now: float) -> None:
         """See Records."""
         await self._write(lambda tables: tables.sweep(now))
+        if self._database.path is not None:
+            await asyncio.to_thread(remove_leftovers, self._database.path.parent, now - TOMBSTONE_SECONDS)
 
     async def refresh_view(self, account_id: str) -> RefreshView | None:
         """See Records."""

@@ -10,7 +10,6 @@ everything else that cannot be read. Nothing here replaces or empties a file tha
 
 import asyncio
 import os
-import secrets
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from chat2api.errors import StorageError
 from chat2api.storage.schema import HEAD, metadata
-from chat2api.storage.sealing import sync_folder
+from chat2api.storage.whole_files import name_new, sync_folder, temporary_name
 
 T = TypeVar("T")
 
@@ -325,7 +324,7 @@ def refuse_network_file_system(folder: Path, mounts: Path = _MOUNTS) -> None:
 
 def _create(path: Path) -> None:
     """Make an empty database with our mark, whole before it has its name."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = temporary_name(path)
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         connection = sqlite3.connect(temporary, isolation_level=None)
@@ -334,17 +333,10 @@ def _create(path: Path) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
         finally:
             connection.close()
-        try:
-            # Unlike a rename, a link fails when another process made the database meanwhile.
-            os.link(temporary, path)
-        except FileExistsError:
-            return
-        except OSError:
-            # Some file systems have no hard links.
-            temporary.rename(path)
+        with suppress(FileExistsError):  # another process made the database meanwhile
+            name_new(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def _refuse_orphans(path: Path) -> None:

@@ -12,7 +12,6 @@ from chat2api.storage.sealing import (
     create_key_file,
     read_key_file,
     setting_secret,
-    write_private,
 )
 
 
@@ -121,12 +120,3 @@ def test_a_damaged_key_file_is_refused_and_left(tmp_path: Path, content: bytes) 
 def test_a_key_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be written"):
         create_key_file(tmp_path / "missing" / "records.key")
-
-
-def test_a_private_file_is_replaced_as_a_whole_and_leaves_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "mark"
-    write_private(path, b"one")
-    write_private(path, b"two")
-
-    assert path.read_bytes() == b"two"
-    assert list(tmp_path.iterdir()) == [path]
