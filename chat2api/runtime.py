@@ -492,7 +492,8 @@ class Runtime:
             log.warning("%d account(s) in doubt: sign in again and add the new token", left)
 
     async def _cancel_tasks(self) -> None:
-        for task in list(self._tasks):
-            if not task.get_name().startswith((_REFRESH, WRITE)):
-                task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while tasks := list(self._tasks):  # a pass over all accounts may begin the next refresh meanwhile
+            for task in tasks:
+                if not task.get_name().startswith((_REFRESH, WRITE)):
+                    task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

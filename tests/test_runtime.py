@@ -145,6 +145,26 @@ async def test_R11_a_refresh_under_way_is_finished_before_anything_closes(tmp_pa
 # Readiness and stopping
 
 
+async def test_R11_a_refresh_that_begins_while_another_is_waited_for_is_finished_too(tmp_path: Path) -> None:
+    runtime = await Runtime.open(settings(tmp_path))
+    answered = asyncio.Event()
+    stored: list[bool] = []
+
+    async def second() -> None:
+        await answered.wait()
+        await runtime.records.set_meta("refreshed", "second")
+        stored.append(True)
+
+    async def first() -> None:
+        runtime.spawn(second(), name="refresh the second")
+
+    runtime.spawn(first(), name="refresh the first")
+    asyncio.get_running_loop().call_later(0.2, answered.set)
+    await runtime.aclose()
+
+    assert stored == [True]
+
+
 async def test_R24_readiness_is_one_word(tmp_path: Path) -> None:
     runtime = await Runtime.open(settings(tmp_path))
     try:
