@@ -62,6 +62,7 @@ from chat2api.storage.shared import MemoryShared, SharedState
 from chat2api.storage.sql_records import SqlRecords
 from chat2api.storage.usage import day_of
 from chat2api.storage.values import ANY_MODEL, TOMBSTONE_SECONDS, Account
+from chat2api.upstream.alarms import Alarms
 from chat2api.upstream.chatgpt.calls import BackendCalls, CallSettings
 from chat2api.upstream.chatgpt.client import ChatGPTClient, ClientSettings
 from chat2api.upstream.chatgpt.requirements import RequirementsExchange
@@ -206,6 +207,7 @@ class Runtime:
             CurlTransport(ca_file=config.upstream_ca_file or None, clock=self.clock)
         )
         self._resources.push_async_callback(transport.aclose)
+        self.alarms = Alarms(asyncio.get_running_loop())
         native = variants()[0] != PYTHON
         solver = ProofSolver(search_limit=config.proof_timeout if native else config.proof_fallback_timeout)
         self._resources.push_async_callback(solver.aclose)
@@ -244,7 +246,7 @@ class Runtime:
             CareParts(self.records, self.pool, self.editor, self.keeper, self.doctor, self.jobs, self.clock)
         )
         self.provider = ChatGPTProvider(
-            config, self.clock, self.client, self.sources, Offers(self.client, self.clock), self.drift
+            config, self.clock, self.client, self.sources, Offers(self.client, self.clock), self.drift, self.alarms
         )
         self.routing = Routing(self.provider, self.openai, parse_rules(config.model_routes), self.clock)
         self.conversations = Conversations(config, self.clock, self.client, self.sources, self.drift)

@@ -9,13 +9,14 @@ stays in the rate of the last minute, or leaving early would be a way round it).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from quart import Response
 
-from chat2api.api.context import current_caller, current_globals, current_runtime
+from chat2api.api.context import current_caller, current_globals, current_runtime, on_request_end, track_answer
 from chat2api.api.metrics import current_notes
+from chat2api.api.relay import AnswerRelay, Batch
 from chat2api.errors import Chat2APIError, StorageError
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.keys.quota import EXPECTED_COMPLETION, limits_tokens, rate_headers, tightest
@@ -176,6 +177,33 @@ async def open_charge(
     current_globals().model = model
     await charge.reserve(model, max_tokens, choices)
     return charge
+
+
+def begin_answer(
+    charge: Charge,
+    open_source: Callable[[Callable[[Batch], bool]], AsyncGenerator[Batch]],
+    size_of: Callable[[Batch], int],
+    *,
+    choices: int = 1,
+    told: bool = True,
+) -> AnswerRelay[Batch]:
+    """Start the answer that the current request has a charge for, and end both with the request.
+
+    What comes from `open_source`, as AnswerRelay takes it, is for its caller to add to the charge; `told` is for
+    `Charge.settle`.
+    """
+    runtime = current_runtime()
+    relay = AnswerRelay(open_source, runtime.spawn, size_of, runtime.alarms, choices=choices)
+    track_answer(relay, charge.key_id)
+
+    async def finish() -> None:
+        try:
+            await relay.aclose()
+        finally:
+            await charge.settle(failed=relay.failed, told=told)
+
+    on_request_end(finish)
+    return relay
 
 
 @asynccontextmanager

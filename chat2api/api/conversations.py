@@ -12,8 +12,8 @@ import orjson
 from quart import Blueprint, Response, request
 
 from chat2api.api.body import read_json
-from chat2api.api.charging import Charge, check_model, held_to_rate, open_charge
-from chat2api.api.context import current_caller, current_runtime, on_request_end, track_answer
+from chat2api.api.charging import Charge, begin_answer, check_model, held_to_rate, open_charge
+from chat2api.api.context import current_caller, current_runtime
 from chat2api.api.dispatch import LastPiece
 from chat2api.api.errors import WriteError, site_error
 from chat2api.api.relay import AnswerRelay, size_of_events
@@ -64,18 +64,9 @@ async def create_turn() -> Response:
     for model in turn.public_models:
         check_model(caller, model)
     charge = await open_charge(turn.prompt, model=turn.model)
-    relay = AnswerRelay(
-        lambda _: runtime.conversations.turn(caller, turn, charge.facts, label), runtime.spawn, _size_of_pieces
+    relay = begin_answer(
+        charge, lambda _: runtime.conversations.turn(caller, turn, charge.facts, label), _size_of_pieces
     )
-    track_answer(relay, charge.key_id)
-
-    async def finish() -> None:
-        try:
-            await relay.aclose()
-        finally:
-            await charge.settle(failed=relay.failed)
-
-    on_request_end(finish)
     if await relay.wait(runtime.config.keep_alive_interval):
         relay.check_begun()
     response = Response(

@@ -16,10 +16,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from functools import partial
+from math import inf
 from typing import Any, Generic, Protocol, TypeVar
 
 from chat2api.errors import Chat2APIError
 from chat2api.protocol.events import Event, ReasoningDelta, TextDelta
+from chat2api.upstream.alarms import Alarms
 
 OUTBOX_LIMIT = 16 * 1024
 """Characters held for one answer before its pumps wait."""
@@ -50,6 +52,7 @@ class AnswerRelay(Generic[Batch]):
         open_source: Callable[[Callable[[Batch], bool]], AsyncGenerator[Batch]],
         spawn: Spawn,
         size_of: Callable[[Batch], int],
+        alarms: Alarms,
         *,
         choices: int = 1,
     ) -> None:
@@ -65,7 +68,8 @@ class AnswerRelay(Generic[Batch]):
         self._waiter: asyncio.Future[None] | None = None
         self._wait_until = 0.0
         self._timeout = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarms = alarms
+        self._rings_at = inf
         self._room: asyncio.Event | None = None
         self._interruption: Chat2APIError | None = None
         self.sink: Callable[[int, Batch], bool] | None = None
@@ -111,14 +115,14 @@ class AnswerRelay(Generic[Batch]):
     async def wait(self, timeout: float) -> bool:
         """Return True once there is something to take or the answer is over; False after timeout seconds.
 
-        One timer serves all waits of an answer: it is set when it is missing and looks, once it fires, whether the
-        wait that is on then has more time. A stream that flows would otherwise set and cancel one for each delta.
+        One alarm serves all waits of an answer: it is set when there is none and looks, once it rings, whether the
+        wait that is on then has more time. A stream that flows would otherwise set and drop one for each delta.
         """
         if not self._held and not self._over():
             self._timeout = timeout
             self._wait_until = self._loop.time() + timeout
-            if self._timer is None or self._timer.when() > self._wait_until:
-                self._set_timer()
+            if self._rings_at > self._wait_until:
+                self._set_alarm()
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
@@ -126,17 +130,17 @@ class AnswerRelay(Generic[Batch]):
                 self._waiter = None
         return bool(self._held) or self._over()
 
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(self._wait_until, self._time_is_up)
+    def _set_alarm(self) -> None:
+        self._rings_at = self._wait_until
+        self._alarms.set(self, self._rings_at)
 
-    def _time_is_up(self) -> None:
-        self._timer = None
+    def ring(self) -> None:
+        """See whether the wait that is on has lasted long enough."""
+        self._rings_at = inf
         if self._waiter is None:
             return
         if self._loop.time() < self._wait_until:
-            self._set_timer()
+            self._set_alarm()
         else:
             self._wake()
 
@@ -178,9 +182,7 @@ class AnswerRelay(Generic[Batch]):
     async def aclose(self) -> None:
         """End the pumps and wait until they have cleaned up; idempotent."""
         self.sink = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarms.drop(self)
         if running := [pump for pump in self._pumps if not pump.done()]:
             for pump in running:
                 pump.cancel()

@@ -14,7 +14,7 @@ from chat2api.clock import Clock
 from chat2api.config import Config
 from chat2api.errors import Chat2APIError, NoAccountError
 from chat2api.gateway.attempts import Trials, affinity_of, claim_conversation, is_unreadable
-from chat2api.gateway.deadlines import answer_limits, deadline, is_reasoning
+from chat2api.gateway.deadlines import Watchdog, answer_limits, deadline, is_reasoning
 from chat2api.gateway.offers import Offers, choose
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.gateway.sources import Claim, Sources, Way
@@ -25,6 +25,7 @@ from chat2api.protocol.events import Event, FileLink, Finished, ReasoningDelta, 
 from chat2api.protocol.openai.chat import ChatRequest
 from chat2api.protocol.openai.limits import TurnLimiter
 from chat2api.protocol.prompt import Message, Prompt
+from chat2api.upstream.alarms import Alarms
 from chat2api.upstream.chatgpt.client import ChatGPTClient
 from chat2api.upstream.chatgpt.session import Session
 
@@ -44,8 +45,10 @@ class ChatGPTProvider:
         sources: Sources,
         offers: Offers,
         drift: DriftWatch | None = None,
+        alarms: Alarms | None = None,
     ) -> None:
-        """Serve from those accounts through that client; `drift` is told of every answer."""
+        """Serve from those accounts through that client; `drift` is told of every answer, `alarms` keep its limits."""
+        self._alarms = alarms
         self._drift = drift or DriftWatch()
         self._config = config
         self._clock = clock
@@ -79,6 +82,7 @@ class ChatGPTProvider:
             share=share,
             facts=facts,
             affinity=_affinity(caller, request),
+            watchdog=Watchdog(self._alarms),
         )
         with share:
             async with aclosing(trials.run(partial(_ChatAttempt, choice, trials))) as batches:

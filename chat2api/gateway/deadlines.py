@@ -4,12 +4,14 @@ import asyncio
 import re
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from math import inf
 from types import TracebackType
 from typing import TypeVar, cast
 
 from chat2api.config import Config
 from chat2api.errors import UpstreamTimeoutError
 from chat2api.protocol.prompt import ModelChoice
+from chat2api.upstream.alarms import Alarms
 
 T = TypeVar("T")
 
@@ -41,17 +43,19 @@ def answer_limits(config: Config, *, reasoning: bool) -> AnswerLimits:
 
 
 class Watchdog:
-    """Cuts waits of one task that pass their limits, one at a time, with one timer for all the waits of an answer.
+    """Cuts waits of one task that pass their limits, one at a time, with one alarm for all the waits of an answer.
 
-    A limit for each wait by itself would make and throw away a timer for each token. This timer is not moved: when it
+    A limit for each wait by itself would make and throw away a timer for each token. This alarm is not moved: when it
     rings and the limit has moved on meanwhile, it is set again.
     """
 
-    def __init__(self) -> None:
-        """Watch nothing yet; `close` it in the end."""
+    def __init__(self, alarms: Alarms | None = None) -> None:
+        """Watch nothing yet; `close` it in the end. None for `alarms` gives it one of its own."""
         self._loop = asyncio.get_running_loop()
         self._by = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._shared = alarms is not None
+        self._alarms = alarms or Alarms(self._loop)
+        self._rings_at = inf
         self._task: asyncio.Task[object] | None = None
         self._waiting = False
         self._asked_before = 0
@@ -78,7 +82,7 @@ class Watchdog:
         The task is the one that calls this for the first time.
         """
         self._by = by
-        if self._timer is None or self._timer.when() > by:
+        if self._rings_at > by:
             self._set(by)
         task = self._task
         if task is None:
@@ -99,17 +103,20 @@ class Watchdog:
         self._by = by
 
     def close(self) -> None:
-        """Forget the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Watch nothing more."""
+        self._rings_at = inf
+        if self._shared:
+            self._alarms.drop(self)
+        else:
+            self._alarms.close()
 
     def _set(self, at: float) -> None:
-        self.close()
-        self._timer = self._loop.call_at(at, self._ring)
+        self._rings_at = at
+        self._alarms.set(self, at)
 
-    def _ring(self) -> None:
-        self._timer = None
+    def ring(self) -> None:
+        """Cut the wait that is on if its time is up."""
+        self._rings_at = inf
         if not self._waiting or self._task is None:
             return  # the next wait sets it again
         if self._loop.time() < self._by:

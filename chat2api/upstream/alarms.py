@@ -41,10 +41,12 @@ class Alarms:
         self._instants.pop(sleeper, None)
 
     def close(self) -> None:
-        """Call nobody any more."""
+        """Call nobody whose instant was set before."""
         self._instants.clear()
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+        self._rings_at = inf
 
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:

@@ -9,6 +9,7 @@ import pytest
 from chat2api.api.relay import OUTBOX_LIMIT, AnswerRelay, size_of_events
 from chat2api.errors import DrainingError, NoAccountError, StreamInterruptedError
 from chat2api.protocol.events import Event, TakeEvents, TextDelta
+from chat2api.upstream.alarms import Alarms
 
 
 def spawn(work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
@@ -17,7 +18,8 @@ def spawn(work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
 
 def relay_of(*sources: AsyncGenerator[Sequence[Event]]) -> AnswerRelay[Sequence[Event]]:
     left = iter(sources)
-    return AnswerRelay(lambda take: next(left), spawn, size_of_events, choices=len(sources))
+    alarms = Alarms(asyncio.get_running_loop())
+    return AnswerRelay(lambda take: next(left), spawn, size_of_events, alarms, choices=len(sources))
 
 
 async def texts(*parts: str, then: Exception | None = None) -> AsyncGenerator[Sequence[Event]]:
@@ -199,7 +201,7 @@ async def test_deltas_are_taken_where_they_stand_only_while_the_response_waits_f
         offers.append(take)
         return source()
 
-    relay = AnswerRelay(open_source, spawn, size_of_events)
+    relay = AnswerRelay(open_source, spawn, size_of_events, Alarms(asyncio.get_running_loop()))
     taken: list[str] = []
 
     def sink(index: int, events: Sequence[Event]) -> bool:
@@ -231,7 +233,7 @@ async def test_what_the_sink_does_not_take_goes_the_usual_way() -> None:
         offers.append(take)
         return silent()
 
-    relay = AnswerRelay(open_source, spawn, size_of_events)
+    relay = AnswerRelay(open_source, spawn, size_of_events, Alarms(asyncio.get_running_loop()))
     relay.sink = lambda index, events: False
     waiting = asyncio.ensure_future(relay.wait(1))
     await asyncio.sleep(0)

@@ -56,6 +56,17 @@ async def test_who_was_dropped_or_put_off_is_not_called_at_the_old_instant(alarm
     alarms.close()
 
 
+async def test_after_the_end_nobody_is_called_but_whose_instant_is_set_anew(alarms: Alarms) -> None:
+    loop = asyncio.get_running_loop()
+    forgotten, later = Sleeper(alarms), Sleeper(alarms)
+    alarms.set(forgotten, loop.time() + 0.01)
+    alarms.close()
+    alarms.set(later, loop.time() + 0.03)
+    async with asyncio.timeout(5):
+        await later.rang.wait()
+    assert forgotten.rang_at == []
+
+
 async def test_a_call_may_set_the_next_one_and_drop_another(alarms: Alarms) -> None:
     class Dropping(Sleeper):
         def ring(self) -> None:

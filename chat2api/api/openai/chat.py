@@ -6,12 +6,12 @@ from functools import partial
 from quart import Blueprint, Response
 
 from chat2api.api.body import JsonBody, read_body
-from chat2api.api.charging import open_charge
-from chat2api.api.context import current_caller, current_runtime, on_request_end, track_answer
+from chat2api.api.charging import begin_answer, open_charge
+from chat2api.api.context import current_caller, current_runtime
 from chat2api.api.entry import hold_to_tier
 from chat2api.api.openai.forward import Forwarding, forward
 from chat2api.api.openai.objects import key_of
-from chat2api.api.relay import AnswerRelay, size_of_events
+from chat2api.api.relay import size_of_events
 from chat2api.api.streaming import Answer, stream_answer, whole_answer
 from chat2api.errors import AllAccountsCoolingError, NoAccountError
 from chat2api.gateway.attempts import affinity_of
@@ -82,21 +82,8 @@ async def _converse(caller: Caller, body: JsonBody, route: Route) -> Response:
     charge = await open_charge(
         chat_request.messages, model=chat_request.model, max_tokens=chat_request.max_tokens, choices=chat_request.n
     )
-    relay = AnswerRelay(
-        partial(provider.chat, caller, chat_request, charge.facts),
-        runtime.spawn,
-        size_of_events,
-        choices=chat_request.n,
-    )
-    track_answer(relay, charge.key_id)
-
-    async def finish() -> None:
-        try:
-            await relay.aclose()
-        finally:
-            await charge.settle(failed=relay.failed, told=chat_request.stream)
-
-    on_request_end(finish)
+    source = partial(provider.chat, caller, chat_request, charge.facts)
+    relay = begin_answer(charge, source, size_of_events, choices=chat_request.n, told=chat_request.stream)
     answer = Answer(
         request=chat_request,
         relay=relay,
