@@ -16,6 +16,7 @@ from chat2api.errors import InvalidAPIKeyError, PermissionDeniedError
 from chat2api.gateway.provider import Caller
 from chat2api.keys.issue import has_key_prefix
 from chat2api.keys.tiers import Tier
+from chat2api.keys.users import has_user_prefix
 from chat2api.protocol.openai.rules import Rules, hold_chat_to
 from chat2api.storage.keys import IssuedKey
 
@@ -30,14 +31,15 @@ PLAIN = frozenset({
 def enter_without_key(incoming: Request, bearer: str | None) -> Caller | None:
     """Give the caller who comes into a tier with no key of their own; None where that is decided elsewhere.
 
-    Under a public tier's path every bearer but an issued key counts as none: most clients insist on sending something, and
-    what is compared with no secret can be no guess at one.
+    Under a public tier's path every bearer but an issued key and a local user's token counts as none: most clients insist on
+    sending something, and what is compared with no secret can be no guess at one.
     Raises InvalidAPIKeyError for a path of a tier that needs a key when there is none.
     """
     book, asked = current_runtime().tiers, current_tier()
     if bearer is not None and (shared := book.with_shared_key(bearer)) is not None:
         return _visitor(incoming, _the_same(shared, asked))
-    if in_public_tier() and asked is not None and not (bearer is not None and has_key_prefix(bearer)):
+    ours = bearer is not None and (has_key_prefix(bearer) or has_user_prefix(bearer))
+    if in_public_tier() and asked is not None and not ours:
         return _visitor(incoming, asked)
     if bearer is not None:
         return None

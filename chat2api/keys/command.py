@@ -192,7 +192,8 @@ async def _list(options: argparse.Namespace, records: Records, clock: Clock) -> 
     for key in keys:
         until = "never ends" if key.expires_at is None else f"until {spell_time(key.expires_at)}"
         state = key.ended(clock.now()) or "active"
-        say(f"{key.id}  {key.shown}…  {state:<8} {until:<17} {key.name}")
+        tier = f" ({TIER} {key.tier})" if key.tier is not None else ""
+        say(f"{key.id}  {key.shown}…  {state:<8} {until:<17} {key.name}{tier}")
     say(f"{len(keys)} key(s)" + (", all of them stopped: `chat2api keys resume`" if ring.stopped else ""))
 
 

@@ -17,7 +17,7 @@ from chat2api.keys.issue import make_key
 from chat2api.keys.tiers import BUILT_IN
 from chat2api.protocol.openai.rules import Rules
 from chat2api.simulator.app import Simulator
-from chat2api.storage.keys import KeyScope
+from chat2api.storage.keys import KeyScope, NewKey
 from tests.api.tiers_house import SHARED_KEY, ask, bearer, chat, issue, open_tiers_house
 from tests.e2e.harness import OPERATOR_KEY, House
 
@@ -81,6 +81,18 @@ async def test_S10_an_issued_key_stays_one_on_a_public_path(house: House, http: 
     member = await ask(http, "/free", chat("gpt-3.5-turbo"), await issue(house, "members"))
     assert (member.status_code, member.json()["error"]["code"]) == (403, "permission_denied")
     assert "use it at /members" in member.json()["error"]["message"]
+
+
+async def test_S10_a_local_users_token_stays_one_on_a_public_path(house: House, http: httpx.AsyncClient) -> None:
+    users = house.runtime.users
+    await users.add("Anna", "four quiet words together", NewKey("", None, tier="members"))
+    token = await users.sign_in("Anna", "four quiet words together")
+    assert token is not None
+    refused = await ask(http, "/free", chat("gpt-3.5-turbo"), token.text)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "permission_denied")
+    assert (await ask(http, "/members", chat(), token.text)).status_code == 200
+    await users.remove("Anna")
+    assert (await ask(http, "/free", chat("gpt-3.5-turbo"), token.text)).status_code == 401
 
 
 @pytest.mark.parametrize("base", ["/api/blog/shared", ""])
