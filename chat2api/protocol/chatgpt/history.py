@@ -49,7 +49,7 @@ def read_last_turn(
     is_work_over = conversation.get("async_status") == _WORK_OVER
     leaf = text_of(conversation.get("current_node")) or _newest_leaf(mapping)
     turn = Turn(Counter() if unknown is None else unknown)
-    turn.conversation_id = text_of(conversation.get("conversation_id")) or text_of(conversation.get("id")) or None
+    turn.facts.conversation_id = text_of(conversation.get("conversation_id")) or text_of(conversation.get("id")) or None
     messages = _messages_of_turn(mapping, leaf, after)
     for message in messages:
         turn.update({"message": message})

@@ -99,9 +99,9 @@ class DeltaDocuments:
         self._tip_is_sticky = False
 
     @property
-    def is_growing(self) -> bool:
-        """Whether a bare delta would go on with the append before it."""
-        return self._tip_is_sticky and self._tip is not None
+    def growing(self) -> tuple[Document, str] | None:
+        """The document and the path at which a bare delta would go on with the append before it."""
+        return self._tip[:2] if self._tip_is_sticky and self._tip is not None else None
 
     def grow(self, text: str) -> tuple[Document, str] | None:
         """Carry out the bare delta `{"v": text}` where it goes on with the append before it, else do nothing.

@@ -105,7 +105,7 @@ class ConversationDecoder:
     @property
     def conversation_id(self) -> str | None:
         """The conversation's id, once the backend has told it."""
-        return self._turn.conversation_id
+        return self._turn.facts.conversation_id
 
     @property
     def raw_text(self) -> str:
@@ -194,7 +194,7 @@ class ConversationDecoder:
         if isinstance(event, Failed):
             self._turn.fail(event.message, event.code)
         elif isinstance(event, HandedOff):
-            self._turn.conversation_id = event.conversation_id
+            self._turn.facts.conversation_id = event.conversation_id
             self._turn.end(event)
         return self._turn.take()
 
@@ -208,7 +208,10 @@ class ConversationDecoder:
 
     def _read_bare_deltas(self, run: bytes) -> bool:
         """Read bare deltas all in one; False leaves them to be read one by one."""
-        if not (self._documents.is_growing and self._framing.is_between_events) or len(run) > self._max_body:
+        growing = self._documents.growing
+        if growing is None or not self._turn.may_append(*growing):
+            return False
+        if not self._framing.is_between_events or len(run) > self._max_body:
             return False
         try:
             texts = orjson.loads(b"[%b]" % b",".join(_BARE_TEXTS.findall(run)))
@@ -331,7 +334,7 @@ class ConversationDecoder:
 
     def _read_message_less(self, payload: dict[str, Json]) -> None:
         if conversation_id := text_of(payload.get("conversation_id")):
-            self._turn.conversation_id = conversation_id
+            self._turn.facts.conversation_id = conversation_id
         if "moderation_response" in payload:
             self._read_moderation(payload["moderation_response"])
         elif payload.get("error") or payload.get("error_code"):

@@ -84,15 +84,6 @@ class Turn:
         self._said_before_failure = 0
 
     @property
-    def conversation_id(self) -> str | None:
-        """The conversation's id, once the backend has told it."""
-        return self.facts.conversation_id
-
-    @conversation_id.setter
-    def conversation_id(self, told: str | None) -> None:
-        self.facts.conversation_id = told
-
-    @property
     def raw_text(self) -> str:
         """The raw text of the last visible message so far, with what a continued turn began from."""
         return self._continuation.whole(str(self._answer.seen) if self._answer else "")
@@ -117,6 +108,13 @@ class Turn:
         if view is not None:
             self._read_state(view)
             self._read_content(view)
+
+    def may_append(self, document: Document, path: str) -> bool:
+        """Tell whether several appends at this path may come as one: the message is not read anew for each of them."""
+        view = self._known(document)
+        if view is None or view.show is Show.NOTHING or view.show is Show.CANVAS:
+            return view is not None
+        return view.path == path and view.cut is None
 
     def append(self, document: Document, path: str, text: str) -> bool:
         """Take text that was appended at this path of the document's message; tell whether all of it was read anew."""

@@ -85,6 +85,15 @@ def test_T3_every_cut_of_a_recorded_stream_gives_the_same_events(path: Path) -> 
     assert decode(data, *range(1, len(data)))[0] == whole
 
 
+def test_T3_text_that_grows_in_the_middle_is_told_alike_however_it_is_cut() -> None:
+    two_parts = message(content={"content_type": "text", "parts": ["A", "last"]})
+    data = ENCODING + begin(two_parts) + append(" b") + bare(" c") + bare(" d") + bare(" e") + last_patch("!") + DONE
+    whole = decode(data)[0]
+
+    assert all(decode(data, place)[0] == whole for place in range(0, len(data), 7))
+    assert decode(data, *range(1, len(data)))[0] == whole
+
+
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
 def test_events_come_in_their_order(path: Path) -> None:
     events, failure = decode(path.read_bytes())
