@@ -1,7 +1,9 @@
 """What belongs to the request being served: its id, its caller, and the Runtime behind the app."""
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -9,6 +11,7 @@ from quart import Quart, Request, g
 from quart.ctx import _AppCtxGlobals
 from quart.globals import _cv_app, _cv_request  # what stands behind `current_app`, `g` and `request`: see below
 
+from chat2api.errors import Chat2APIError
 from chat2api.gateway.provider import Caller
 from chat2api.keys.tiers import Tier
 from chat2api.runtime import Interruptible, Runtime
@@ -141,6 +144,22 @@ def on_request_end(clean_up: Callable[[], Awaitable[None]]) -> None:
     clean_ups.add(clean_up)
 
 
+@asynccontextmanager
+async def tried_first() -> AsyncIterator[None]:
+    """Try an answer in whose place another may come: when it fails, what it left for the request's end is done at once.
+
+    Until then it would hold a place among its caller's requests beside the other.
+    """
+    scope: Mapping[str, Any] = _cv_request.get().request.scope
+    clean_ups: CleanUps = scope[CLEAN_UPS]
+    before = len(clean_ups)
+    try:
+        yield
+    except Chat2APIError:
+        await asyncio.shield(current_runtime().spawn(clean_ups.run(keep=before), name="first try"))
+        raise
+
+
 def track_answer(answer: Interruptible, key_id: str | None) -> None:
     """Have the runtime know an answer and the issued key that asked for it, until the current request is over.
 
@@ -176,11 +195,15 @@ class CleanUps:
         """Do this before all that was added earlier."""
         self._left.append(clean_up)
 
-    async def run(self) -> None:
-        """Do all of it, each whether or not the one before fails; raise the last failure."""
-        while self._left:
+    def __len__(self) -> int:
+        """Give how much is to be done."""
+        return len(self._left)
+
+    async def run(self, *, keep: int = 0) -> None:
+        """Do all of it but the first so many, each whether or not the one before fails; raise the last failure."""
+        while len(self._left) > keep:
             try:
                 await self._left.pop()()
             except BaseException:
-                await self.run()
+                await self.run(keep=keep)
                 raise

@@ -1,9 +1,10 @@
 """What belongs to the request being served."""
 
 import asyncio
-from contextlib import nullcontext
+from collections.abc import Coroutine
+from contextlib import nullcontext, suppress
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from quart import Quart, request
@@ -19,8 +20,10 @@ from chat2api.api.context import (
     running_runtime,
     set_caller,
     track_answer,
+    tried_first,
 )
 from chat2api.app import RequestScope
+from chat2api.errors import NoAccountError
 from chat2api.gateway.provider import Caller
 from chat2api.runtime import Interruptible, Runtime
 from tests.e2e.harness import until
@@ -184,3 +187,39 @@ async def test_what_is_to_be_done_at_the_end_is_done_last_first_whatever_fails()
 
     assert done == ["first", "second", "third"]
     assert isinstance(raised.value.__context__, asyncio.CancelledError)
+
+
+@pytest.mark.parametrize("failure", [None, NoAccountError("nobody"), ValueError("a bug")])
+async def test_what_a_first_try_left_to_be_done_is_done_before_another(
+    failure: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, done = make_app(), list[str]()
+    monkeypatch.setattr("chat2api.api.context.current_runtime", lambda: Tasks())
+
+    def note(name: str) -> None:
+        async def clean_up() -> None:
+            done.append(name)
+
+        on_request_end(clean_up)
+
+    @app.get("/")
+    async def begin() -> str:
+        note("the request's own")
+        with suppress(NoAccountError, ValueError):
+            async with tried_first():
+                note("the first try's")
+                if failure is not None:
+                    raise failure
+        done.append("answered")
+        note("the second try's")
+        return "ok"
+
+    assert (await app.test_client().get("/")).status_code == 200
+    late = ["answered", "the second try's", "the first try's", "the request's own"]
+    early = ["the first try's", "answered", "the second try's", "the request's own"]
+    assert done == (early if isinstance(failure, NoAccountError) else late)
+
+
+class Tasks:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        return asyncio.create_task(work, name=name)

@@ -7,7 +7,7 @@ from quart import Blueprint, Response
 
 from chat2api.api.body import JsonBody, read_body
 from chat2api.api.charging import begin_answer, open_charge
-from chat2api.api.context import current_caller, current_runtime
+from chat2api.api.context import current_caller, current_runtime, tried_first
 from chat2api.api.entry import hold_to_tier
 from chat2api.api.openai.forward import Forwarding, forward
 from chat2api.api.openai.objects import key_of
@@ -34,11 +34,12 @@ async def create_chat_completion() -> Response:
     body = await read_body()
     body = body.changed(hold_to_tier(caller, body.value))
     route = await current_runtime().routing.route(caller, read_model(body.value))
-    try:
+    if route.fallback is None:
         return await _answer(route.provider, caller, body, route)
+    try:
+        async with tried_first():
+            return await _answer(route.provider, caller, body, route)
     except (NoAccountError, AllAccountsCoolingError):
-        if route.fallback is None:
-            raise
         return await _answer(route.fallback, caller, body, route)
 
 

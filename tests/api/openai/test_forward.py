@@ -13,6 +13,7 @@ from chat2api.simulator import openai_api
 from chat2api.simulator.app import Simulator
 from chat2api.simulator.faults import Fault
 from chat2api.simulator.openai_api import Prepared
+from chat2api.storage.keys import KeyLimits
 from tests.api.openai.forwarding import CHAT, OPERATOR, QUESTION, Forwarding, open_forwarding
 from tests.e2e.harness import HouseClock, until
 
@@ -323,6 +324,9 @@ async def test_with_accounts_and_keys_each_model_goes_where_it_is_offered(
             assert {first.status_code, again.status_code} <= {200, 429}
             assert again.json()["object"] == "chat.completion", "the accounts rest, and the rule names a fallback"
             assert both.api.control.requests_to("chat")
+            one = await both.issue(limits=KeyLimits(requests_at_once=1, requests_per_minute=1))
+            last = await both.http.post(CHAT, json=QUESTION | {"model": "gpt-4o-mini"}, headers=one)
+            assert last.status_code == 200, "what was tried first holds no place any more"
 
 
 async def test_S18_G6_neither_log_nor_records_hold_keys_prompts_or_answers(
