@@ -22,10 +22,13 @@ from chat2api.gateway.site_turns import Piece
 from chat2api.keys.scope import may_use_model
 from chat2api.protocol.chatgpt.website import (
     SiteCall,
+    attachment_call,
     feedback_call,
+    file_call,
     hide_all_call,
     read_call,
     read_page,
+    sandbox_call,
     title_call,
     update_call,
 )
@@ -42,7 +45,7 @@ Pieces = Sequence[Piece]
 _KEEP_ALIVE = encode_comment("keep-alive")
 
 _PLACES = re.compile(
-    r"/(?:(?:chatgpt/)?backend-api(?:/.*)?|conversations?(?:/.*)?|models|accounts/check(?:/.*)?|auth/login)"
+    r"/(?:(?:chatgpt/)?backend-api(?:/.*)?|conversations?(?:/.*)?|files/.*|models|accounts/check(?:/.*)?|auth/login)"
 )
 
 
@@ -156,6 +159,25 @@ async def generate_title(conversation_id: str) -> Response:
 async def give_feedback() -> Response:
     """Rate a message."""
     return await _make(feedback_call(await read_json()))
+
+
+@blueprint.get("/files/<file>/download")
+@blueprint.get("/files/download/<file>")
+async def link_file(file: str) -> Response:
+    """The link to a file of the caller's."""
+    return await _make(file_call(file))
+
+
+@blueprint.get("/conversation/<conversation_id>/attachment/<file>/download")
+async def link_attachment(conversation_id: str, file: str) -> Response:
+    """The link to a file of a conversation."""
+    return await _make(attachment_call(conversation_id, file))
+
+
+@blueprint.get("/conversation/<conversation_id>/interpreter/download")
+async def link_sandbox_file(conversation_id: str) -> Response:
+    """The link to a file that the interpreter wrote."""
+    return await _make(sandbox_call(conversation_id, request.args))
 
 
 @blueprint.get("/models")

@@ -125,19 +125,23 @@ class Conversations:
     # Calls about one conversation
 
     async def call(self, caller: Caller, call: SiteCall, label: str | None = None) -> bytes:
-        """Make a call about a conversation of the caller's, and give the backend's JSON.
+        """Make a call about a conversation or a file of the caller's, and give the backend's JSON.
 
-        Raises NotFoundError for a conversation that is not the caller's.
+        Raises NotFoundError for those that are not the caller's.
         """
         claim = await self._claim_signed_in(caller, label)
         shares = claim.account_id is None
-        assert call.conversation_id is not None
-        claim, owned = await self._claim_conversation(claim, caller, call.conversation_id)
+        owned = None
+        if call.conversation_id is not None:
+            claim, owned = await self._claim_conversation(claim, caller, call.conversation_id)
+        if call.file is not None and shares:
+            claim = await self._claim_files(claim, caller, (call.file,))
         answer = await self._answer(caller, claim, call)
-        if call.name == "conversation" and shares:
-            await _note_files(claim, call.conversation_id, answer)
-        if call.hides and owned is not None:
-            await claim.source.records.forget_conversation(call.conversation_id)
+        if owned is not None:
+            if call.name == "conversation" and shares:
+                await _note_files(claim, owned.conversation_id, answer)
+            if call.hides:
+                await claim.source.records.forget_conversation(owned.conversation_id)
         return answer
 
     # Calls about all of them

@@ -241,6 +241,8 @@ async def test_a_mistake_of_ours_is_a_500_that_tells_nothing(
         ("/chatgpt/backend-api/me", True),
         ("/models", True),
         ("/accounts/check", True),
+        ("/files/file-1/download", True),
+        ("/files", False),
         ("/auth/login", True),
         ("/v1/models", False),
         ("/conversational", False),
@@ -294,9 +296,10 @@ async def test_while_the_backend_thinks_comments_between_events_keep_the_connect
         answer = await http.post("/conversation", json=turn_body(), headers=own)
     finally:
         house.runtime.config = before
-    comments = [event for event in answer.content.split(b"\n\n") if event == b": keep-alive"]
-    assert comments
-    assert answer.content.startswith(b": keep-alive") is (at == 0)
+    events = answer.content.split(b"\n\n")
+    said = [number for number, event in enumerate(events) if event.startswith(b"data: {")]
+    comments = [number for number, event in enumerate(events) if event == b": keep-alive"]
+    assert comments[0] < said[0] if at == 0 else said[0] < comments[-1] < said[-1]
     text, _ = heard(answer)
     assert text == ANSWER
 
@@ -528,6 +531,6 @@ async def test_S6_whatever_the_path_only_listed_calls_reach_the_backend(
     paths = {record.request.target for record in sim.control.requests}
     listed = re.compile(
         r"/|/backend-api/(?:conversations\?offset=\d+&limit=\d+&order=(?:updated|created)"
-        r"|models\?history_and_training_disabled=false|conversation/[A-Za-z0-9][A-Za-z0-9_-]*)"
+        r"|models\?history_and_training_disabled=false|conversation/[A-Za-z0-9][A-Za-z0-9_-]*(?:/attachment/[A-Za-z0-9][A-Za-z0-9_.-]*/download)?)"
     )
     assert [path for path in paths if not listed.fullmatch(path)] == []

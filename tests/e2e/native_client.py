@@ -119,6 +119,11 @@ class NativeClient:
         body = {"message_id": said.message_id, "conversation_id": said.conversation_id, "rating": rating}
         await self._json("POST", "/conversation/message_feedback", body)
 
+    async def link(self, file: str, conversation_id: str | None = None) -> str:
+        """GET /files/{file}/download, or the same of a conversation's attachment."""
+        place = "/files" if conversation_id is None else f"/conversation/{conversation_id}/attachment"
+        return str((await self._json("GET", f"{place}/{file}/download"))["download_url"])
+
     async def models(self) -> list[str]:
         """GET /models."""
         return [model["slug"] for model in (await self._json("GET", "/models"))["models"]]

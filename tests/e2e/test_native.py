@@ -176,11 +176,28 @@ async def test_S8_two_people_never_use_each_others_files(request: pytest.Fixture
     pointers = set(re.findall(r'"asset_pointer": "([^"]+)"', json.dumps(await anna.get(drawn.conversation_id))))
     assert pointers
     for pointer in pointers:
+        file = pointer.partition("://")[2]
         assert (await anna.say("", messages=showing(pointer))).text
+        link = await anna.link(file)
+        assert link.partition("?")[0] == (await anna.link(file, drawn.conversation_id)).partition("?")[0]
+        async with httpx.AsyncClient(trust_env=False) as anybody:
+            assert (await anybody.get(link)).content.startswith(b"\x89PNG")
         for stranger in (bruno, await made.someone("issued key")):
-            with pytest.raises(NativeError) as refused:
-                await stranger.say("", messages=showing(pointer))
-            assert refused.value.status == 404
+            for attempt in (
+                stranger.say("", messages=showing(pointer)),
+                stranger.link(file),
+                stranger.link(file, drawn.conversation_id),
+            ):
+                with pytest.raises(NativeError) as refused:
+                    await attempt
+                assert refused.value.status == 404
+
+
+async def test_a_picture_is_found_through_another_server(front: Bench) -> None:
+    front.control.choose("conversation", answer="image")
+    told = json.loads((await front.ask(content="Draw a boat.")).body)
+    (link,) = re.findall(r"!\[.*?\]\((http.+?)\)", told["choices"][0]["message"]["content"])
+    assert (await front.http.get(link)).status_code == 200
 
 
 def showing(pointer: str) -> list[dict[str, Any]]:

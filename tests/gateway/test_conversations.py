@@ -14,9 +14,12 @@ from chat2api.gateway.conversations import Conversations
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.protocol.chatgpt.website import (
     Page,
+    attachment_call,
     feedback_call,
+    file_call,
     hide_call,
     read_call,
+    sandbox_call,
     title_call,
     update_call,
 )
@@ -345,6 +348,34 @@ async def test_S8_a_picture_is_used_by_whom_it_was_drawn_for_and_by_nobody_else(
     assert gateway.control.requests == [], "not even asked for"
     for fields in (naming(pointer), attaching(file), attaching(file, conversation_id=conversation)):
         assert (await say(site, ANNA, **fields)).conversation_id
+
+
+async def test_S8_the_link_to_a_file_is_given_to_whose_it_is(gateway: Gateway, site: Conversations) -> None:
+    conversation, pointer = await draw(gateway, site, ANNA)
+    file = pointer.partition("://")[2]
+    theirs = (await say(site, BRUNO)).conversation_id or ""
+    for call in (file_call(file), attachment_call(conversation, file)):
+        assert json.loads(await site.call(ANNA, call))["download_url"]
+    gateway.control.reset()
+    for call in (file_call(file), attachment_call(conversation, file), attachment_call(theirs, file)):
+        with pytest.raises(NotFoundError):
+            await site.call(BRUNO, call)
+    assert gateway.control.requests == [], "not even asked for"
+    visitor = own(gateway.control.add_account().access_token)
+    of_visitor, drawn = await draw(gateway, site, visitor)
+    assert await site.call(visitor, attachment_call(of_visitor, drawn.partition("://")[2]))
+
+
+async def test_S8_what_the_interpreter_wrote_is_read_by_whose_conversation_it_is(
+    gateway: Gateway, site: Conversations
+) -> None:
+    conversation, pointer = await draw(gateway, site, ANNA, answer="interpreter_file")
+    whole = json.loads(await site.call(ANNA, read_call(conversation)))
+    asked = {"message_id": whole["current_node"], "sandbox_path": pointer.removeprefix("sandbox:")}
+    call = sandbox_call(conversation, asked)
+    assert json.loads(await site.call(ANNA, call))["download_url"]
+    with pytest.raises(NotFoundError):
+        await site.call(BRUNO, call)
 
 
 async def test_S8_an_unknown_file_and_that_of_another_are_told_in_the_same_words(

@@ -15,8 +15,8 @@ from chat2api.errors import InvalidRequestError
 from chat2api.protocol.chatgpt.request import Body
 
 CallName = Literal[
-    "conversations", "conversation", "gen_title", "update", "hide_all", "message_feedback", "models", "accounts_check"
-]
+    "conversations", "conversation", "gen_title", "update", "hide_all", "message_feedback", "models", "accounts_check", "file"
+]  # fmt: skip
 
 MAX_LIMIT = 100
 """Conversations on one page of the list."""
@@ -25,6 +25,8 @@ MAX_TITLE = 500
 MAX_ID = 128
 
 _ID = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_ID - 1}}}")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.#-]{0,199}")
+_SANDBOX = "/mnt/data/"
 _RATINGS = ("thumbsUp", "thumbsDown")
 _ORDERS = ("updated", "created")
 
@@ -39,6 +41,8 @@ class SiteCall:
     route: str
     body: Body | None = field(default=None, repr=False)
     conversation_id: str | None = None
+    file: str | None = None
+    """The file that it is about."""
 
     @property
     def hides(self) -> bool:
@@ -145,6 +149,28 @@ def feedback_call(body: object) -> SiteCall:
     return SiteCall("message_feedback", "POST", path, path, sent, str(sent["conversation_id"]))
 
 
+def file_call(file: str) -> SiteCall:
+    """Give the call for the link to a file."""
+    return SiteCall("file", "GET", f"/files/{_file_id(file)}/download", "/files/{file}/download", file=file)
+
+
+def attachment_call(conversation_id: str, file: str) -> SiteCall:
+    """Give the call for the link to a file of a conversation."""
+    part = f"/attachment/{_file_id(file)}/download"
+    return _within(conversation_id, part, "/attachment/{file}/download", file)
+
+
+def sandbox_call(conversation_id: str, query: Mapping[str, str]) -> SiteCall:
+    """Give the call for the link to a file that the interpreter wrote for a message."""
+    message_id, path = read_id(query, "message_id"), query.get("sandbox_path", "")
+    if message_id is None:
+        raise wrong("message_id", "the id of a message")
+    if not path.startswith(_SANDBOX) or not path.isprintable() or len(path) > MAX_TITLE:
+        raise wrong("sandbox_path", f"a path below {_SANDBOX}")
+    asked = urlencode({"message_id": message_id, "sandbox_path": path})
+    return _within(conversation_id, f"/interpreter/download?{asked}", "/interpreter/download")
+
+
 def models_call() -> SiteCall:
     """Give the call for the models."""
     return SiteCall("models", "GET", "/models?history_and_training_disabled=false", "/models")
@@ -159,10 +185,30 @@ def accounts_call() -> SiteCall:
 def _about(
     name: CallName, method: Literal["GET", "POST", "PATCH"], part: str, conversation_id: str, body: Body | None = None
 ) -> SiteCall:
+    path = f"/conversation{part}/{_conversation_id(conversation_id)}"
+    return SiteCall(name, method, path, f"/conversation{part}/{{conversation_id}}", body, conversation_id)
+
+
+def _within(conversation_id: str, part: str, route: str, file: str | None = None) -> SiteCall:
+    path, route = (
+        f"/conversation/{_conversation_id(conversation_id)}{part}",
+        f"/conversation/{{conversation_id}}{route}",
+    )
+    return SiteCall("file", "GET", path, route, None, conversation_id, file)
+
+
+def _conversation_id(conversation_id: str) -> str:
+    """Give the id as it stands in a path."""
     if not _ID.fullmatch(conversation_id):
         raise wrong("conversation_id", "the id of a conversation")
-    path = f"/conversation{part}/{quote(conversation_id, safe='')}"
-    return SiteCall(name, method, path, f"/conversation{part}/{{conversation_id}}", body, conversation_id)
+    return quote(conversation_id, safe="")
+
+
+def _file_id(file: str) -> str:
+    """Give the id as it stands in a path."""
+    if not _FILE.fullmatch(file):
+        raise wrong("file", "the id of a file")
+    return quote(file, safe="")
 
 
 def summary_of(conversation_id: str, conversation: Mapping[str, object]) -> Body:

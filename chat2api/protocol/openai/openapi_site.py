@@ -6,6 +6,8 @@ _TEXT: Schema = {"type": "string"}
 _FLAG: Schema = {"type": "boolean"}
 _SUCCESS = object_of({"success": {"const": True}})
 _ID: Schema = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"}
+_FILE_ID: Schema = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.#-]{0,199}$"}
+_SANDBOX_PATH: Schema = {"type": "string", "pattern": "^/mnt/data/"}
 _ACCOUNT = parameter("account", "query", "The label of an account of the pool; for the operator only.", _TEXT)
 
 STATUSES = {
@@ -24,6 +26,7 @@ def site_paths(prefix: str) -> dict[str, Schema]:
     """Give the paths with their operations, behind that prefix; they are found under /backend-api as well."""
     one = "/conversation/{conversation_id}"
     found = parameter("conversation_id", "path", "The conversation's id.", _ID)
+    file = parameter("file", "path", "The file's id.", _FILE_ID)
     hide = _operation("Hide all of your conversations.", ref("SiteHide"), _SUCCESS)
     update = _operation("Rename, hide or archive it.", ref("SiteUpdate"), _SUCCESS, found)
     return {
@@ -54,6 +57,19 @@ def site_paths(prefix: str) -> dict[str, Schema]:
                 "operationId": "giveFeedback",
                 **_operation("Rate a message.", ref("SiteFeedback"), {"type": "object"}),
             },
+        },
+        prefix + "/files/{file}/download": {"get": {"operationId": "linkFile", **_link(file)}},
+        prefix + "/files/download/{file}": {"get": {"operationId": "linkFileNewer", **_link(file)}},
+        prefix + one + "/attachment/{file}/download": {"get": {"operationId": "linkAttachment", **_link(found, file)}},
+        prefix + one + "/interpreter/download": {
+            "get": {
+                "operationId": "linkSandboxFile",
+                **_link(
+                    found,
+                    {**parameter("message_id", "query", "The message it was written for.", _ID), "required": True},
+                    {**parameter("sandbox_path", "query", "Where it lies.", _SANDBOX_PATH), "required": True},
+                ),
+            }
         },
         prefix + "/models": {
             "get": {"operationId": "listSiteModels", **_operation("List the models.", None, ref("SiteModels"))}
@@ -157,6 +173,10 @@ def _list() -> Schema:
             _ACCOUNT,
         ]
     }
+
+
+def _link(*parameters: Schema) -> Schema:
+    return _operation("Give the link to a file.", None, object_of({"download_url": _TEXT}, ()), *parameters)
 
 
 def _accounts() -> Schema:

@@ -1,6 +1,7 @@
 """What of a call's path, query and body goes on to the backend: an allow-list, and defaults where nothing is said."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,13 +11,16 @@ from chat2api.protocol.chatgpt.website import (
     Page,
     SiteCall,
     accounts_call,
+    attachment_call,
     feedback_call,
+    file_call,
     hide_all_call,
     hide_call,
     models_call,
     page_call,
     read_call,
     read_page,
+    sandbox_call,
     shared_accounts,
     shown_models,
     summary_of,
@@ -90,6 +94,15 @@ def test_a_page_that_cannot_be_is_refused(query: dict[str, str], param: str) -> 
             "/conversation/message_feedback",
             {"conversation_id": "c-1", "message_id": "m-1", "rating": "thumbsUp"},
         ),
+        (file_call("file-1"), "GET", "/files/file-1/download", None),
+        (file_call("hash#file_1#p_0.png"), "GET", "/files/hash%23file_1%23p_0.png/download", None),
+        (attachment_call("c-1", "file_1"), "GET", "/conversation/c-1/attachment/file_1/download", None),
+        (
+            sandbox_call("c-1", {"message_id": "m-1", "sandbox_path": "/mnt/data/a b&c.csv", "x": "1"}),
+            "GET",
+            "/conversation/c-1/interpreter/download?message_id=m-1&sandbox_path=%2Fmnt%2Fdata%2Fa+b%26c.csv",
+            None,
+        ),
         (models_call(), "GET", "/models?history_and_training_disabled=false", None),
         (accounts_call(), "GET", "/accounts/check/v4-2023-04-27", None),
     ],
@@ -121,11 +134,22 @@ def test_S6_an_id_never_becomes_another_path(identifier: str) -> None:
         lambda: read_call(identifier),
         lambda: hide_call(identifier),
         lambda: title_call(identifier, {"message_id": "m"}),
+        lambda: attachment_call(identifier, "file-1"),
+        lambda: sandbox_call(identifier, {"message_id": "m", "sandbox_path": "/mnt/data/x"}),
         lambda: feedback_call({"conversation_id": identifier, "message_id": "m", "rating": "thumbsUp"}),
     )
     for make in makers:
         with pytest.raises(InvalidRequestError):
             make()
+
+
+@pytest.mark.parametrize(
+    "identifier", [one for one in HOSTILE if one not in ("a#b", "x" * 129)] + ["x" * 201, "#a", ".a", "a%23b"]
+)
+def test_S6_a_files_id_never_becomes_another_path(identifier: str) -> None:
+    for make in (file_call, partial(attachment_call, "c")):
+        with pytest.raises(InvalidRequestError):
+            make(identifier)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +168,11 @@ def test_S6_an_id_never_becomes_another_path(identifier: str) -> None:
         lambda: hide_all_call(None),
         lambda: feedback_call({"conversation_id": "c", "message_id": "m", "rating": "great"}),
         lambda: feedback_call({"conversation_id": "c", "rating": "thumbsUp"}),
+        lambda: sandbox_call("c", {"sandbox_path": "/mnt/data/x"}),
+        lambda: sandbox_call("c", {"message_id": "m"}),
+        lambda: sandbox_call("c", {"message_id": "m", "sandbox_path": "/etc/passwd"}),
+        lambda: sandbox_call("c", {"message_id": "m", "sandbox_path": "/mnt/data/\r\nX: y"}),
+        lambda: sandbox_call("c", {"message_id": "m", "sandbox_path": "/mnt/data/" + "x" * 500}),
     ],
 )
 def test_a_body_that_says_nothing_usable_is_refused(make: Any) -> None:

@@ -43,7 +43,7 @@ def test_all_refuse_in_the_same_form_and_have_a_name_of_their_own() -> None:
 def test_S3_they_are_behind_the_prefix() -> None:
     paths = cast("dict[str, object]", openapi_document("1", "/x")["paths"])
     assert "/x/conversation" in paths
-    assert not [path for path in paths if path.startswith(("/conversation", "/auth", "/models", "/accounts"))]
+    assert not [path for path in paths if path.startswith(("/conversation", "/auth", "/models", "/accounts", "/files"))]
 
 
 TURN = {"messages": [{"content": {"parts": ["Name three rivers."]}}]}
