@@ -214,7 +214,7 @@ def test_reasoning_holds_no_markup() -> None:
 )  # fmt: skip
 def test_a_handoff_names_topic_and_token(event: dict[str, Any], expected: HandedOff) -> None:
     made = turn()
-    made.conversation_id = "c-1"
+    made.facts.conversation_id = "c-1"
     made.resume_token = "token"
     made.hand_off(event)
     made.conclude()
