@@ -280,8 +280,7 @@ class EasyHandle(Curl):
             return
         self._data_context.callback = self._head_context.callback = None
         self._body.load(b"")
-        self._set(_HTTPHEADER, ffi.NULL)
-        self._drop_lines()
+        self._drop_lines()  # curl does not look at its list before `prepare` gives it another one
 
     def close(self) -> None:
         """Give everything back to curl; idempotent."""

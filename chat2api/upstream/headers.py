@@ -56,28 +56,39 @@ class HeaderLines:
         self._places = {name: place for place, name in enumerate(order)}
         self._rest = self._places.get(UNNAMED, len(order))
         # Most of what an account's requests say never changes.
-        self._plan = lru_cache(maxsize=64)(self._make_plan)
+        self._given = lru_cache(maxsize=64)(_Given)
         self._known = lru_cache(maxsize=64)(self._check_name)
         self._defaults = [(*self._known(name), _write(name, value)) for name, value in defaults]
 
     def lines(
-        self, given: Fields, varying: Fields = (), *, length: int | None = None, cookie: str | None = None
+        self,
+        given: Fields,
+        varying: Fields = (),
+        *,
+        length: int | None = None,
+        add_cookies: Callable[[str], str] | None = None,
     ) -> Lines:
         """Give the request's lines in curl's notation, where `Name;` stands for a header with an empty value.
 
         A given header replaces the default of the same name in any case; given ones that repeat a name are all kept,
         in the order in which they came. `varying` ones count as given last: they are those whose values are new in
-        each request, and all else is remembered. `length` is the body's, None for a request without one; `cookie`
-        takes the place of all given cookies, and varies as well. Raises ValueError for a name or value that could
-        change the request's framing.
+        each request, and all else is remembered. `length` is the body's, None for a request without one;
+        `add_cookies` makes the value of the Cookie header of the given one, "" for none. Raises ValueError for a name or
+        value that could change the request's framing.
         """
+        known = self._given(given)
+        cookie = known.cookies if add_cookies is None else add_cookies(known.cookies)
+        has_cookie = cookie != known.cookies
         values = [_write(name, value) for name, value in varying]
-        if cookie is not None:
+        if has_cookie:
             values.append(_write("Cookie", cookie))
         if length is not None:
             values.append(b"Content-Length: %d" % length)
-        names = tuple([name for name, _ in varying])
-        return Lines(self._plan(given, names, cookie is not None, length is not None), values)
+        kind = (tuple([name for name, _ in varying]), has_cookie, length is not None)
+        plan = known.plans.get(kind)
+        if plan is None:
+            plan = known.plans[kind] = self._make_plan(given, *kind)
+        return Lines(plan, values)
 
     def _make_plan(self, given: Fields, varying: tuple[str, ...], has_cookie: bool, has_length: bool) -> Plan:
         if has_cookie:
@@ -113,10 +124,14 @@ def _write(name: str, value: str) -> bytes:
     return f"{name}: {value}".encode("latin-1")
 
 
-@lru_cache(maxsize=512)
-def given_cookies(headers: Fields) -> str:
-    """Give the cookies that a request's own headers bear, "" for none."""
-    return "; ".join([value for name, value in headers if name.lower() == "cookie"])
+class _Given:
+    """What is known of given headers: their cookies, and the plans of requests with them, by all else that matters."""
+
+    __slots__ = ("cookies", "plans")
+
+    def __init__(self, fields: Fields) -> None:
+        self.cookies = "; ".join([value for name, value in fields if name.lower() == "cookie"])
+        self.plans: dict[tuple[tuple[str, ...], bool, bool], Plan] = {}
 
 
 class HeaderBlock:
@@ -149,15 +164,16 @@ class HeaderBlock:
 
         Raises UpstreamProtocolError when the head is too long or its status unreadable.
         """
-        self._left -= len(line)
+        if self.complete:
+            return  # a trailer
+        size = len(line)
+        self._left -= size
         if self._left < 0:
             raise UpstreamProtocolError("The upstream's headers are too long.")
-        if line != b"\r\n" and line.strip():
+        if size > 2:
             self._lines.append(line)
-        elif self._lines and not self.complete:
+        elif self._lines:
             self._close()
-        if self.complete:
-            self._lines.clear()  # of a trailer
 
     def _close(self) -> None:
         """Read the lines of one answer, of which this may be an interim one."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from chat2api.errors import TransportError
 from chat2api.upstream.alarms import Alarms
 from chat2api.upstream.cookies import Cookies
 from chat2api.upstream.exchange import Channel, Request
-from chat2api.upstream.headers import HeaderLines, Lines, given_cookies
+from chat2api.upstream.headers import HeaderLines, Lines
 from chat2api.upstream.transfer import Handle, Limits, Transfer
 from chat2api.upstream.urls import Location
 
@@ -98,10 +99,13 @@ class Pool:
         length = None if body is None and request.method != "POST" else len(body or b"")
         if request.upload is not None:
             length = request.upload.length
-        given = given_cookies(request.headers)
-        cookie = self.cookies.header(request.url, given)
         known = self._socket_lines if request.upgrade else self._lines
-        lines = known.lines(request.headers, request.varying, length=length, cookie=None if cookie == given else cookie)
+        lines = known.lines(
+            request.headers,
+            request.varying,
+            length=length,
+            add_cookies=partial(self.cookies.header, request.url) if self.cookies else None,
+        )
         pinned = None if request.address is None else _pin(location, request.address)
         if self._connections is None:
             self._connections = self._connect(self._channel)

@@ -22,7 +22,6 @@ import asyncio
 import select
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol
 
 IN, OUT = 1, 2
@@ -154,7 +153,8 @@ if sys.platform == "linux":
             """Watch a socket; see Readiness."""
             socket = self._sockets.get(fd)
             if socket is None or (renewed and socket.calm):
-                self.unwatch(fd)
+                if socket is not None:
+                    self.unwatch(fd)
                 self._sockets[fd] = _Socket(wanted, on_ready)
                 _enter(self._urgent, fd, wanted)
                 return
@@ -270,8 +270,10 @@ if sys.platform == "linux":
             watching.modify(fd, events)
 
     def _leave(watching: select.epoll, fd: int) -> None:
-        with suppress(OSError):  # a closed socket is out already
+        try:
             watching.unregister(fd)
+        except OSError:
+            return  # a closed socket is out already
 
 
 def watch_sockets(loop: asyncio.AbstractEventLoop) -> Readiness:

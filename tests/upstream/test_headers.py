@@ -1,7 +1,7 @@
 import pytest
 
 from chat2api.errors import UpstreamProtocolError
-from chat2api.upstream.headers import Fields, HeaderBlock, HeaderLines, given_cookies
+from chat2api.upstream.headers import Fields, HeaderBlock, HeaderLines
 
 ORDER = ("content-length", "user-agent", "", "accept", "priority")
 
@@ -58,14 +58,14 @@ def test_varying_headers_count_as_given_last_and_all_else_is_shared() -> None:
     ]
 
 
-def test_a_cookie_replaces_all_given_ones() -> None:
+def test_cookies_are_added_to_the_given_ones_in_one_header() -> None:
     given = (("Cookie", "a=1"), ("X", "1"), ("COOKIE", "b=2"))
-    assert given_cookies(given) == "a=1; b=2"
     made = HeaderLines((), [])
-    assert made.lines(given, cookie="c=3").whole() == [b"X: 1", b"Cookie: c=3"]
-    assert made.lines(given).whole() == [b"Cookie: a=1", b"X: 1", b"COOKIE: b=2"]
+    assert made.lines(given, add_cookies=lambda own: own + "; c=3").whole() == [b"X: 1", b"Cookie: a=1; b=2; c=3"]
+    assert made.lines(given, add_cookies=lambda own: own).whole() == [b"Cookie: a=1", b"X: 1", b"COOKIE: b=2"]
+    assert made.lines((), add_cookies=lambda own: own + "d=4").whole() == [b"Cookie: d=4"]
     with pytest.raises(ValueError, match="control"):
-        made.lines((), cookie="a=1\r\nX: 2")
+        made.lines((), add_cookies=lambda own: own + "a=1\r\nX: 2")
 
 
 def test_an_empty_value_is_written_as_curl_wants_it() -> None:

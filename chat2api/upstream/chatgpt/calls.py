@@ -1,6 +1,7 @@
 """Single calls of the web app: URL, headers, limits. What their answers mean is told elsewhere."""
 
 import uuid
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -125,8 +126,8 @@ class BackendCalls:
         except ValueError as error:
             raise UpstreamProtocolError("The backend named an address for its web socket that is none.") from error
 
-    async def _fetch(self, session: Session, request: Request, max_bytes: int) -> Response:
-        return await self._transport.fetch(
+    def _fetch(self, session: Session, request: Request, max_bytes: int) -> Awaitable[Response]:
+        return self._transport.fetch(
             session.channel,
             request,
             connect_timeout=self._settings.connect_timeout,
