@@ -10,6 +10,7 @@ from chat2api.api.context import current_runtime, record_action
 from chat2api.api.lists import AskedList
 from chat2api.errors import InvalidRequestError
 from chat2api.keys.listing import USERS
+from chat2api.keys.terms import NONE, TIER
 from chat2api.keys.users import LEAST_PASSWORD, read_terms
 from chat2api.storage.users import LocalUser
 
@@ -31,8 +32,9 @@ async def add() -> ResponseReturnValue:
     runtime = current_runtime()
     form = await request.form
     try:
-        name = form.get("username", "")
-        terms = read_terms(name, {}, runtime.clock.now())
+        name, tier = form.get("username", ""), form.get(TIER, NONE)
+        runtime.tiers.check(tier)
+        terms = read_terms(name, {TIER: tier}, runtime.clock.now())
         user = await runtime.users.add(name, _password(form), terms)
     except InvalidRequestError as error:
         return await _list(form, error), 400
@@ -79,10 +81,15 @@ def _password(form: Mapping[str, str]) -> str:
 
 
 async def _list(values: Mapping[str, str], error: InvalidRequestError | None = None) -> str:
-    asked = AskedList(USERS)
-    found = USERS.page(current_runtime().users.lines(), **asked.options)
+    runtime, asked = current_runtime(), AskedList(USERS)
+    found = USERS.page(runtime.users.lines(), **asked.options)
     return await render_template(
-        "users.html", username=values.get("username", ""), **asked.values(USERS, found), **_form_values(error)
+        "users.html",
+        username=values.get("username", ""),
+        tier=values.get(TIER, NONE),
+        tier_names=[tier.name for tier in runtime.tiers.tiers],
+        **asked.values(USERS, found),
+        **_form_values(error),
     )
 
 

@@ -67,6 +67,18 @@ async def test_a_user_is_added_with_a_key_of_the_usual_limits(
     assert (last.what, last.target) == ("users.add", "Ada")
 
 
+async def test_a_user_is_added_to_a_tier_that_there_is(page_house: House, operator: Person, users: LocalUsers) -> None:
+    fields = {"username": "Ada", "password": PASSWORD, "repeated": PASSWORD}
+    refused = await operator.post(BASE, fields | {"tier": "gold"})
+    assert refused.status_code == 400
+    assert "There is no such tier (any more)." in refused.text
+    assert users.all() == []
+    assert (await operator.post(BASE, fields | {"tier": "free"})).status_code == 303
+    (user,) = users.all()
+    assert page_house.runtime.keys.require(user.key_id).tier == "free"
+    assert "Tier: free" in (await operator.get(BASE)).text
+
+
 @pytest.mark.parametrize(
     ("name", "password", "repeated", "told"),
     [
