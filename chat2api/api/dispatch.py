@@ -128,7 +128,7 @@ class RequestRun(ASGIHTTPConnection):
         await send({
             "type": "http.response.start",
             "status": response.status_code,
-            "headers": [(name.lower().encode(), value.encode()) for name, value in response.headers],
+            "headers": [(_wire_name(name), value.encode()) for name, value in response.headers],
         })  # fmt: skip
         last = b""
         if type(content) is DataBody:
@@ -351,6 +351,12 @@ class CheckedHeaders(Headers):
             return super().get(key, default, *further, **named)
         value = self._first.get(key.lower().encode("latin-1", "replace"))
         return default if value is None else value.decode("latin-1")
+
+
+@lru_cache(maxsize=256)
+def _wire_name(name: str) -> bytes:
+    """Return the name of a response's header as it is sent."""
+    return name.lower().encode()
 
 
 @lru_cache(maxsize=256)

@@ -113,13 +113,12 @@ class Exchange(BodyFlow):
     @property
     def may_write(self) -> bool:
         """Whether a piece may be written at once; see DirectBody."""
-        return self.response.begun and not self._closed and self._http.connection.keeps_up
+        return not self._closed and self.response.begun and self._http.connection.keeps_up
 
     def write_now(self, data: bytes) -> None:
         """Write a piece of the body at once; see DirectBody."""
-        around = self.response.frame(len(data))
-        if around is not None:
-            self._http.connection.write(b"%b%b%b" % (around[0], data, around[1]))
+        if framed := self.response.framed(data):
+            self._http.connection.write(framed)
 
     def app_returned(self) -> None:
         """Take the news that the app will send nothing more."""
@@ -276,16 +275,16 @@ class HTTP1:
 
     async def send_piece(self, response: ResponseBytes, data: bytes, *, last: bool) -> None:
         """Send a piece of a body in its framing and wait while too much is unsent. Raises ClientLeftError, ResponseError."""
-        around = response.frame(len(data))
-        end = response.end() if last else b""
         connection = self.connection
-        if around is not None and len(data) > WRITE_SLICE:
+        if len(data) > WRITE_SLICE and (around := response.frame(len(data))) is not None:
             try:
-                await connection.send(data, around[0], around[1] + end)
+                await connection.send(data, around[0], around[1] + (response.end() if last else b""))
             except BaseException:
                 connection.abort()  # half a piece is out, and nothing may follow it
                 raise
-        elif connection.write(b"%b%b%b%b" % (around[0], data, around[1], end) if around is not None else end):
+            return
+        framed = response.framed(data)
+        if connection.write(framed + response.end() if last else framed):
             await connection.make_room()
 
     def end_exchange(self, exchange: Exchange) -> None:

@@ -12,14 +12,18 @@ bound, and no secret, person's address, prompt or key becomes one at all.
 import asyncio
 import logging
 import re
+from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 from quart import Blueprint, Quart, Response
 
 from chat2api.api.auth import access_class
@@ -42,9 +46,11 @@ MAX_MODELS = 50
 CLIENT_LEFT = 499
 """The status noted for a request whose client left before it was answered."""
 
+WAITS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+"""Seconds by which durations of requests are told apart."""
+
 _EXTENSION = "chat2api_metrics"
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_WAITS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0)
 _LAGS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 _QUIET = frozenset({"health.healthz", "health.readyz", "bare_health.healthz", "bare_health.readyz", "metrics.metrics"})
 
@@ -105,13 +111,40 @@ async def metrics() -> Response:
     return Response(generate_latest(counted.registry), content_type=_CONTENT_TYPE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Children:
-    requests: Counter
-    whole: Histogram
-    first: Histogram
-    prompt_tokens: Counter
-    completion_tokens: Counter
+class _Waits:
+    """How many of some durations lie in each of the steps of WAITS, and their sum."""
+
+    __slots__ = ("_counts", "_sum")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(WAITS) + 1)
+        self._sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._counts[bisect_left(WAITS, seconds)] += 1
+        self._sum += seconds
+
+    def write(self, family: HistogramMetricFamily, label: str) -> None:
+        bounds = [*map(floatToGoString, WAITS), "+Inf"]
+        family.add_metric((label,), list(zip(bounds, accumulate(self._counts), strict=True)), self._sum)
+
+
+@dataclass(slots=True)
+class _ModelTokens:
+    """What the answers of one model were estimated at."""
+
+    prompt: int = 0
+    completion: int = 0
+
+
+@dataclass(slots=True)
+class _Place:
+    """Requests of one route, status and model; what they share with others is shared here, too."""
+
+    whole: _Waits
+    first: _Waits
+    tokens: _ModelTokens
+    requests: int = 0
 
 
 class Metrics:
@@ -122,58 +155,39 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.hours = HourlyCounts(runtime.clock)
         self._models: dict[str, str] = {}
-        self._children: dict[tuple[str, int, str], _Children] = {}
-        self._requests = Counter(
-            "chat2api_requests",
-            "Requests by route, status and the model that served.",
-            ("route", "status", "model"),
-            registry=self.registry,
-        )
+        self._places: dict[tuple[str, int, str], _Place] = {}
+        self._first: defaultdict[str, _Waits] = defaultdict(_Waits)
+        self._whole: defaultdict[str, _Waits] = defaultdict(_Waits)
+        self._tokens: defaultdict[str, _ModelTokens] = defaultdict(_ModelTokens)
         self._cut = Counter(
             "chat2api_answers_cut",
             "Answers that an error ended after they had begun.",
             ("route",),
             registry=self.registry,
         )
-        self._first = Histogram(
-            "chat2api_first_byte_seconds",
-            "Time to the first byte of an answer.",
-            ("route",),
-            buckets=_WAITS,
-            registry=self.registry,
-        )
-        self._whole = Histogram(
-            "chat2api_request_seconds",
-            "Time to the end of a request.",
-            ("route",),
-            buckets=_WAITS,
-            registry=self.registry,
-        )
-        self._tokens = Counter(
-            "chat2api_tokens", "Tokens of answers, estimated.", ("kind", "model"), registry=self.registry
-        )
         self._lag = Histogram(
             "chat2api_loop_lag_seconds", "How late the event loop runs.", buckets=_LAGS, registry=self.registry
         )
-        self.registry.register(_Snapshot(runtime))
+        self.registry.register(_Snapshot(runtime, self._requests))
         ProcessCollector(namespace="chat2api", registry=self.registry)
 
     def finish(self, notes: RequestNotes, seconds: float) -> None:
         """Count a request that is over, and log it."""
         model = self._model_label(notes.model)
         place = (notes.route, notes.status, model)
-        children = self._children.get(place)
-        if children is None:
-            children = self._children[place] = self._find(*place)
-        children.requests.inc()
-        children.whole.observe(seconds)
+        found = self._places.get(place)
+        if found is None:
+            route = notes.route
+            found = self._places[place] = _Place(self._whole[route], self._first[route], self._tokens[model])
+        found.requests += 1
+        found.whole.add(seconds)
         if notes.first is not None:
-            children.first.observe(notes.first)
+            found.first.add(notes.first)
         if notes.failed and notes.status < 400:
             self._cut.labels(notes.route).inc()
         if notes.usage is not None:
-            children.prompt_tokens.inc(notes.usage.prompt_tokens)
-            children.completion_tokens.inc(notes.usage.completion_tokens)
+            found.tokens.prompt += notes.usage.prompt_tokens
+            found.tokens.completion += notes.usage.completion_tokens
         if notes.is_turn:
             self.hours.add(
                 failed=notes.failed or (notes.status >= 400 and notes.status != CLIENT_LEFT),
@@ -192,15 +206,29 @@ class Metrics:
             await asyncio.sleep(LAG_SECONDS)
             self._lag.observe(max(0.0, loop.time() - due))
 
-    def _find(self, route: str, status: int, model: str) -> "_Children":
-        """Give the counters with these labels; looking them up costs more than counting."""
-        return _Children(
-            self._requests.labels(route, str(status), model),
-            self._whole.labels(route),
-            self._first.labels(route),
-            self._tokens.labels("prompt", model),
-            self._tokens.labels("completion", model),
+    def _requests(self) -> Iterator[Metric]:
+        """Yield what was counted of requests."""
+        requests = CounterMetricFamily(
+            "chat2api_requests",
+            "Requests by route, status and the model that served.",
+            labels=("route", "status", "model"),
         )
+        for (route, status, model), place in list(self._places.items()):
+            requests.add_metric((route, str(status), model), place.requests)
+        yield requests
+        for name, text, waits in (
+            ("chat2api_first_byte_seconds", "Time to the first byte of an answer.", self._first),
+            ("chat2api_request_seconds", "Time to the end of a request.", self._whole),
+        ):
+            family = HistogramMetricFamily(name, text, labels=("route",))
+            for route, found in list(waits.items()):
+                found.write(family, route)
+            yield family
+        tokens = CounterMetricFamily("chat2api_tokens", "Tokens of answers, estimated.", labels=("kind", "model"))
+        for model, counted in list(self._tokens.items()):
+            tokens.add_metric(("prompt", model), counted.prompt)
+            tokens.add_metric(("completion", model), counted.completion)
+        yield tokens
 
     def _model_label(self, model: str) -> str:
         label = self._models.get(model)
@@ -268,8 +296,9 @@ async def _note_response(response: Response) -> Response:
 class _Snapshot(Collector):
     """What is counted elsewhere, read when it is asked for."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, requests: Callable[[], Iterable[Metric]]) -> None:
         self._runtime = runtime
+        self._requests = requests
 
     def describe(self) -> Sequence[Metric]:
         """Give nothing: without this the registry would collect once at the start to learn the names."""
@@ -277,6 +306,7 @@ class _Snapshot(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics as they are now."""
+        yield from self._requests()
         runtime = self._runtime
         calls = CounterMetricFamily(
             "chat2api_upstream_calls", "Calls to the backend by kind and outcome.", labels=("kind", "outcome")

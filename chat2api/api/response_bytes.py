@@ -15,6 +15,7 @@ from http import HTTPStatus
 _BAD_IN_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]")
 _BAD_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+_DECIDING = frozenset((b"connection", b"content-length", b"transfer-encoding"))
 _WITHOUT_BODY = frozenset({int(HTTPStatus.NO_CONTENT), int(HTTPStatus.NOT_MODIFIED)})
 
 
@@ -43,13 +44,10 @@ class ResponseBytes:
         self._remaining = 0
         self.persistent = persistent
         """Whether another request may follow once this response is whole."""
+        self.begun = False
+        """Whether the head has been given."""
         self.whole = False
         """Whether all of the response has been given."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether the head has been given."""
-        return self._framing is not _Framing.UNDECIDED
 
     @property
     def to_head(self) -> bool:
@@ -73,20 +71,21 @@ class ResponseBytes:
         length: bytes | None = None
         for name, value in _checked(headers):
             lowered = name.lower()
-            if lowered == b"content-length":
+            if lowered not in _DECIDING:
+                lines.append(b"%b: %b" % (name, value))
+            elif lowered == b"content-length":
                 if not _LENGTH.fullmatch(value) or length not in (None, value):
                     raise ResponseError("the response's Content-Length is malformed")
                 length = value
             elif lowered == b"connection":
                 close = close or b"close" in value.lower()
-            elif lowered != b"transfer-encoding":
-                lines.append(b"%b: %b" % (name, value))
         framing = self._choose_framing(status, length)
         if length is not None and status != HTTPStatus.NO_CONTENT:
             lines.append(b"content-length: " + length)
         if framing is _Framing.CHUNKED:
             lines.append(b"transfer-encoding: chunked")
         self._framing = framing
+        self.begun = True
         self._remaining = int(length or 0)
         self.persistent = self.persistent and not close and framing is not _Framing.CLOSE
         lines.append(_date_line(int(now)))
@@ -118,6 +117,12 @@ class ResponseBytes:
                 raise ResponseError("the response's body comes before its head")
         return (b"", b"") if size else None
 
+    def framed(self, data: bytes) -> bytes:
+        """Return a piece of the body in its framing, b"" for nothing to send. Raises as `frame`."""
+        if self._framing is _Framing.CHUNKED and data:
+            return b"%x\r\n%b\r\n" % (len(data), data)
+        return b"" if self.frame(len(data)) is None else data
+
     def end(self) -> bytes:
         """Return what ends the response. Raises ResponseError when the body is shorter than its Content-Length."""
         if self._framing is _Framing.UNDECIDED:
@@ -136,7 +141,7 @@ def switching_head(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 def _checked(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return the headers, their values stripped. Raises ResponseError for those that could be read as something else."""
-    fields = [(bytes(name), bytes(value).strip(b" \t")) for name, value in headers]
+    fields = [(name, value.strip(b" \t")) for name, value in headers]
     names = [name for name, _ in fields]
     if b"" in names or _BAD_IN_NAME.search(b"".join(names)):
         raise ResponseError("a header's name is malformed")

@@ -9,9 +9,11 @@ from contextlib import suppress
 
 import pytest
 import pytest_asyncio
+from prometheus_client import Histogram
+from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from chat2api.api.metrics import LAG_SECONDS, MAX_MODELS, Metrics, RequestNotes, request_line
+from chat2api.api.metrics import LAG_SECONDS, MAX_MODELS, WAITS, Metrics, RequestNotes, request_line
 from chat2api.errors import RateLimitedError
 from chat2api.gateway.sources import host_of
 from chat2api.keys.digests import secret_digest
@@ -211,6 +213,22 @@ async def test_R15_shapes_are_told_with_their_numbers(bench: Bench) -> None:
     samples = await scrape(bench)
     assert value(samples, "chat2api_unknown_shapes_total", shape='object: a"b\n') == 1
     assert value(samples, "chat2api_drift") == bool(bench.house.runtime.drifted)
+
+
+async def test_durations_are_told_as_prometheus_counts_them(bench: Bench) -> None:
+    counted = Metrics(bench.house.runtime)
+    theirs = Histogram("theirs", "The same.", buckets=WAITS, registry=None)
+    for seconds in (0.0, 0.05, 0.0500001, 1.0, 2.5, 899.0, 901.0):
+        counted.finish(RequestNotes(0.0, route=CHAT, status=200, first=seconds / 2), seconds)
+        theirs.observe(seconds)
+
+    def samples(metric: Metric, suffix: str) -> list[tuple[str | None, float]]:
+        told = [sample for sample in metric.samples if sample.name.endswith(suffix)]
+        return [(sample.labels.get("le"), sample.value) for sample in told]
+
+    ours = {family.name: family for family in counted.registry.collect()}["chat2api_request_seconds"]
+    for suffix in ("_bucket", "_sum", "_count"):
+        assert samples(ours, suffix) == samples(next(iter(theirs.collect())), suffix)
 
 
 async def test_models_told_apart_are_bounded(bench: Bench) -> None:
