@@ -43,7 +43,8 @@ class Message:
     @property
     def text(self) -> str:
         """All text of the message, parts joined by a line break."""
-        return "\n".join([part.text for part in self.parts])
+        parts = self.parts
+        return parts[0].text if len(parts) == 1 else "\n".join([part.text for part in parts])
 
 
 @dataclass(frozen=True, slots=True)

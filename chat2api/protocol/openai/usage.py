@@ -23,8 +23,8 @@ LONG_TEXT = 256 * 1024
 _SHORT_TEXT = 16 * 1024
 """Characters that are counted in less time than a thread takes to start."""
 
-# OpenAI's own recipe for chats: what frames each message, a name, and the start of the answer.
-_TOKENS_PER_MESSAGE = 3
+# OpenAI's own recipe for chats: what frames each message and its role (one token), a name, and the start of the answer.
+_TOKENS_PER_MESSAGE = 3 + 1
 _TOKENS_PER_NAME = 1
 _TOKENS_OF_ANSWER_START = 3
 
@@ -93,6 +93,8 @@ def load_tokenizer() -> None:
 
 def clean_text(text: str) -> str:
     """Give text that can be written as UTF-8: surrogate pairs joined, lone surrogates replaced by U+FFFD."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -132,7 +134,7 @@ def prompt_tokens(messages: Iterable[Message]) -> int:
     frame = _TOKENS_OF_ANSWER_START
     for message in messages:
         frame += _TOKENS_PER_MESSAGE
-        texts += (message.role, message.text)
+        texts.append(message.text)
         if message.name is not None:
             frame += _TOKENS_PER_NAME
             texts.append(message.name)

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -22,7 +22,7 @@ from chat2api.protocol.openai.usage import (
     load_tokenizer,
     prompt_tokens,
 )
-from chat2api.protocol.prompt import Message, TextPart, ToolCall
+from chat2api.protocol.prompt import Message, Role, TextPart, ToolCall
 
 
 class Sample(TypedDict):
@@ -111,6 +111,10 @@ def test_prompt_counts_text_roles_names_calls_and_frames() -> None:
     call = ToolCall("c1", "look_up", '{"q":"tea"}')
     calling = Message("assistant", (), tool_calls=(call,))
     assert prompt_tokens([calling]) == 3 + 3 + 1 + count_tokens("look_up") + count_tokens('{"q":"tea"}')
+
+
+def test_a_role_is_always_one_token() -> None:
+    assert [usage.count_tokens(role) for role in get_args(Role)] == [1, 1, 1, 1, 1]
 
 
 def test_usage_object_is_openai_s_and_says_that_it_is_an_estimate() -> None:
