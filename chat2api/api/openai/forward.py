@@ -314,7 +314,11 @@ class _Relay:
             self._take_made()
             if not passage.whole:
                 raise StreamInterruptedError("The API's answer ended before its end.")
-            self._outcome = Outcome.SERVED
+            if passage.failed:
+                self._failed = True
+                self._outcome = StreamInterruptedError("The API told an error in the middle of its answer.")
+            else:
+                self._outcome = Outcome.SERVED
             yield LastPiece(rest)
         except Chat2APIError as error:
             yield LastPiece(passage.cut() + _error_event(self._failure(error)))

@@ -104,6 +104,8 @@ class StreamPassage:
         """What the answer told so far."""
         self.events = 0
         """Whole events so far, which are about as many as tokens."""
+        self.failed = False
+        """Whether the API told an error in the middle of it; nothing need follow that."""
         self.made: set[str] = set()
         """The ids of what was made, for who asks to take out."""
 
@@ -135,7 +137,9 @@ class StreamPassage:
 
     @property
     def whole(self) -> bool:
-        """Whether the answer came to an end that its API knows; asked after `finish`."""
+        """Whether the answer came to an end that its API knows, good or bad; asked after `finish`."""
+        if self.failed:
+            return True
         if self._kind == "chat":
             return _FINISH.search(self._tail) is not None
         return self._kind != "responses" or self._ended or _LAST_RESPONSE.search(self._tail) is not None
@@ -191,6 +195,7 @@ class StreamPassage:
             self.usage = parse_usage(told) or self.usage
             if self.asked_usage and value.get("choices") == []:
                 return b""
+        self.failed = self.failed or bool(value.get("error")) or value.get("type") == "error"
         for holder in (value, nested):
             if isinstance(holder, dict) and (holder.get("error") or holder.get("type") == "error"):
                 return _mask_event(event, payload)

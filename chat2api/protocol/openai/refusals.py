@@ -101,9 +101,9 @@ def classify_refusal(status: int, headers: Mapping[str, str], body: bytes) -> Up
         return UpstreamServerError(
             "The API failed to answer.", upstream_status=status, retry_after=stated_wait(headers, message)
         )
-    if status == 429:
-        # Without credit, no time helps that anybody states.
-        broke = "insufficient_quota" in (code, kind) or code == "billing_hard_limit_reached"
+    if status in (402, 429):
+        # Without credit, no time helps that anybody states. Other servers of this kind say 402 then.
+        broke = status == 402 or "insufficient_quota" in (code, kind) or code == "billing_hard_limit_reached"
         wait = None if broke else stated_wait(headers, message)
         return AccountLimitedError("The API key has reached its limit.", retry_after=wait)
     lacking = "scope" in message.lower() or "permission" in message.lower()

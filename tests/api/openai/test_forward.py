@@ -203,6 +203,19 @@ async def test_a_stream_that_breaks_off_ends_with_an_error_and_is_not_repeated(f
     assert len(forwarding.api.control.requests_to("chat")) == 1
 
 
+@pytest.mark.parametrize("told", [b'{"error":{"message":"Overloaded."}}', b'{"type":"error","message":"Overloaded."}'])
+async def test_an_error_that_the_api_tells_in_the_middle_is_the_only_one(forwarding: Forwarding, told: bytes) -> None:
+    headers = await forwarding.issue()
+    assert (await forwarding.http.post(CHAT, json=QUESTION)).status_code == 200, "what earlier tests broke is well"
+    forwarding.fresh()
+    body = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: ' + told + b"\n\n"
+    forwarding.api.prepare(Prepared(body, kind="text/event-stream"))
+    answer = await forwarding.http.post(CHAT, json=QUESTION | {"stream": True}, headers=headers)
+    assert (answer.status_code, answer.content) == (200, body)
+    assert len(forwarding.api.control.requests) == 1
+    assert (await forwarding.http.get("/v1/usage", headers=headers)).json()["total"]["errors"] == 1
+
+
 async def test_an_error_as_the_first_event_is_the_answers_status(forwarding: Forwarding) -> None:
     event = b'data: {"error":{"message":"Too long for org-AbCdEf123456","type":"invalid_request_error",'
     event += b'"code":"context_length_exceeded"}}\n\n'

@@ -106,6 +106,7 @@ def test_R7_the_wait_that_is_stated_is_found(headers: dict[str, str], message: s
         (503, b"<html>", UpstreamServerError),
         (429, body("Rate limit", "requests", "rate_limit_exceeded"), AccountLimitedError),
         (429, b"", AccountLimitedError),
+        (402, body("Insufficient Balance"), AccountLimitedError),
         (401, body("Incorrect API key provided", code="invalid_api_key"), AccountRejectedError),
         (401, b"", AccountRejectedError),
         (
