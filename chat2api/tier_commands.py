@@ -101,6 +101,8 @@ def _create(options: argparse.Namespace, config: Config, environ: Mapping[str, s
         sys.stdout.flush()
         until = spell_time(made.invitation.expires_at)
         sys.stderr.write(f"\nThis link gives one key of the tier {new.tier}, until {until}. It is not shown again.\n")
+        if not config.public_origins:
+            sys.stderr.write("It says localhost, since PUBLIC_ORIGINS does not name the address of this server.\n")
 
     asyncio.run(create())
     return 0

@@ -77,6 +77,7 @@ def test_a_link_is_printed_alone_and_gives_a_key(run: Command, tmp_path: Path, m
     token = re.fullmatch(r"https://chat\.example\.org/p/invite/([\w-]{32})\n", link)
     assert token is not None
     assert "one key of the tier free" in run.errors
+    assert "localhost" not in run.errors
 
     async def take() -> str:
         records = await SqlRecords.open(tmp_path / "data")
@@ -93,6 +94,7 @@ def test_a_link_is_printed_alone_and_gives_a_key(run: Command, tmp_path: Path, m
 
 def test_the_list_tells_the_state_and_never_the_link(run: Command) -> None:
     token = run("invites", "create", "free").strip().rpartition("/")[2]
+    assert "It says localhost, since PUBLIC_ORIGINS" in run.errors
     listed = run("invites", "list")
     invitation = re.search(r"^(inv_\w+)  open     until .* UTC  free  invited$", listed, re.MULTILINE)
     assert invitation is not None

@@ -96,6 +96,8 @@ class Shell:
             "csrf": visitor.csrf if visitor is not None else None,
             "alarm": runtime.guesses.alarm and visitor is not None and visitor.role == "operator",
             "plain_http": not (is_secure(request, config) or is_loopback_host(request)),
+            # Addresses are never taken from a Host header (S23): where no setting names them, people must put theirs in.
+            "says_localhost": not (config.public_origins or is_loopback_host(request)),
             "duration": lambda seconds: spell_duration(texts, seconds),
             "date": spell_date,
             "number": lambda value: f"{value:,}".replace(",", "\u202f"),

@@ -112,6 +112,21 @@ async def test_S14_the_alarm_is_shown_to_the_operator_alone(page_house: House, p
         assert "by the hundred" not in (await other.get("/")).text
 
 
+async def test_S23_who_comes_by_an_address_that_no_setting_names_is_told_what_to_do_with_ours(
+    page_house: House, settings: SettingsChange
+) -> None:
+    hint = "in place of localhost"
+    async with Person(page_house.base, host="192.0.2.7:5005") as person:
+        page = (await person.get("/")).text
+        assert hint in page
+        assert "192.0.2.7" not in page
+        settings(public_origins=("http://192.0.2.7:5005",))
+        assert hint not in (await person.get("/")).text
+        settings(public_origins=())
+    async with Person(page_house.base) as person:
+        assert hint not in (await person.get("/")).text
+
+
 async def test_S21_who_signed_in_over_plain_http_is_warned(page_house: House, settings: SettingsChange) -> None:
     settings(allow_http=True)
     async with Person(page_house.base, "192.0.2.7:5005") as person:
