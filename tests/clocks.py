@@ -9,10 +9,12 @@ class FakeClock:
     def __init__(self, now: float = 1_790_000_000.0) -> None:
         self._now = now
         self._monotonic = 1000.0
+        self.jumped = 0.0
+        """By how much the wall clock was set, forward or back."""
         self.slept: list[float] = []
 
     def now(self) -> float:
-        return self._now
+        return self._now + self.jumped
 
     def monotonic(self) -> float:
         return self._monotonic

@@ -15,7 +15,7 @@ import enum
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Set
 from dataclasses import dataclass
 
 from chat2api.accounts.circles import Scope
@@ -466,7 +466,3 @@ def _is_unexplained(error: Exception) -> bool:
             return error.phase != "connect"
         case _:
             return isinstance(error, UpstreamServerError | UpstreamProtocolError)
-
-
-Notify = Callable[[Account], None]
-"""Takes an account that has just changed; AccountPool.put is one."""

@@ -27,6 +27,9 @@ LimitName = Literal[
     "requests_at_once",
 ]
 
+CLOCK_ERROR = 2 * DAY_SECONDS
+"""A day that lies further ahead than this was begun by a wrong clock."""
+
 MINUTE = 60.0
 _PIECE = 0.1
 _LOOKED_AT = 1000
@@ -266,11 +269,15 @@ class MemoryQuotas:
         counters = self._keys.get(key)
         if counters is None:
             counters = self._keys[key] = _Counters(today)
-        elif today > counters.day:  # a clock that is set back begins no new day
+        elif today != counters.day and self._is_new(today, counters.day):
             counters.day, counters.day_requests, counters.day_tokens = today, 0, 0
         counters.recent_requests.expire(now)
         counters.recent_tokens.expire(now)
         return counters
+
+    def _is_new(self, today: str, before: str) -> bool:
+        """Whether a day begins: a clock set back by a little begins none, but one that was days ahead was wrong."""
+        return today > before or before > day_of(self._clock.now() + CLOCK_ERROR)
 
     def _states(
         self, counters: _Counters, limits: KeyLimits, tokens: int, now: float

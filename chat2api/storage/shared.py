@@ -1,4 +1,4 @@
-"""The door to what expires: counts of leases, rate windows and locks, shared by replicas where there are several.
+"""The door to what expires: rate windows and locks, shared by replicas where there are several.
 
 `SharedState` is asynchronous, since Redis will stand behind it. Counts on the hot path that must not wait (the pool's
 own leases and cooldowns, checked thousands of times a second) are kept by the pool itself and only mirrored here;
@@ -34,7 +34,7 @@ class RateVerdict:
 
 
 class SharedState(Protocol):
-    """Counts, windows and locks. Raises StorageError when the state is out of reach."""
+    """Windows and locks. Raises StorageError when the state is out of reach."""
 
     async def take_lock(self, name: str, seconds: float) -> Lock | None:
         """Take a lock for that long; None while somebody holds it."""
@@ -46,18 +46,6 @@ class SharedState(Protocol):
 
     async def release_lock(self, lock: Lock) -> bool:
         """Give a lock back; False when it was no longer ours, which changes nothing."""
-        ...
-
-    async def take_slot(self, name: str, limit: int, seconds: float) -> str | None:
-        """Take one of `limit` places of that name for at most that long; give its id, None when all are taken."""
-        ...
-
-    async def release_slot(self, name: str, slot: str) -> None:
-        """Give a place back; one that ran out already is no error."""
-        ...
-
-    async def slots_taken(self, name: str) -> int:
-        """Give how many places are taken now."""
         ...
 
     async def hit(self, key: str, limit: int, window: float) -> RateVerdict:
@@ -80,7 +68,6 @@ class MemoryShared:
         self._max_keys = max_keys
         self._locks: dict[str, Lock] = {}
         self._generation = 0
-        self._slots: dict[str, dict[str, float]] = {}
         self._windows: dict[str, deque[float]] = {}
 
     async def take_lock(self, name: str, seconds: float) -> Lock | None:
@@ -109,30 +96,6 @@ class MemoryShared:
         del self._locks[lock.name]
         return True
 
-    async def take_slot(self, name: str, limit: int, seconds: float) -> str | None:
-        """See SharedState."""
-        now = self._clock.monotonic()
-        slots = self._live_slots(name, now)
-        if len(slots) >= limit:
-            return None
-        self._generation += 1
-        slot = str(self._generation)
-        slots[slot] = now + seconds
-        self._slots[name] = slots
-        return slot
-
-    async def release_slot(self, name: str, slot: str) -> None:
-        """See SharedState."""
-        slots = self._slots.get(name)
-        if slots is not None:
-            slots.pop(slot, None)
-            if not slots:
-                del self._slots[name]
-
-    async def slots_taken(self, name: str) -> int:
-        """See SharedState."""
-        return len(self._live_slots(name, self._clock.monotonic()))
-
     async def hit(self, key: str, limit: int, window: float) -> RateVerdict:
         """See SharedState."""
         now = self._clock.monotonic()
@@ -152,10 +115,3 @@ class MemoryShared:
         # With a limit that was lowered meanwhile, more than one hit has to leave before there is room.
         reset = 0.0 if remaining else (hits[len(hits) - limit] + window - now if 0 < limit <= len(hits) else window)
         return RateVerdict(allowed, remaining, reset)
-
-    def _live_slots(self, name: str, now: float) -> dict[str, float]:
-        """Give the slots of a name that have not run out; the oldest end first, since dicts keep their order."""
-        slots = self._slots.get(name, {})
-        for slot in [slot for slot, expires in slots.items() if expires <= now]:
-            del slots[slot]
-        return slots

@@ -55,7 +55,3 @@ class SignInRecords(Protocol):
     async def end(self, digest: str) -> None:
         """End one; an unknown one is no error."""
         ...
-
-    async def end_all(self, kind: SignInKind | None = None) -> int:
-        """End all, or all of a kind; give how many."""
-        ...

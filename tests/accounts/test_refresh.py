@@ -30,7 +30,6 @@ from chat2api.storage.shared import MemoryShared
 from chat2api.storage.sql_records import DATABASE_NAME, SqlRecords
 from chat2api.storage.values import Account, NewAccount, Secrets
 from tests.accounts.jwt import access_token
-from tests.accounts.test_pool import JumpyClock
 from tests.clocks import FakeClock
 from tests.storage.accounts import add, new_account, rotating
 
@@ -560,7 +559,7 @@ async def test_R30_an_older_copy_refuses_to_refresh_until_confirmed(tmp_path: Pa
 
 @pytest.mark.parametrize("jump", [DAY, -DAY])
 async def test_R21_a_jump_of_the_clock_costs_at_most_one_refresh(records: SqlRecords, jump: float) -> None:
-    clock = JumpyClock()
+    clock = FakeClock()
     stage = Stage(records, clock)
     stage.server.life = 3600
     account = await stage.signed_in()

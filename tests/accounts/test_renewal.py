@@ -16,7 +16,6 @@ from chat2api.errors import AccountLimitedError, UpstreamServerError
 from chat2api.storage.shared import MemoryShared
 from chat2api.storage.sql_records import SqlRecords
 from chat2api.storage.values import Cooldown
-from tests.accounts.test_pool import JumpyClock
 from tests.accounts.test_refresh import DAY, Stage, stage
 from tests.clocks import FakeClock
 from tests.storage.accounts import add, new_account, rotating
@@ -112,7 +111,7 @@ async def test_R21_a_last_run_in_a_far_future_begins_the_count_anew(stage: Stage
 async def test_R21_a_clock_that_jumps_a_day_and_back_costs_one_renewal_at_most(
     records: SqlRecords, jump: float, life: float
 ) -> None:
-    clock = JumpyClock()
+    clock = FakeClock()
     stage = Stage(records, clock)
     stage.server.life = life
     account = await stage.signed_in()

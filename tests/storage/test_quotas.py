@@ -163,7 +163,18 @@ async def test_a_day_is_a_calendar_day_of_utc(quotas: MemoryQuotas, clock: FakeC
 async def test_R21_a_clock_that_is_set_back_gives_no_day_again(quotas: MemoryQuotas, clock: FakeClock) -> None:
     limits = KeyLimits(requests_per_minute=None, requests_per_day=1)
     await taken(quotas, limits)
-    clock._now -= DAY_SECONDS
+    clock.jumped = -DAY_SECONDS
+    await refused(quotas, limits)
+
+
+async def test_R21_a_clock_that_was_days_ahead_does_not_hold_up_the_days_of_now(
+    quotas: MemoryQuotas, clock: FakeClock
+) -> None:
+    limits = KeyLimits(requests_per_minute=None, requests_per_day=1)
+    clock.jumped = 30 * DAY_SECONDS
+    await taken(quotas, limits)
+    clock.jumped = 0
+    await taken(quotas, limits)
     await refused(quotas, limits)
 
 

@@ -54,23 +54,6 @@ async def test_an_extended_lock_lasts_from_now(shared: MemoryShared, clock: Fake
     assert await shared.release_lock(lock)
 
 
-async def test_places_are_limited_and_come_back(shared: MemoryShared, clock: FakeClock) -> None:
-    first = await shared.take_slot("key", 2, 60)
-    clock.advance(30)
-    second = await shared.take_slot("key", 2, 60)
-    assert first is not None and second is not None and first != second
-    assert await shared.take_slot("key", 2, 60) is None
-
-    await shared.release_slot("key", first)
-    assert await shared.slots_taken("key") == 1
-    assert await shared.take_slot("key", 2, 60) is not None
-
-    clock.advance(60)
-    assert await shared.slots_taken("key") == 0
-    await shared.release_slot("key", second)
-    await shared.release_slot("other", "1")
-
-
 async def test_a_window_lets_exactly_its_limit_through(shared: MemoryShared, clock: FakeClock) -> None:
     verdicts = [await shared.hit("key", 100, 60) for _ in range(200)]
 

@@ -34,15 +34,6 @@ async def test_its_last_use_is_noted_but_never_brings_it_back(records: Records) 
     assert await records.sign_ins.find("1" * 64) is None
 
 
-async def test_all_of_a_kind_can_be_ended(records: Records) -> None:
-    kinds: tuple[SignInKind, ...] = ("operator", "password", "key")
-    for number, kind in enumerate(kinds):
-        await records.sign_ins.begin(sign_in(str(number) * 64, kind=kind))
-    assert await records.sign_ins.end_all("key") == 1
-    assert await records.sign_ins.end_all() == 2
-    assert await records.sign_ins.end_all() == 0
-
-
 async def test_those_that_are_over_are_forgotten_when_the_next_begins(records: Records) -> None:
     await records.sign_ins.begin(sign_in("1" * 64, NOW - IDLE_SECONDS))
     await records.sign_ins.begin(sign_in("2" * 64, NOW - IDLE_SECONDS + 1))
