@@ -56,6 +56,9 @@ HALF_LIMIT = 64 * 1024
 TAIL_SECONDS = 5.0
 """How long the backend may leave its stream open behind the answer's end."""
 
+MARK_SECONDS = 0.25
+"""The same behind the end mark, where only the connection's own end can follow; a socket has none."""
+
 MAX_CONTINUES = 3
 MAX_MOVES = 3
 
@@ -182,11 +185,10 @@ class SiteAttempt:
             async with aclosing(self._read()) as pieces:
                 async for piece in pieces:
                     self._check_failed(piece.events, session)
-                    moves_on = isinstance(self._end, HandedOff) and moves < MAX_MOVES
-                    if self._work.turn.auto_continue or moves_on:
-                        data, last = split_end_mark(last + piece.data)
-                        piece = Piece(without_handoff(data) if moves_on else data, piece.events)
-                    yield piece
+                    data = without_handoff(piece.data)
+                    if self._work.turn.auto_continue or isinstance(self._end, HandedOff):
+                        data, last = split_end_mark(last + data)
+                    yield Piece(data, piece.events)
             end = self._end
             if (
                 isinstance(end, Finished)
@@ -218,9 +220,10 @@ class SiteAttempt:
         whole_by = loop.time() + limits.whole
         self._end = None
         half = b""
+        is_marked = False
         while True:
             if self._end is not None:
-                phase, by = "tail", loop.time() + TAIL_SECONDS
+                phase, by = "tail", loop.time() + (MARK_SECONDS if is_marked else TAIL_SECONDS)
             elif self.begun:
                 phase, by = "between_events", loop.time() + limits.between_events
             else:
@@ -239,6 +242,7 @@ class SiteAttempt:
                 raise UpstreamProtocolError(f"The backend's stream is longer than {MAX_STREAM} bytes.")
             self._end = next((event for event in events if isinstance(event, End)), self._end)
             whole, half = split_half_event(half + data) if data else (half, b"")
+            is_marked = is_marked or whole.rstrip().endswith(_DONE)
             if whole or events:
                 yield Piece(whole, events)
             if not data:

@@ -17,7 +17,14 @@ from chat2api.errors import (
     UpstreamTimeoutError,
 )
 from chat2api.gateway.provider import AnswerFacts, Caller
-from chat2api.gateway.site_turns import HALF_LIMIT, PassingChats, split_end_mark, split_half_event, without_handoff
+from chat2api.gateway.site_turns import (
+    HALF_LIMIT,
+    MARK_SECONDS,
+    PassingChats,
+    split_end_mark,
+    split_half_event,
+    without_handoff,
+)
 from chat2api.protocol.chatgpt.stream import ConversationDecoder
 from chat2api.protocol.chatgpt.website_turns import SiteTurn, read_turn
 from chat2api.protocol.events import End, Event, Failed, Finished, HandedOff
@@ -147,14 +154,18 @@ async def test_a_stream_that_fails_first_is_an_error_and_one_that_breaks_off_end
 # Answers that go on elsewhere
 
 
+@pytest.mark.parametrize("split", [None, 1, 2])
 @pytest.mark.parametrize("answer", ["handoff", "websocket_2024"])
 async def test_an_answer_that_the_backend_moves_comes_all_the_same_and_names_no_socket(
-    gateway: Gateway, answer: str
+    gateway: Gateway, answer: str, split: int | None
 ) -> None:
     await gateway.fresh()
-    gateway.control.set_options(answer=answer)
+    gateway.control.set_options(answer=answer, split=split)
+    began = asyncio.get_running_loop().time()
     data, events = await pass_on(gateway)
-    gateway.control.set_options(answer="text")
+    seconds = asyncio.get_running_loop().time() - began
+    gateway.control.set_options(answer="text", split=None)
+    assert seconds < 10 * MARK_SECONDS, "the socket, which stays open, is not waited for"
     decoded = [event for event in events if isinstance(event, Finished)]
     assert len(decoded) == 1
     assert text_of(events).endswith(ANSWER)
