@@ -1,13 +1,20 @@
 """How the suite is run: the same cases each time, and as many processes as there are cores for them."""
 
 import gc
+import ipaddress
 import os
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from chat2api.errors import TransportError
+from chat2api.upstream.transport import Channel, CurlTransport, Request
+from chat2api.upstream.urls import locate
 
 MOST_WORKERS = 4
 """More processes than this gain little: the longest file decides."""
@@ -44,3 +51,53 @@ def nothing_left_open() -> Iterator[None]:
     yield
     for _ in range(5):  # what is freed may free more
         gc.collect()
+
+
+def is_outside(host: str | bytes | None) -> bool:
+    """Whether a name or an address is not of this machine; names under `.invalid` are nobody's."""
+    name = (host.decode() if isinstance(host, bytes) else host or "").strip("[]").lower()
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name != "" and name != "localhost" and not name.endswith((".localhost", ".invalid"))
+    return not (address.is_loopback or address.is_unspecified)
+
+
+@pytest.fixture(scope="session")
+def outside() -> Iterator[list[str]]:
+    """The hosts outside this machine that somebody wanted to reach, by Python or by libcurl; nobody is let through."""
+    wanted: list[str] = []
+    look_up = socket.getaddrinfo
+
+    def look_up_inside(host: Any, *arguments: Any, **options: Any) -> Any:
+        if is_outside(host):
+            wanted.append(str(host))
+            raise socket.gaierror(socket.EAI_NONAME, "outside this machine")
+        return look_up(host, *arguments, **options)
+
+    def stay_inside(call: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
+        async def checked(
+            self: CurlTransport, channel: Channel, asked: Request | str, *more: Any, **limits: Any
+        ) -> Any:
+            url, address = (asked, None) if isinstance(asked, str) else (asked.url, asked.address)
+            host = address or locate(url if channel.proxy is None else channel.proxy).host
+            if is_outside(host):
+                wanted.append(host)
+                raise TransportError("Tests do not leave this machine.", phase="resolve")
+            return await call(self, channel, asked, *more, **limits)
+
+        return checked
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", look_up_inside)
+        for name in ("fetch", "open", "connect"):
+            patch.setattr(CurlTransport, name, stay_inside(getattr(CurlTransport, name)))
+        yield wanted
+
+
+@pytest.fixture(autouse=True)
+def nobody_leaves_the_machine(outside: list[str]) -> Iterator[None]:
+    """Fail the test during which somebody wanted to."""
+    yield
+    hosts, outside[:] = set(outside), []
+    assert not hosts, f"a test reaches for {', '.join(sorted(hosts))}"

@@ -42,6 +42,9 @@ SECOND_KEY = "another-operator-key-of-the-suite-9876543210"
 QUESTION = "Name three rivers."
 ANSWER = "Nile, Amazon, Danube."
 
+NOWHERE = "http://127.0.0.1:9"
+"""An origin where nobody listens: what a house asks for that stands in front of no simulator."""
+
 SOON = 5.0
 """How long anything may take that ought to happen at once; generous, for busy machines."""
 
@@ -138,6 +141,9 @@ async def open_house(
         "AUTHORIZATION": OPERATOR_KEY,
         "DRAIN_ACCEPT": "0",
         "ACCOUNT_CONCURRENCY": "1000",
+        "CHATGPT_BASE_URL": NOWHERE,
+        "OPENAI_AUTH_TOKEN_URL": f"{NOWHERE}/oauth/token",
+        "OPENAI_BASE_URL": f"{NOWHERE}/v1",
     }
     if sim is not None:
         environ |= {"CHATGPT_BASE_URL": sim.url, "OPENAI_AUTH_TOKEN_URL": f"{sim.url}/oauth/token"}
