@@ -24,7 +24,11 @@ PER_PAGE = 50
 
 SAY = Phrases("examination", {"gone": "It was removed meanwhile."})
 
-_GROUPS = {"way": "ways", "api": "api", "key": "api", "account": "accounts", "accounts": "accounts"}
+_GROUPS = {
+    **dict.fromkeys(("way", "chatgpt", "sign-in-free"), "ways"),
+    **dict.fromkeys(("api", "key"), "api"),
+    **dict.fromkeys(("account", "accounts"), "accounts"),
+}
 """The group of the page in which checks stand, by the first part of their names; the others are about the server."""
 
 

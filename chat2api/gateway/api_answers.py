@@ -216,6 +216,8 @@ def is_event_stream(headers: Mapping[str, str]) -> bool:
 
 def read_offered(status: int, body: bytes) -> list[ModelObject]:
     """Give the models of an answer to the question for them. Raises UpstreamRefusedRequestError, UpstreamProtocolError."""
+    if status == 404:
+        raise UpstreamProtocolError("The API has no list of models at this address.")
     if status >= 400:
         raise UpstreamRefusedRequestError("The API does not list its models for this key.")
     return read_models(body)

@@ -13,17 +13,20 @@ from chat2api.clock import Clock
 from chat2api.config import Config
 from chat2api.errors import (
     AccountRejectedError,
+    AnonymousUnavailableError,
     ChallengedError,
     Chat2APIError,
     NotFoundError,
     StorageError,
     TransportError,
     UpstreamProtocolError,
+    UpstreamRefusedRequestError,
     UpstreamServerError,
     UpstreamTimeoutError,
     WorkspaceRefusedError,
 )
 from chat2api.gateway.sources import AccountSource
+from chat2api.keys.tier_book import OFF
 from chat2api.protocol.chatgpt import proof_of_work
 from chat2api.protocol.chatgpt.account import AccountInfo
 from chat2api.sentences import Phrases, Sentence, words_of_error
@@ -41,6 +44,9 @@ SAY = Phrases(
     "finding",
     {
         "no_accounts": "there are none",
+        "not_needed": "not examined: there is no account, and API keys answer",
+        "free_offered": "offered to this address, {count} models",
+        "store_memory": "in memory, they end with the server",
         "store_restored": "they are an older copy, so no token is renewed",
         "store_whole": "whole, and they can be written",
         "disk_free": "{amount} MiB are free",
@@ -67,6 +73,7 @@ SAY = Phrases(
         "key_refused": "the API refuses it",
         "key_lists_nothing": "the API accepts it, but it may not list models",
         "not_an_api": "it answers with status {status}, not as an API does",
+        "not_chatgpt": "it answers, but not as ChatGPT does",
     },
 )
 """What was seen."""
@@ -75,6 +82,7 @@ REMEDY = Phrases(
     "remedy",
     {
         "add_account": "Add one: chat2api tokens add - (README: how to get a token).",
+        "add_on_page": "With DATA_DIR=none accounts are known to the running server alone: add and examine them on its pages.",
         "free_or_restore": "Free space on the disk, or restore a backup.",
         "confirm_restored": "Import the newest tokens, revoke again the keys that were revoked since, then say so: "
         "chat2api tokens confirm-restored",
@@ -88,6 +96,9 @@ REMEDY = Phrases(
         "workspace": "Add the token again with the id of a workspace it belongs to (`token,account-id`), or with none.",
         "other_exit": "Use another exit address (PROXY_URL), or wait; the backend distrusts this one.",
         "network": "Check the network, PROXY_URL and CHATGPT_BASE_URL.",
+        "proxy": "Check the proxy that PROXY_URL names.",
+        "trust": "Check CHATGPT_BASE_URL, and UPSTREAM_CA_FILE where a proxy or gateway has a certificate of its own.",
+        "base": "Check CHATGPT_BASE_URL, and AUTH_KEY if that is a gateway.",
         "later": "Try again later; if it stays so, the backend has changed or refuses this account.",
         "trusted_proxies": "Set TRUSTED_PROXIES to the proxy's address, 127.0.0.1 if it runs on this machine.",
         "sign_in": "Sign in with a browser, get a new token and add it: chat2api tokens add -",
@@ -161,26 +172,38 @@ class Doctor:
         """By check, what `run` found last; those that there are no more are forgotten."""
 
     def checks(self) -> list[Check]:
-        """Give all that can be examined now; a pool without accounts is examined as `accounts`, unless others can answer."""
-        found = [
-            Check("proof-of-work", "proof of work", self._examine_proof),
-            Check("store", "records", self._examine_store),
-            Check("clock", "clock", self._examine_clock),
-        ]
+        """Give all that can be examined now.
+
+        What ChatGPT is needed for is left out, and that is told, while there is no account and others can answer. A pool
+        without accounts is examined as `accounts`, or as `sign-in-free` where that is what everybody may use.
+        """
+        others, views = self._more(), self._source.pool.views()
+        needed = bool(views) or not others
+        found = [Check("proof-of-work", "proof of work", self._examine_proof)] if needed else []
+        found.append(Check("store", "records", self._examine_store))
         if not self._config.diskless:
-            found.insert(2, Check("disk", "disk", self._examine_disk))
+            found.append(Check("disk", "disk", self._examine_disk))
+        if needed:
+            found.append(Check("clock", "clock", self._examine_clock))
         if self._config.public_origins:
             found.append(Check("reverse-proxy", "reverse proxy", self._examine_proxy))
-        for number, (origin, proxy) in enumerate(self._ways(), 1):
-            found.append(Check(f"way-{number}", say_way(origin, proxy), self._exit_check(origin, proxy)))
-        found += (others := self._more())
-        views = self._source.pool.views()
+        if needed:
+            found += [
+                Check(f"way-{number}", say_way(*way), self._exit_check(*way))
+                for number, way in enumerate(self._ways(), 1)
+            ]
+        else:
+            found.append(Check("chatgpt", "ChatGPT", self._leave_out))
+        found += others
         found += [
             Check(f"account-{view.account.label}", f"account {view.account.label}", self._account_check(view))
             for view in views
         ]
         if not views and not others:
-            found.append(Check("accounts", "accounts", self._miss_accounts))
+            if self._config.public_mode != OFF:
+                found.append(Check("sign-in-free", "sign-in-free chat", self._examine_free))
+            else:
+                found.append(Check("accounts", "accounts", self._miss_accounts))
         return found
 
     async def run(self, name: str) -> Finding:
@@ -209,7 +232,19 @@ class Doctor:
         return lambda: self.examine_account(view)
 
     async def _miss_accounts(self) -> Finding:
-        return Finding("accounts", False, SAY("no_accounts"), REMEDY("add_account"))
+        remedy = REMEDY("add_on_page" if self._config.diskless else "add_account")
+        return Finding("accounts", False, SAY("no_accounts"), remedy)
+
+    async def _leave_out(self) -> Finding:
+        return Finding("ChatGPT", True, SAY("not_needed"))
+
+    async def _examine_free(self) -> Finding:
+        subject = "sign-in-free chat"
+        try:
+            offered = await self._client.models(_nobody(*self._ways()[0]))
+        except Chat2APIError as error:
+            return Finding(subject, False, say_error(error), _advice(error))
+        return Finding(subject, True, SAY("free_offered", count=len(offered)))
 
     async def _examine_store(self) -> Finding:
         try:
@@ -224,7 +259,7 @@ class Doctor:
                 SAY("store_restored"),
                 REMEDY("confirm_restored"),
             )
-        return Finding("records", True, SAY("store_whole"))
+        return Finding("records", True, SAY("store_memory" if self._config.diskless else "store_whole"))
 
     async def _examine_disk(self) -> Finding:
         try:
@@ -275,6 +310,8 @@ class Doctor:
             if verdict.exit_fault is not None:
                 # It spares requests the same failure. That a page came says too little to end what made an exit rest.
                 self._source.report(session, verdict)
+            if isinstance(error, AnonymousUnavailableError | UpstreamRefusedRequestError | UpstreamProtocolError):
+                return Finding(subject, False, SAY("not_chatgpt"), REMEDY("base"))
             return Finding(subject, False, say_error(error), _advice(error))
         return Finding(subject, True, SAY("reachable"))
 
@@ -356,8 +393,12 @@ def _advice(error: Chat2APIError) -> str:
             return REMEDY("sign_in")
         case WorkspaceRefusedError():
             return REMEDY("workspace")
-        case ChallengedError():
+        case ChallengedError() | AnonymousUnavailableError():
             return REMEDY("other_exit")
+        case TransportError(phase="proxy"):
+            return REMEDY("proxy")
+        case TransportError(phase="tls"):
+            return REMEDY("trust")
         case TransportError() | UpstreamTimeoutError():
             return REMEDY("network")
         case _:

@@ -8,6 +8,7 @@ from unittest.mock import AsyncMock
 import pytest
 import pytest_asyncio
 
+from chat2api.accounts.tokens import to_credential, to_new_account
 from chat2api.errors import NotFoundError
 from chat2api.gateway import doctor
 from chat2api.gateway.doctor import Finding
@@ -16,7 +17,9 @@ from chat2api.protocol.chatgpt import proof_of_work
 from chat2api.protocol.chatgpt.account import AccountInfo
 from chat2api.simulator.app import Simulator
 from chat2api.simulator.faults import Fault
-from tests.e2e.harness import until
+from chat2api.simulator.openai_api import ApiSimulator
+from tests.api.openai.forwarding import open_forwarding
+from tests.e2e.harness import open_house, until
 from tests.gateway.bench import Gateway, open_gateway
 from tests.proxies import HttpProxy
 
@@ -59,6 +62,56 @@ async def test_the_proof_of_work_says_how_it_is_searched(gateway: Gateway, monke
     slow = (await examine(gateway))["proof of work"]
     assert not slow.ok
     assert "make setup" in slow.advice
+
+
+async def test_what_chatgpt_is_needed_for_is_left_out_where_api_keys_alone_answer(tmp_path: Path) -> None:
+    async with open_forwarding(tmp_path) as keyed:  # nobody listens where ChatGPT would be
+        doctor = keyed.house.runtime.doctor
+        findings = {finding.subject: finding async for finding in doctor.examine()}
+        assert [name for name, finding in findings.items() if not finding.ok] == []
+        assert list(findings)[:3] == ["records", "disk", "ChatGPT"]
+        assert findings["ChatGPT"].text.startswith("not examined")
+        await keyed.house.runtime.records.add_accounts([to_new_account(to_credential("rt_" + "a" * 86))], 1.0)
+        await keyed.house.runtime.pool.reload()
+        names = [check.name for check in doctor.checks()]
+        assert {"proof-of-work", "clock", "way-1"} <= set(names)
+        assert "chatgpt" not in names
+
+
+async def test_a_public_tier_without_accounts_is_about_sign_in_free_chat(tmp_path: Path) -> None:
+    async with open_gateway(tmp_path, PUBLIC_MODE="free") as public:
+        await public.fresh(0)
+        well = (await examine(public))["sign-in-free chat"]
+        assert well.ok
+        assert well.text.startswith("offered to this address")
+        public.control.refuse("models", "cloudflare")
+        ill = (await examine(public))["sign-in-free chat"]
+        assert not ill.ok
+        assert "PROXY_URL" in ill.advice
+
+
+async def test_without_a_disk_accounts_are_those_of_the_running_server(tmp_path: Path) -> None:
+    async with open_gateway(tmp_path, DATA_DIR="none") as diskless:
+        await diskless.fresh(0)
+        findings = await examine(diskless)
+    assert findings["records"].text == "in memory, they end with the server"
+    assert "disk" not in findings
+    assert "on its pages" in findings["accounts"].advice
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [({"PROXY_URL": "http://127.0.0.1:9"}, "the proxy that PROXY_URL names"), ({"CHATGPT_BASE_URL": "tls"}, "UPSTREAM_CA_FILE"),
+     ({"CHATGPT_BASE_URL": "http://127.0.0.1:9"}, "Check the network"), ({"CHATGPT_BASE_URL": "api"}, "Check CHATGPT_BASE_URL")],
+)  # fmt: skip
+async def test_a_way_that_fails_has_advice_that_fits(tmp_path: Path, settings: dict[str, str], word: str) -> None:
+    async with Simulator(tls=True) as sim, ApiSimulator() as api:
+        named = {"tls": sim.tls_url, "api": api.url}
+        settings = {name: named.get(value, value) for name, value in settings.items()}
+        async with open_house(tmp_path, sim, **settings) as house:  # type: ignore[arg-type]  # settings are all strings
+            found = await house.runtime.doctor.run("way-1")
+    assert not found.ok
+    assert word in found.advice
 
 
 async def test_a_pool_without_accounts_is_a_finding(gateway: Gateway) -> None:

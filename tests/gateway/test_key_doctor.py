@@ -76,6 +76,7 @@ async def test_a_way_that_does_not_lead_to_an_api_is_told(two: Forwarding, fault
     [
         (openai_api.out_of_credit(), "limit", "credit"),
         (openai_api.fault(openai_api.error(403, "Country not supported.")), "does not list", "Try again later"),
+        (openai_api.fault(openai_api.error(404, "Invalid URL")), "no list of models", "/v1"),
         (Fault("answer", status=500), "failed", "Try again later"),
         (Fault("reset", at="before_headers"), "", "OPENAI_BASE_URL"),
     ],
