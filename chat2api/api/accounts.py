@@ -32,13 +32,6 @@ FORM_FIELDS = ("text", "file", CSRF_FIELD)
 Json = dict[str, object]
 
 
-@blueprint.after_request
-async def keep_private(response: Response) -> Response:
-    """Let nobody keep what only the operator may see."""
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
 # Imports, in the words of earlier servers of this kind
 
 

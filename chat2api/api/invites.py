@@ -3,7 +3,7 @@
 Opening a link uses nothing up, since programs that preview links open them too; the button on the page does.
 """
 
-from quart import Blueprint, Response, current_app, render_template, request
+from quart import Blueprint, current_app, render_template, request
 
 from chat2api.api.admission import Guess
 from chat2api.api.body import read_fields
@@ -21,14 +21,6 @@ from chat2api.storage.invitations import NewInvitation
 
 operator = Blueprint("invites", __name__, url_prefix="/keys/invites")
 links = Blueprint("invite", __name__, url_prefix="/invite")
-
-
-@operator.after_request
-@links.after_request
-async def keep_private(response: Response) -> Response:
-    """Let nobody keep what only one may see."""
-    response.headers["Cache-Control"] = "no-store"
-    return response
 
 
 @operator.get("")

@@ -3,7 +3,7 @@
 A key is shown once, in the answer to the call that made it; no other answer holds it.
 """
 
-from quart import Blueprint, Response
+from quart import Blueprint
 
 from chat2api.api.body import check_names, read_fields
 from chat2api.api.context import current_runtime, record_action
@@ -27,13 +27,6 @@ from chat2api.storage.keys import IssuedKey
 from chat2api.storage.usage import day_of
 
 blueprint = Blueprint("keys", __name__, url_prefix="/keys")
-
-
-@blueprint.after_request
-async def keep_private(response: Response) -> Response:
-    """Let nobody keep what only the operator may see."""
-    response.headers["Cache-Control"] = "no-store"
-    return response
 
 
 @blueprint.get("")

@@ -23,13 +23,6 @@ blueprint = Blueprint("users", __name__)
 operator = Blueprint("local_users", __name__, url_prefix="/users")
 
 
-@operator.after_request
-async def keep_private(response: Response) -> Response:
-    """Let nobody keep what only the operator may see."""
-    response.headers["Cache-Control"] = "no-store"
-    return response
-
-
 @blueprint.post("/auth/login")
 async def sign_in() -> Response:
     """Give a token for a name and its password; a wrong pair is refused with the same words and in the same time."""
