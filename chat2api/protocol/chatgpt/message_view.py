@@ -76,9 +76,14 @@ class View:
         return self.end_turn is True and not self.is_reasoning
 
     @property
+    def was_cut(self) -> bool:
+        """Whether the message was ended by a limit or by the user, whatever it is; nothing follows then."""
+        return self.finish == "max_tokens" or self.finish == "interrupted"
+
+    @property
     def is_answered(self) -> bool:
         """Whether the message says of itself that it ends the turn, or was ended by a limit or by the user."""
-        if self.finish in ("max_tokens", "interrupted") or self.end_turn is True:
+        if self.was_cut or self.end_turn is True:
             return True
         is_finished = self.status is not None and self.status.startswith("finished")
         return self.end_turn is None and (bool(self.finish) or is_finished)

@@ -438,11 +438,13 @@ class Turn:
             self.end(ImagePending(self.facts.conversation_id, view.id if view else None))
         elif is_whole:
             finish = answer.finish if answer is not None else ""
+            cut = self._last is not None and self._last.finish == "max_tokens"
             reason: FinishReason = "stop"
-            if finish == "max_tokens":
+            if finish == "max_tokens" or cut:
                 reason = "length"
             elif finish == "content_filter":
                 reason = "content_filter"
+            # Only text can be gone on with: a block of code that is told anew could not be told apart from more of it.
             self.end(self._finished(reason, continuable=finish == "max_tokens"))
         elif self.has_content:
             raise StreamInterruptedError("The backend's answer broke off before its end.")
@@ -455,14 +457,16 @@ class Turn:
             return True
         if self._transcript.files and (self._last is None or self._last.is_done):
             return True
+        last = answer if self._last is None or self._last.is_alternative else self._last
+        if last is not None and last.was_cut and self.has_content:
+            return True
         if self._thinks_on:
             return False
-        last = answer if self._last is None or self._last.is_alternative else self._last
         if last is not None and last.ends_turn:
             return True
         if answer is None:
             return False
-        if answer.end_turn is True or answer.finish in ("max_tokens", "interrupted"):
+        if answer.end_turn is True or answer.was_cut:
             return True
         # What follows a message that does not end the turn (a tool's call, say) was not the end either.
         return answer is last and (

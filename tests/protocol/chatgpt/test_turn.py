@@ -19,6 +19,12 @@ from chat2api.protocol.events import (
 )
 from tests.protocol.chatgpt.streams import envelope, finished, message
 
+CODE: dict[str, Any] = {
+    "recipient": "python",
+    "content": {"content_type": "code", "language": "python", "text": "x = 1"},
+}
+THOUGHTS = {"content_type": "thoughts", "thoughts": [{"summary": "Plan", "content": "Look"}]}
+
 
 def turn(*messages: dict[str, Any], **options: Any) -> Turn:
     made = Turn(Counter(), **options)
@@ -60,6 +66,9 @@ def test_the_model_that_served_is_told_at_the_end() -> None:
         (message("a", status="finished_partial_completion"), "stop", False),
         (message("a", finish_details={"type": "stop"}), "stop", False),
         (message("a", end_turn=True), "stop", False),
+        (finished(stop="max_tokens", end_turn=False, **CODE), "length", False),
+        (finished(stop="interrupted", end_turn=None, **CODE), "stop", False),
+        (finished(stop="interrupted", end_turn=None, content=THOUGHTS), "stop", False),
     ],
 )
 def test_the_reason_follows_from_the_last_message(last: dict[str, Any], reason: str, continuable: bool) -> None:
@@ -67,6 +76,7 @@ def test_the_reason_follows_from_the_last_message(last: dict[str, Any], reason: 
     made.conclude()
     end = made.take()[-1]
 
+    assert made.has_content
     assert isinstance(end, Finished)
     assert (end.reason, end.continuable) == (reason, continuable)
 
