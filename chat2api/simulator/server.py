@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import struct
+from contextlib import suppress
 
 from chat2api.simulator.backend import Backend
 from chat2api.simulator.faults import Fault
@@ -12,6 +13,7 @@ from chat2api.simulator.http2 import HTTP2Connection
 from chat2api.simulator.tasks import Tasks
 
 _BACKLOG = 2_048
+_ACCEPT_AGAIN = 0.05
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _LINGER_OFF = struct.pack("ii", 1, 0)
 
@@ -99,9 +101,14 @@ class Listener:
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            accepted, _ = await loop.sock_accept(listening)
-            # Without it a head and a body in two small writes wait 40 ms for the peer's acknowledgement.
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                accepted, _ = await loop.sock_accept(listening)
+            except OSError:  # no descriptor is left, or the peer has gone before its turn
+                await self.backend.clock.sleep(_ACCEPT_AGAIN)
+                continue
+            with suppress(OSError):  # macOS says so here when the peer has gone
+                # Without it a head and a body in two small writes wait 40 ms for the peer's acknowledgement.
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             number = self.backend.recorder.open_connection()
             fault = self.backend.rules.for_connection()
             self.tasks.start(self._admit(accepted, number, fault), f"admit-{number}")

@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 _LEFTOVER = re.compile(r"\.(?:backup|restore|records\.(?:db|key|db\.mark))\.[0-9a-f]{8}(?:-wal|-shm|-journal)?")
@@ -57,7 +58,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path, until: float) -> None:
-    """Remove a data folder's files of temporary names that nobody has touched since then: their writers were killed."""
-    for path in folder.iterdir():
-        if _LEFTOVER.fullmatch(path.name) and path.stat().st_mtime <= until:
-            path.unlink(missing_ok=True)
+    """Remove a data folder's files of temporary names that nobody has touched since then: their writers were killed.
+
+    Never raises because of one that is gone meanwhile, or that belongs to somebody else.
+    """
+    for name in os.listdir(folder):
+        if _LEFTOVER.fullmatch(name):
+            with suppress(OSError):
+                if os.stat(path := folder / name).st_mtime <= until:
+                    path.unlink()

@@ -1,6 +1,8 @@
 """Tests of what can happen to a connection before a request, and of closing down."""
 
 import asyncio
+import errno
+import socket
 
 import httpx
 import pytest
@@ -20,6 +22,22 @@ async def test_a_connection_is_refused_at_accept(sim: Simulator, web: WebClient,
     assert was_reset is (do == "reset")
     assert (await web.ask()).status_code == 200
     assert sim.control.counters.connections == 2
+
+
+async def test_a_connection_that_cannot_be_accepted_ends_nothing_but_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    accept = loop.sock_accept
+    failures = [OSError(errno.EMFILE, "Too many open files"), OSError(errno.ECONNABORTED, "gone")]
+
+    async def fail_first(listening: socket.socket) -> tuple[socket.socket, object]:
+        if failures:
+            raise failures.pop()
+        return await accept(listening)
+
+    monkeypatch.setattr(loop, "sock_accept", fail_first)
+    async with Simulator() as sim, WebClient(sim, sim.control.accounts[0]) as web:
+        assert (await web.ask()).status_code == 200
+    assert not failures
 
 
 async def test_a_stall_at_accept_holds_even_the_tls_greeting() -> None:

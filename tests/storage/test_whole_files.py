@@ -59,6 +59,19 @@ def test_what_killed_writers_left_is_removed_after_a_day(tmp_path: Path) -> None
     assert set(tmp_path.iterdir()) == {young, *others}
 
 
+def test_a_temporary_file_that_goes_while_it_is_looked_at_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, left = temporary_name(tmp_path / "records.db.mark"), temporary_name(tmp_path / "backup")
+    left.touch()
+    os.utime(left, (NOW - DAY, NOW - DAY))
+    monkeypatch.setattr(os, "listdir", lambda folder: [gone.name, left.name])
+
+    remove_leftovers(tmp_path, NOW - DAY)
+
+    assert not left.exists()
+
+
 async def test_the_records_remove_them_when_they_are_swept(tmp_path: Path, file_records: SqlRecords) -> None:
     left = temporary_name(tmp_path / "data" / "backup")
     left.touch()
