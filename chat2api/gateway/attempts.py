@@ -278,6 +278,11 @@ def may_be_claimed(claim: Claim, caller: Caller, account_id: str) -> bool:
     return caller.workspace is None or (account is not None and account.workspace == caller.workspace)
 
 
+def is_guest(caller: Caller, config: Config) -> bool:
+    """Whether a caller shares accounts that are not theirs: with ADMIN_PASSWORD the operator's keys are for friends, too."""
+    return caller.kind == "issued_key" or (caller.kind == "operator" and bool(config.admin_password))
+
+
 def affinity_of(caller: Caller) -> str | None:
     """Give what shall stay with one account for a caller: their own key.
 

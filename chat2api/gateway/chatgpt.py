@@ -13,7 +13,7 @@ from chat2api.accounts.pool import Lease, Outcome
 from chat2api.clock import Clock
 from chat2api.config import Config
 from chat2api.errors import Chat2APIError, NoAccountError
-from chat2api.gateway.attempts import Trials, affinity_of, claim_conversation, is_unreadable
+from chat2api.gateway.attempts import Trials, affinity_of, claim_conversation, is_guest, is_unreadable
 from chat2api.gateway.deadlines import Watchdog, answer_limits, deadline, is_reasoning
 from chat2api.gateway.offers import Offers, choose
 from chat2api.gateway.provider import AnswerFacts, Caller
@@ -119,7 +119,7 @@ class ChatGPTProvider:
 
     async def _prompt(self, caller: Caller, request: ChatRequest, claim: Claim) -> tuple[Prompt, Claim]:
         """Give what to send, and the claim narrowed to the account that owns the conversation named."""
-        if caller.kind == "issued_key":
+        if is_guest(caller, self._config):
             check_shared_model(request.model)
         live = await self._offers.slugs_for(request.model, claim, caller.workspace)
         model = choose(request.model, live, anonymous=caller.kind == "anonymous")

@@ -29,7 +29,7 @@ from chat2api.errors import (
     UpstreamNotFoundError,
     UpstreamProtocolError,
 )
-from chat2api.gateway.attempts import Trials, affinity_of, claim_conversation, may_be_claimed
+from chat2api.gateway.attempts import Trials, affinity_of, claim_conversation, is_guest, may_be_claimed
 from chat2api.gateway.deadlines import AnswerLimits, answer_limits, is_reasoning
 from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.gateway.site_turns import PassingChats, Piece, SiteAsk, SiteAttempt
@@ -104,7 +104,7 @@ class Conversations:
         facts.upstream = claim.source.upstream
         facts.model = turn.model
         shares = claim.account_id is None
-        if caller.kind == "issued_key":
+        if is_guest(caller, self._config):
             turn = turn.shared(self.surroundings())
             check_shared_model(turn.model, turn.gizmo_id or "")
         if turn.conversation_id is not None:
@@ -274,7 +274,7 @@ class Conversations:
     async def _claim_files(self, claim: Claim, caller: Caller, files: Iterable[object]) -> Claim:
         """Give the claim narrowed to an account on which the caller's own conversations hold those files.
 
-        Raises NotFoundError for files of others' on it, and for unknown ones. Operators are believed: it is their pool.
+        Raises NotFoundError to guests for files of others and for unknown ones. Operators are believed: it is their pool.
         """
         places = {account.id for account in claim.source.pool.accounts() if may_be_claimed(claim, caller, account.id)}
         if claim.account_id is not None:
@@ -283,7 +283,7 @@ class Conversations:
             places &= await self._places(claim, caller, file)
         if places:
             return replace(claim, account_id=min(places))
-        if caller.kind == "issued_key":
+        if is_guest(caller, self._config):
             raise NotFoundError(
                 "There is no such file, or it is not yours, or it lies on another account than the rest.",
                 param="messages",

@@ -28,7 +28,7 @@ from chat2api.protocol.events import FilePointer, Finished
 from chat2api.simulator.faults import Fault
 from chat2api.simulator.options import SimulatorOptions
 from chat2api.storage.values import ConversationOwner
-from tests.gateway.bench import ANONYMOUS, OPERATOR, Gateway, open_gateway, own
+from tests.gateway.bench import ANONYMOUS, ANOTHER, OPERATOR, Gateway, open_gateway, own
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -451,6 +451,17 @@ async def test_operators_and_bringers_of_tokens_name_any_file_of_theirs(gateway:
     with pytest.raises(Chat2APIError):
         await say(site, visitor, **naming(pointer))  # the backend's own answer
     await gateway.settled()
+
+
+async def test_S8_operators_keys_are_held_like_others_where_they_are_for_friends(
+    gateway: Gateway, site: Conversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, pointer = await draw(gateway, site, OPERATOR)
+    monkeypatch.setattr(site, "_config", replace(site._config, admin_password="a long word for the pages"))
+    assert (await say(site, OPERATOR, **naming(pointer))).conversation_id
+    for fields in (naming(pointer), {"model": "g-p-0123456789abcdef"}):
+        with pytest.raises(NotFoundError):
+            await say(site, ANOTHER, **fields)
 
 
 async def test_S8_projects_of_a_shared_account_are_open_to_its_operator_alone(
