@@ -9,7 +9,7 @@ The jar is asked for every request and changes with few answers, so what it give
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 from functools import lru_cache
@@ -146,15 +146,14 @@ class Cookies:
 
 def _parse(text: str, location: Location, now: float) -> _Cookie | None:
     """Read one Set-Cookie value of an answer from that place; None for what a browser would not keep."""
-    pair, *rest = text.split(";")
+    pair, _, rest = text.partition(";")
     name, equals, value = pair.partition("=")
     name, value = name.strip(), value.strip()
-    if not equals or not name or len(name) + len(value) > MAX_BYTES or _CONTROL.search(name + value):
+    if not equals or not name or len(name) + len(value) > MAX_BYTES:
         return None
-    attributes: dict[str, str] = {}
-    for item in rest:
-        key, _, worth = item.partition("=")
-        attributes[key.strip().lower()] = worth.strip()
+    if not text.isprintable() and _CONTROL.search(name + value):
+        return None
+    attributes = _attributes(rest)
     domain = attributes.get("domain", "").removeprefix(".").lower()
     # A domain that could be no more than the host itself makes a cookie for that host alone.
     alone = "." not in domain or _is_address(location.host)
@@ -174,7 +173,17 @@ def _parse(text: str, location: Location, now: float) -> _Cookie | None:
     return cookie if _keeps_promises(cookie, location, attributes) else None
 
 
-def _keeps_promises(cookie: _Cookie, location: Location, attributes: dict[str, str]) -> bool:
+@lru_cache(maxsize=128)
+def _attributes(text: str) -> Mapping[str, str]:
+    """Read what stands behind a cookie's value: the same few texts in all answers, but for dates."""
+    attributes: dict[str, str] = {}
+    for item in text.split(";") if text else ():
+        key, _, worth = item.partition("=")
+        attributes[key.strip().lower()] = worth.strip()
+    return attributes
+
+
+def _keeps_promises(cookie: _Cookie, location: Location, attributes: Mapping[str, str]) -> bool:
     """Whether an insecure answer leaves Secure alone, and a name that promises something keeps it."""
     if cookie.secure and location.scheme != "https":
         return False
@@ -186,7 +195,7 @@ def _keeps_promises(cookie: _Cookie, location: Location, attributes: dict[str, s
     return True
 
 
-def _end(attributes: dict[str, str], now: float) -> float:
+def _end(attributes: Mapping[str, str], now: float) -> float:
     """Give when the cookie ends: Max-Age before Expires, neither for one that stays."""
     age = attributes.get("max-age", "")
     if _AGE.fullmatch(age):

@@ -234,7 +234,8 @@ class MultiHandle:
             callbacks, self._afterwards = self._afterwards, []
             for callback in callbacks:
                 callback()
-        _check_multi(code)
+        if code:
+            _check_multi(code)
 
     def afterwards(self, callback: Callable[[], None]) -> None:
         """Call back at the end of the present act; without one, with the loop's next turn."""

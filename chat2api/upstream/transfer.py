@@ -125,6 +125,7 @@ class Transfer:
         "_ended",
         "_failure",
         "_handle",
+        "_has_waited",
         "_held",
         "_is_handing",
         "_limits",
@@ -165,6 +166,8 @@ class Transfer:
         self._waiter: asyncio.Future[bool] | None = None
         self._taker: Callable[[bytes], bool] | None = None
         self._is_handing = False
+        self._has_waited = False
+        """Whether the loop has turned since bytes were handed over: it does between any two times."""
         self._loop = asyncio.get_running_loop()
         self._started_at = 0.0
 
@@ -223,7 +226,9 @@ class Transfer:
         """Hand bytes over as they arrive; see ResponseStream."""
         while True:
             if self._parts:
-                await asyncio.sleep(0)
+                if not self._has_waited:
+                    await asyncio.sleep(0)
+                self._has_waited = False
                 if not take(self._take_parts()):
                     return True
                 continue
@@ -373,6 +378,7 @@ class Transfer:
             return await self._waiter
         finally:
             self._waiter = None
+            self._has_waited = True
 
     def _wake(self) -> None:
         if self._waiter is None or self._waiter.done():

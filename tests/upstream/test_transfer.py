@@ -146,6 +146,36 @@ async def test_what_comes_in_one_act_is_handed_over_as_one_piece_at_its_end_and_
     await scene.transfer.aclose()
 
 
+async def test_F4_the_loop_turns_between_any_two_times_that_bytes_are_handed_over() -> None:
+    scene = Scene()
+    turns: list[int] = []
+
+    async def count() -> None:
+        while True:
+            turns.append(0)
+            await asyncio.sleep(0)
+
+    waiting = asyncio.get_running_loop().create_task(scene.transfer.wait_for_head())
+    await asyncio.sleep(0)
+    scene.head()
+    await waiting
+    counting = asyncio.get_running_loop().create_task(count())
+    before: list[int] = []
+
+    def take(data: bytes) -> bool:
+        before.append(len(turns))
+        scene.transfer.on_data(b"more")
+        return False
+
+    scene.transfer.on_data(b"x")
+    for _ in range(4):
+        assert await scene.transfer.pass_on(take) is True
+    assert before[0] == 0, "the wait for the head was one"
+    assert before[1:] == sorted({*before[1:]}), "and there is one before each of the others"
+    counting.cancel()
+    await scene.transfer.aclose()
+
+
 async def test_an_act_that_brings_the_end_as_well_leaves_the_rest_to_the_reader() -> None:
     scene = Scene()
     scene.head()
