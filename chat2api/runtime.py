@@ -82,8 +82,8 @@ BEGIN_ANEW_SECONDS = 5.0
 """How long background work rests that failed in a way that nobody thought of."""
 
 VISITORS_KEPT = 1000
-VISITORS_SECONDS = 3600.0, 24 * 3600.0
-"""How many accounts of AccessTokens that callers bring are kept for a day after their last use, the others for an hour."""
+VISITORS_SECONDS = 3600.0, 10 * 24 * 3600.0
+"""How many accounts of AccessTokens that callers bring are kept for as long as such tokens last, the others for an hour."""
 
 _ERASED_AT_ONCE = 200
 """Visitors removed in one transaction, which others wait for."""
