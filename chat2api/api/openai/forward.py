@@ -35,7 +35,7 @@ from chat2api.gateway.provider import AnswerFacts, Caller
 from chat2api.protocol.event_stream import encode_comment, encode_event
 from chat2api.protocol.openai.errors import error_object
 from chat2api.protocol.openai.passing import StreamPassage, WholePassage, find_id
-from chat2api.protocol.openai.references import MadeReader
+from chat2api.protocol.openai.references import MadeReader, is_looked_up
 from chat2api.protocol.openai.usage import Usage
 from chat2api.runtime import Runtime
 from chat2api.storage.api_objects import ApiObject, ObjectKind
@@ -259,8 +259,10 @@ class _Relay:
 
     def _note_made(self, identifiers: Collection[str]) -> None:
         """Note whose the items of an answer are, before they are passed on."""
-        if identifiers:
-            self._runtime.api_objects.note([self._made_now(one, "item") for one in identifiers if is_id(one)])
+        stored = self._forwarding.makes is not None or self._forwarding.method == "GET"
+        known = [one for one in identifiers if is_id(one) and (stored or is_looked_up(one))]
+        if known:
+            self._runtime.api_objects.note([self._made_now(one, "item") for one in known])
 
     def _made_now(self, identifier: str, kind: ObjectKind) -> ApiObject:
         key, now = self._facts.account or "", self._runtime.clock.now()

@@ -25,6 +25,8 @@ _OWN_WORDS = frozenset({
 """Items that say all that they are about, as their callers do by `…_output`: the id of one refers to nothing."""
 _SEALED = frozenset({"reasoning", "compaction"})
 """Items that may say all in a form that the API alone reads, and checks."""
+_TOLD_WHOLE = ("msg_", "rs_", "fc_", "ctc_", "cmp_")
+"""How the ids of those begin: messages, reasoning, calls of functions and of custom tools, compactions."""
 
 _STRING = rb'(?:[^"\\]++|\\.)*+("|\\?\Z)'
 """The rest of a string, to its end or as far as it is here."""
@@ -84,6 +86,11 @@ def _referred_item(item: object) -> str | None:
 def _id_in(holder: object) -> Iterator[str]:
     if isinstance(holder, dict) and isinstance(identifier := holder.get("id"), str):
         yield identifier
+
+
+def is_looked_up(identifier: str) -> bool:
+    """Whether the API may look up an item of that id although its response was not stored: not what says all itself."""
+    return not identifier.startswith(_TOLD_WHOLE)
 
 
 def made_by_event(event: object) -> Iterator[str]:

@@ -172,3 +172,13 @@ async def test_items_are_not_kept_of_who_brings_a_key(running: Forwarding) -> No
         assert (
             await running.http.post("/v1/responses", json={"model": "gpt-4.1"} | body, headers=own)
         ).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_of_what_is_not_stored_only_that_is_kept_which_may_be_named(running: Forwarding, stream: bool) -> None:
+    running.fresh()
+    _, (picture, code, message) = await make_response(running, stream, store=False)
+    named = [picture["id"], code["id"], code["container_id"], message["id"]]
+    assert set(await running.house.runtime.api_objects.find(named)) == set(named[:3])
+    fed_back = {"model": "gpt-4.1", "input": [picture, code, message, {"role": "user", "content": "go on"}]}
+    assert (await running.http.post("/v1/responses", json=fed_back)).status_code == 200

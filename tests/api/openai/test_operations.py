@@ -84,7 +84,6 @@ async def test_a_conversation_is_shortened_and_its_tokens_are_counted(
 ) -> None:
     shortened = await client.responses.compact(model="openai/gpt-4.1", input="Name three rivers.")
     assert [item.type for item in shortened.output] == ["compaction"]
-    assert set(await forwarding.house.runtime.api_objects.find([item.id for item in shortened.output if item.id]))
     assert (await client.responses.input_tokens.count(model="gpt-4.1", input="Name three rivers.")).input_tokens > 3
     headers = await forwarding.issue(models=["gpt-4o"], limits=KeyLimits(tokens_per_minute=1))
     counted = {"model": "gpt-4o", "input": "x" * 500}
