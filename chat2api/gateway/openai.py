@@ -161,8 +161,7 @@ class OpenAIProvider:
             return self._listed[1]
 
     async def lists(self, caller: Caller, model: str) -> bool:
-        """Whether the API lists a model by exactly that name, as it was told within the last minutes; False where it does not
-        tell."""
+        """Whether the API lists a model by exactly that name, by a list of the last minutes; False where it gives none."""
         whose = caller.owner if caller.kind == "own_key" else ""
         now = self._clock.monotonic()
         until, names = self._names.get(whose, (0.0, frozenset()))

@@ -6,6 +6,7 @@ Source of the shapes: the API's published error codes and rate-limit headers, an
 import json
 import re
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 
 import orjson
 
@@ -129,8 +130,8 @@ def status_of_error(kind: str, code: str) -> int:
 def stated_wait(headers: Mapping[str, str], message: str) -> float | None:
     """Give the seconds that a refusal asks to wait; None when it states none.
 
-    `retry-after-ms` and `retry-after` go first, then the time at which the limit that is used up is renewed, then the
-    message's own words.
+    `retry-after-ms` and `retry-after` go first, in seconds or as a date beside the answer's own, then the time at which the
+    limit that is used up is renewed, then the message's own words.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
@@ -139,6 +140,8 @@ def stated_wait(headers: Mapping[str, str], message: str) -> float | None:
             continue
         if 0 <= seconds < float("inf"):
             return seconds
+    if (until := _seconds_between(headers.get("date"), headers.get("retry-after"))) is not None:
+        return until
     resets = [
         parse_duration(headers.get(f"x-ratelimit-reset-{what}", ""))
         for what in ("requests", "tokens")
@@ -148,6 +151,17 @@ def stated_wait(headers: Mapping[str, str], message: str) -> float | None:
         return max(known)
     match = _TRY_AGAIN.search(message)
     return parse_duration(match["time"]) if match else None
+
+
+def _seconds_between(first: str | None, second: str | None) -> float | None:
+    """Give the seconds from one date to another, as HTTP writes them; None when either is none."""
+    if first is None or second is None:
+        return None
+    try:
+        begin, end = parsedate_to_datetime(first), parsedate_to_datetime(second)
+        return max((end - begin).total_seconds(), 0.0)
+    except (ValueError, TypeError):  # TypeError: one of them names no zone
+        return None
 
 
 def parse_duration(text: str) -> float | None:

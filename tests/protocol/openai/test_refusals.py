@@ -71,6 +71,9 @@ def test_durations_are_read(text: str, seconds: float | None) -> None:
     assert parse_duration(text) == (pytest.approx(seconds) if seconds is not None else None)
 
 
+DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
+
+
 @pytest.mark.parametrize(
     ("headers", "message", "seconds"),
     [
@@ -89,7 +92,12 @@ def test_durations_are_read(text: str, seconds: float | None) -> None:
             9.0,
         ),
         ({}, "Limit 3. Please try again in 6m0.5s. Visit us.", 360.5),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, "Please try again in 450ms.", 0.45),
+        ({"retry-after": DATE}, "Please try again in 450ms.", 0.45),
+        ({"retry-after": DATE, "date": "Wed, 21 Oct 2026 07:26:30 GMT"}, "", 90.0),
+        ({"retry-after": DATE, "date": "Wed, 21 Oct 2026 07:30:00 GMT"}, "", 0.0),
+        ({"retry-after": DATE, "date": "Wed, 21 Oct 2026 07:26:30 -0000"}, "", None),
+        ({"retry-after": DATE, "date": "today"}, "", None),
+        ({"retry-after": "soon", "date": DATE}, "", None),
         ({"retry-after": "nan"}, "", None),
         ({"retry-after": "-5"}, "", None),
         ({}, "Later.", None),
