@@ -15,6 +15,8 @@ NO_FOLDER = "none"
 """What DATA_DIR says where nothing is to be kept; for this setting alone the word means something."""
 _TRUE = {"true", "1", "t", "y", "yes", "on"}
 _FALSE = {"false", "0", "f", "n", "no", "off"}
+_BRACKETED = re.compile(r"\[[0-9A-Fa-f]*:")
+"""How an IPv6 address in brackets begins, and no list in JSON does."""
 
 
 def text(value: str) -> str:
@@ -76,7 +78,7 @@ def reach(value: str) -> str:
 
 
 def _items(value: str) -> tuple[str, ...]:
-    if value.startswith("["):
+    if value.startswith("[") and not _BRACKETED.match(value):
         try:
             parsed = json.loads(value)
         except (ValueError, RecursionError):

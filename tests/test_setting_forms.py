@@ -24,6 +24,8 @@ from chat2api import setting_forms as forms
         (forms.list_of(forms.key), "a, b,,a", ("a", "b")),
         (forms.list_of(forms.key), '["a", " b "]', ("a", "b")),
         (forms.list_of(forms.address), "::1,localhost", ("::1", "localhost")),
+        (forms.list_of(forms.address), "[::1]", ("::1",)),
+        (forms.list_of(forms.address), "[2001:DB8::1], 127.0.0.1", ("2001:db8::1", "127.0.0.1")),
         (forms.origin, "https://a.example/v1/", "https://a.example/v1"),
         (forms.proxy, "socks5h://u:p@a:1", "socks5h://u:p@a:1"),
         (forms.public_mode, "Off", "off"),
