@@ -272,14 +272,10 @@ class Runtime:
         if not self.config.conversation_only:  # a gateway that does the rest knows no such calls
             timetable.add("checkups", checkups.pass_over, every=600.0)
         timetable.add("sweep", self._sweep, every=600.0)
-        timetable.add("forget addresses", self._forget_persons, every=60.0)
+        timetable.add("forget addresses", self.tier_quotas.forget, every=60.0)
         timetable.start()
         self._resources.push_async_callback(timetable.aclose)
         self.keep_doing(timetable.watch, name="timetable")
-
-    async def _forget_persons(self) -> None:
-        """Forget who called in a tier, once it counts for nothing."""
-        self.tier_quotas.forget()
 
     async def _sweep(self) -> None:
         """Erase what is past its time: removed accounts after their day, replaced tokens, ended waits, visitors."""

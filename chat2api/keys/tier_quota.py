@@ -60,7 +60,7 @@ class TierQuotas:
         own = await self._of(tier).rooms(person, tier.per_person)
         return own if model is None else own + await self._models.rooms(_name(tier, model), model.limits)
 
-    def forget(self) -> None:
+    async def forget(self) -> None:
         """Drop what counts for nothing any more; to be called every now and then, also while nobody comes."""
         for persons in self._persons.values():
             persons.forget()

@@ -124,10 +124,10 @@ async def test_G6_an_address_is_forgotten_with_its_window(quotas: TierQuotas, cl
     for number in range(50):
         hold = await quotas.reserve(one, f"address:{number}", one.models[0], 0)
         await quotas.settle(hold, tokens=0, charged=True)
-    quotas.forget()
+    await quotas.forget()
     assert quotas.remembered == 50
     clock.advance(61)
-    quotas.forget()
+    await quotas.forget()
     assert quotas.remembered == 0
 
 
@@ -136,10 +136,10 @@ async def test_G6_an_address_with_a_daily_limit_is_forgotten_with_the_day(quotas
     hold = await quotas.reserve(one, "address:a", one.models[0], 0)
     await quotas.settle(hold, tokens=0, charged=True)
     clock.advance(3600)
-    quotas.forget()
+    await quotas.forget()
     assert quotas.remembered == 1
     clock.advance(DAY_SECONDS)
-    quotas.forget()
+    await quotas.forget()
     assert quotas.remembered == 0
 
 
@@ -148,7 +148,7 @@ async def test_who_is_still_being_answered_is_not_forgotten(quotas: TierQuotas, 
     hold = await quotas.reserve(one, "address:a", one.models[0], 0)
     clock.advance(3600)
     await quotas.reserve(one, "address:b", one.models[0], 0)
-    quotas.forget()
+    await quotas.forget()
     with pytest.raises(RateLimitedError):
         await quotas.reserve(one, "address:a", one.models[0], 0)
     await quotas.settle(hold, tokens=0, charged=True)
