@@ -139,6 +139,7 @@ async def evidence(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
             "PROXY_URL": proxy.url(f"someone:{PROXY_PASSWORD}"),
             "CHATGPT_BASE_URL": sim.url,
             "OPENAI_AUTH_TOKEN_URL": f"{sim.url}/oauth/token",
+            "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",  # nobody is there: a caller's own key must not leave the machine
             "TRUSTED_PROXIES": "127.0.0.1",
             "ANONYMOUS": "on",
             "RETRY_TIMES": "0",

@@ -48,10 +48,15 @@ HARMLESS: dict[tuple[str, str], str] = {
     ("storage/sql_restore.py", "token_digests.c.digest == digest"): _QUERY,
     ("storage/sql_sign_ins.py", "sign_ins.c.digest == digest"): _QUERY,
     ("storage/sql_tables.py", "fresh.renewable != old"): _OWN,
+    ("storage/sql_tables.py", "self.tokens.digest(old) != intent.token_digest"): _OWN,
     ("storage/sql_tables.py", "renewable != held.renewable"): _OWN,
     ("storage/sql_tokens.py", "token_digests.c.digest == sa.bindparam('digest')"): _QUERY,
     ("storage/sql_tokens.py", "token_digests.c.digest == sa.bindparam('seen')"): _QUERY,
     ("storage/sql_tokens.py", "token_digests.c.digest == self.digest(token)"): _QUERY,
+    (
+        "upstream/headers.py",
+        "cookie != known.cookies",
+    ): "whether cookies were added to those that came with the call itself",
 }
 """Comparisons of what is no secret although its name sounds so, each with its reason."""
 
