@@ -13,7 +13,8 @@ from chat2api.simulator.script import Step
 from chat2api.simulator.wire import JSON, Answer, Object, json_answer
 
 _MAX_TEMPORARY = 2_000
-"""Temporary chats kept: enough for any test, and a load run for hours stays small."""
+_MAX_STORED = 10_000
+"""Chats kept: enough for any test, and a load run for hours or a demo for months stays small."""
 _ID = r"(?P<id>[0-9A-Za-z-]{8,64})"
 
 
@@ -100,6 +101,7 @@ class History:
         self._book = book
         self._conversations: dict[str, Conversation] = {}
         self._temporary: deque[str] = deque()
+        self._stored: deque[str] = deque()
 
     def routes(self) -> list[Route]:
         """Give the operations."""
@@ -131,10 +133,10 @@ class History:
         conversation.nodes[root] = Node(root, None, None)
         conversation.current_node = root
         self._conversations[conversation.id] = conversation
-        if temporary:
-            self._temporary.append(conversation.id)
-            if len(self._temporary) > _MAX_TEMPORARY:
-                self._conversations.pop(self._temporary.popleft(), None)
+        kept, most = (self._temporary, _MAX_TEMPORARY) if temporary else (self._stored, _MAX_STORED)
+        kept.append(conversation.id)
+        if len(kept) > most:
+            self._conversations.pop(kept.popleft(), None)
         return conversation
 
     def find(self, call: Call, conversation_id: str, *, stored: bool) -> Conversation:

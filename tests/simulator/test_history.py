@@ -92,6 +92,13 @@ async def test_only_the_newest_temporary_chats_are_kept(
     assert (await web.ask("Say: two", **opened[2])).status_code == 200
 
 
+async def test_only_the_newest_stored_chats_are_kept(web: WebClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chat2api.simulator.history._MAX_STORED", 2)
+    opened = [await _chat(web, "Say: one") for _ in range(3)]
+    listed = (await web.get("/backend-api/conversations")).json()["items"]
+    assert {item["id"] for item in listed} == {conversation_id for conversation_id, _ in opened[1:]}
+
+
 async def test_titles_feedback_shares_and_status(web: WebClient) -> None:
     conversation_id, message_id = await _chat(web, "Tell me of rivers and of the sea")
     title = await web.post(f"/backend-api/conversation/gen_title/{conversation_id}", {"message_id": message_id})
