@@ -164,7 +164,7 @@ async def test_T4_a_soak_leaves_memory_descriptors_and_tasks_as_they_were(
 @pytest.mark.timeout(300)
 async def test_R9_the_loop_is_not_held_up_by_streams_proofs_and_long_prompts(tmp_path: Path, note: Note) -> None:
     """200 streams, 8 searches that do not end, and prompts of 50 MB in all to count, in a server of its own."""
-    options = SimulatorOptions(accounts=8, record=False, events=400, delay=0.1)
+    options = SimulatorOptions(accounts=8, record=False, events=4000, delay=0.1)
     async with Simulator(options) as sim:
         environ = {
             "PORT": "0",
@@ -205,18 +205,19 @@ async def _load(server: Running, sim: Simulator, note: Note) -> None:
         before = await _lags(http)
         text = "The quick brown fox jumps over the lazy dog, again and again. " * 80_000  # 5 MB
         sim.control.set_options(max_prompt=10**8, events=1, echoes=False)
-        for _ in range(10):
+        prompts, seen = 0, 0.0
+        while prompts < 10 or seen < 200:  # of fewer looks, four a second, one in a hundred says nothing
             told = await ask(content=text)
             assert told.status_code == 200, told.text[:300]
-        after = await _lags(http)
+            prompts += 1
+            after = await _lags(http)
+            seen = after[float("inf")] - before[float("inf")]
         for search in searches:
             assert not search.done(), search.result().text
             search.cancel()
         lags = {bound: after[bound] - before[bound] for bound in after}
-        seen = lags[float("inf")]
         shares = {bound: count / seen for bound, count in lags.items()}
         note(", ".join(f"{share:.2%} within {bound * 1000:g} ms" for bound, share in shares.items()) + f" of {seen:g}")
-        assert seen >= 10
         for stream in streams:
             stream.cancel()
     # Ten times what is promised: load and simulator run on the same machine.
