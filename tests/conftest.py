@@ -53,14 +53,14 @@ def nothing_left_open() -> Iterator[None]:
         gc.collect()
 
 
-def is_outside(host: str | bytes | None) -> bool:
-    """Whether a name or an address is not of this machine; names under `.invalid` are nobody's."""
+def is_outside(host: str | bytes | None, *, address: bool = False) -> bool:
+    """Whether a name is not of this machine, or with `address` an address; names under `.invalid` are nobody's."""
     name = (host.decode() if isinstance(host, bytes) else host or "").strip("[]").lower()
     try:
-        address = ipaddress.ip_address(name)
+        number = ipaddress.ip_address(name)
     except ValueError:
         return name != "" and name != "localhost" and not name.endswith((".localhost", ".invalid"))
-    return not (address.is_loopback or address.is_unspecified)
+    return address and not (number.is_loopback or number.is_unspecified)
 
 
 @pytest.fixture(scope="session")
@@ -80,8 +80,8 @@ def outside() -> Iterator[list[str]]:
             self: CurlTransport, channel: Channel, asked: Request | str, *more: Any, **limits: Any
         ) -> Any:
             url, address = (asked, None) if isinstance(asked, str) else (asked.url, asked.address)
-            host = address or locate(url if channel.proxy is None else channel.proxy).host
-            if is_outside(host):
+            host = locate(url if channel.proxy is None else channel.proxy).host
+            if address is None and is_outside(host, address=True):
                 wanted.append(host)
                 raise TransportError("Tests do not leave this machine.", phase="resolve")
             return await call(self, channel, asked, *more, **limits)

@@ -105,7 +105,7 @@ async def test_a_port_that_is_taken_while_the_app_starts_is_told_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "told"), [("192.0.2.1", "does not have that address"), ("no such host", "no such address")]
+    ("host", "told"), [("192.0.2.1", "does not have that address"), ("no-such-host.invalid", "no such address")]
 )
 def test_an_address_that_is_not_ours_is_told(host: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):

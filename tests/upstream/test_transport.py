@@ -1056,6 +1056,14 @@ async def many_streams(transport: CurlTransport, url: str, count: int) -> AsyncI
         await stream.aclose()
 
 
+@pytest.fixture
+def slow_beats(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Beats so slow that waiting for one cannot be taken for a busy machine; their seconds."""
+    seconds = 50 * BEAT
+    monkeypatch.setattr(readiness, "BEAT", seconds)
+    return seconds
+
+
 async def _pace(exchange: Exchange) -> None:
     await exchange.respond(200)
     for number in range(40):
@@ -1065,7 +1073,7 @@ async def _pace(exchange: Exchange) -> None:
 
 
 async def test_R14_many_paced_streams_lose_nothing_keep_their_order_and_wake_their_readers_less_often(
-    transport: CurlTransport, wire: Wire
+    transport: CurlTransport, wire: Wire, slow_beats: float
 ) -> None:
     reads = 0
 
@@ -1082,14 +1090,6 @@ async def test_R14_many_paced_streams_lose_nothing_keep_their_order_and_wake_the
             texts = await asyncio.gather(*(read_counted(stream) for stream in streams))
     assert texts == [b"".join(b"data: %d\n\n" % number for number in range(40))] * 40
     assert reads < 40 * 40 * 0.8
-
-
-@pytest.fixture
-def slow_beats(monkeypatch: pytest.MonkeyPatch) -> float:
-    """Beats so slow that waiting for one cannot be taken for a busy machine; their seconds."""
-    seconds = 50 * BEAT
-    monkeypatch.setattr(readiness, "BEAT", seconds)
-    return seconds
 
 
 async def test_requests_are_answered_at_once_while_many_streams_wait_for_beats(
