@@ -29,7 +29,7 @@ MEBIBYTE = 1024 * 1024
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def benches(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Benches]:
     async with Benches(
-        tmp_path_factory, POW_DIFFICULTY="0000000000", PROOF_TIMEOUT="30", CLIENT_WRITE_TIMEOUT="2"
+        tmp_path_factory, POW_DIFFICULTY="0000000000", PROOF_TIMEOUT="30", CLIENT_WRITE_TIMEOUT="4"
     ) as benches:
         yield benches
 
