@@ -11,8 +11,8 @@ from chat2api.api.context import PeerAddress
 from chat2api.config import Config
 from chat2api.errors import MisdirectedRequestError
 
-_USUAL_HOPS = 200
-"""Characters of X-Forwarded-For up to which what came of it is remembered."""
+_HERE = ("127.0.0.1", "::1")
+"""The only addresses of which what came of them is remembered: those of people are kept nowhere."""
 
 _LOOPBACK_NAMES = {"localhost", "localhost."}
 
@@ -60,11 +60,12 @@ def peer_address(incoming: Request, config: Config) -> PeerAddress:
     Behind a proxy that is not named there nobody counts as this machine, whatever address they seem to have.
     """
     forwarded = incoming.headers.get("X-Forwarded-For", "")
-    find = _find_peer if len(forwarded) <= _USUAL_HOPS else _find_peer.__wrapped__
-    return find(incoming.remote_addr or "", forwarded, config.trusted_proxies, config.unnamed_proxy)
+    peer = incoming.remote_addr or ""
+    find = _find_peer if peer in _HERE and not forwarded else _find_peer.__wrapped__
+    return find(peer, forwarded, config.trusted_proxies, config.unnamed_proxy)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=16)
 def _find_peer(peer: str, forwarded: str, trusted: Sequence[str], unnamed_proxy: bool) -> PeerAddress:
     address = _parse_address(peer)
     if address is not None and _trusted(address, trusted):
