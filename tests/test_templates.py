@@ -72,6 +72,7 @@ def test_the_other_language_is_translated() -> None:
         "usage.python",
         "usage.node",
         "usage.open_webui",
+        "doctor.check_chatgpt",
     }
 
 
