@@ -82,7 +82,7 @@ node:
 	  command -v npm >/dev/null || [ -z "$(CHAT2API_NEEDS_NODE)" ] || { echo "Installing Node …"; \
 	    $$([ "$$(id -u)" = 0 ] || echo sudo -n) apt-get install -y -qq --no-install-recommends nodejs npm >/dev/null; }; \
 	  command -v npm >/dev/null && { echo "Installing the clients from npm …"; \
-	    npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --prefer-offline --fetch-retries=1 --loglevel=error >/dev/null && \
+	    npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --prefer-offline --fetch-retries=1 --fetch-timeout=60000 --loglevel=error >/dev/null && \
 	    cp $(NODE)/package-lock.json $(NODE)/node_modules/.installed-lock; }; } || \
 	  echo "The clients from npm could not be installed, so their tests are skipped. They need: sudo apt-get install -y nodejs npm"
 
